@@ -1,0 +1,145 @@
+//! The hybrid logical clock (Kulkarni, Demirbas et al., 2014).
+//!
+//! Every version in the system, of either kind of table, is a [`Timestamp`]: 48 bits of wall-clock
+//! milliseconds above 16 bits of counter. A clock never goes back, and it passes every timestamp it has
+//! [observed](Hlc::observe), so that what happened before is stamped before.
+//!
+//! ```text
+//!   63                              16 15        0
+//!  ┌──────────────────────────────────┬───────────┐
+//!  │ milliseconds since 1970, UTC     │  counter  │   a full counter carries into the next millisecond
+//!  └──────────────────────────────────┴───────────┘
+//! ```
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// A hybrid logical timestamp. Zero is before everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// Before every version.
+    pub const ZERO: Timestamp = Timestamp(0);
+    /// After every version.
+    pub const MAX: Timestamp = Timestamp(u64::MAX);
+
+    /// Milliseconds since 1970, UTC.
+    pub fn millis(self) -> u64 {
+        self.0 >> 16
+    }
+
+    /// The first timestamp of a millisecond since 1970.
+    pub fn from_millis(ms: u64) -> Timestamp {
+        Timestamp(ms << 16)
+    }
+}
+
+impl std::fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.0 >> 16, self.0 & 0xffff)
+    }
+}
+
+/// A remote clock is further ahead of ours than we allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a timestamp is {ahead_ms} ms ahead of this node's clock, more than the {limit_ms} ms allowed")]
+pub struct ClockDrift {
+    /// How far ahead, in milliseconds
+    pub ahead_ms: u64,
+    /// The limit, in milliseconds
+    pub limit_ms: u64,
+}
+
+/// A node's clock. Shared by everything on the node that stamps or sees timestamps.
+#[derive(Debug)]
+pub struct Hlc {
+    last: AtomicU64,
+    limit: Duration,
+    wall: fn() -> u64,
+}
+
+fn wall_millis() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+impl Hlc {
+    /// How far ahead of the local wall clock a remote timestamp may be by default.
+    pub const DEFAULT_DRIFT: Duration = Duration::from_millis(500);
+
+    /// A clock that refuses remote timestamps more than `limit` ahead of the wall clock.
+    pub fn new(limit: Duration) -> Hlc {
+        Hlc { last: AtomicU64::new(0), limit, wall: wall_millis }
+    }
+
+    /// A clock on a wall clock of the test's own, in milliseconds since 1970.
+    pub fn with_wall(limit: Duration, wall: fn() -> u64) -> Hlc {
+        Hlc { last: AtomicU64::new(0), limit, wall }
+    }
+
+    /// A new timestamp, greater than every one given or observed before.
+    pub fn now(&self) -> Timestamp {
+        let wall = (self.wall)() << 16;
+        let mut last = self.last.load(Ordering::Acquire);
+        loop {
+            let next = wall.max(last + 1);
+            match self.last.compare_exchange_weak(last, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Timestamp(next),
+                Err(seen) => last = seen,
+            }
+        }
+    }
+
+    /// The newest timestamp given or observed, without making a new one.
+    pub fn last(&self) -> Timestamp {
+        Timestamp(self.last.load(Ordering::Acquire))
+    }
+
+    /// Moves the clock past a timestamp from elsewhere, or refuses one too far in the future.
+    pub fn observe(&self, remote: Timestamp) -> Result<(), ClockDrift> {
+        let wall = (self.wall)();
+        let ahead_ms = remote.millis().saturating_sub(wall);
+        let limit_ms = self.limit.as_millis() as u64;
+        if ahead_ms > limit_ms {
+            return Err(ClockDrift { ahead_ms, limit_ms });
+        }
+        self.adopt(remote);
+        Ok(())
+    }
+
+    /// Moves the clock past a timestamp that is already part of this node's state (a committed log
+    /// entry, its own disk), however far ahead it is: to refuse it would be to diverge.
+    pub fn adopt(&self, known: Timestamp) {
+        self.last.fetch_max(known.0, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_goes_back_and_passes_what_it_saw() {
+        let clock = Hlc::with_wall(Duration::from_millis(500), || 1_000);
+        let a = clock.now();
+        let b = clock.now();
+        assert!(b > a);
+        let seen = Timestamp::from_millis(1_400);
+        clock.observe(seen).unwrap();
+        assert!(clock.now() > seen);
+    }
+
+    #[test]
+    fn refuses_a_timestamp_too_far_ahead() {
+        let clock = Hlc::with_wall(Duration::from_millis(500), || 1_000);
+        let before = clock.now();
+        assert_eq!(
+            clock.observe(Timestamp::from_millis(1_501)),
+            Err(ClockDrift { ahead_ms: 501, limit_ms: 500 })
+        );
+        assert_eq!(clock.now().0, before.0 + 1);
+    }
+}

@@ -1,0 +1,18 @@
+//! Amphora's bottom floor.
+//!
+//! Everything a node keeps is kept here: the values and schemas that rows are made of, the
+//! order-preserving keys under which they lie, the MVCC versions of strong tables, the merge states of
+//! leaderless ones, the Raft log and checkpoints. This crate knows nothing of networks or SQL.
+
+pub mod datum;
+pub mod hlc;
+pub mod json;
+pub mod numeric;
+pub mod schema;
+pub mod types;
+
+pub use datum::{Array, Datum, Row};
+pub use hlc::{Hlc, Timestamp};
+pub use json::Json;
+pub use numeric::Numeric;
+pub use types::DataType;

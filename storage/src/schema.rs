@@ -1,0 +1,216 @@
+//! What a table is: its columns, keys, indexes and checks, and how it is replicated.
+//!
+//! A descriptor is an immutable value with a version. Statements hold an `Arc` of the descriptors they
+//! were planned with; the commit says which versions it was planned with and the certifier refuses it if
+//! one has moved.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::datum::Datum;
+use crate::hlc::Timestamp;
+use crate::types::DataType;
+
+/// A table's id: never used again, not even after DROP. Also its OID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TableId(pub u32);
+
+/// An index's id within its table. [`IndexId::PRIMARY`] is the rows themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct IndexId(pub u32);
+
+/// A column's id within its table: stable when other columns are dropped, never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ColumnId(pub u32);
+
+impl TableId {
+    /// The first id given to a user's table; PostgreSQL's first normal OID too.
+    pub const FIRST_USER: TableId = TableId(16384);
+    /// The keyspace of the catalog itself: one row per descriptor.
+    pub const CATALOG: TableId = TableId(1);
+}
+
+impl IndexId {
+    /// The primary index: the rows.
+    pub const PRIMARY: IndexId = IndexId(0);
+}
+
+/// How a table is replicated: the `replication` option of CREATE TABLE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Replication {
+    /// One Raft leader orders every commit
+    Strong,
+    /// Every node writes; concurrent writes merge
+    Leaderless,
+}
+
+impl Replication {
+    /// The option's value, as SQL spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Replication::Strong => "strong",
+            Replication::Leaderless => "leaderless",
+        }
+    }
+}
+
+/// One column.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// Stable id
+    pub id: ColumnId,
+    /// Name, already case-folded
+    pub name: String,
+    /// Declared type; a CRDT type only on leaderless tables
+    pub ty: DataType,
+    /// NOT NULL
+    pub not_null: bool,
+    /// DEFAULT, as SQL text that the binder can bind again
+    pub default: Option<String>,
+}
+
+/// A secondary index, or the primary key (id 0).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Index {
+    /// Id within the table
+    pub id: IndexId,
+    /// Name, unique within the schema
+    pub name: String,
+    /// OID, for pg_catalog
+    pub oid: u32,
+    /// Positions in [`Table::columns`] of the indexed columns, in order
+    pub columns: Vec<usize>,
+    /// UNIQUE
+    pub unique: bool,
+    /// True if made by a UNIQUE or PRIMARY KEY constraint rather than by CREATE INDEX
+    pub constraint: bool,
+}
+
+/// A CHECK constraint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Name
+    pub name: String,
+    /// The condition, as SQL text that the binder can bind again
+    pub expression: String,
+}
+
+/// A table. `columns` is in attribute order; a row holds one datum per entry of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// Id, and OID
+    pub id: TableId,
+    /// The commit that made this version; [`Timestamp::ZERO`] until it has committed
+    pub version: Timestamp,
+    /// Schema's name (`public`)
+    pub schema: String,
+    /// Table's name, already case-folded
+    pub name: String,
+    /// Owner's name
+    pub owner: String,
+    /// Strong or leaderless
+    pub replication: Replication,
+    /// The columns
+    pub columns: Vec<Column>,
+    /// The primary key, id 0. A table declared without one gets a hidden key column at the end:
+    /// see [`Table::hidden_key`].
+    pub primary: Index,
+    /// True if the last column is a hidden `bigint` key that the system fills
+    pub hidden_key: bool,
+    /// Secondary indexes
+    pub indexes: Vec<Index>,
+    /// CHECK constraints
+    pub checks: Vec<Check>,
+    /// Ids already used, so that none is used again
+    pub next_column_id: u32,
+    /// Ids already used, so that none is used again
+    pub next_index_id: u32,
+    /// Acknowledgements a leaderless commit waits for (1 = its own fsync only)
+    pub write_quorum: u32,
+    /// Nodes a leaderless read consults (1 = local only)
+    pub read_quorum: u32,
+}
+
+impl Table {
+    /// True of a strong table.
+    pub fn is_strong(&self) -> bool {
+        self.replication == Replication::Strong
+    }
+
+    /// The columns a user sees: all but a hidden key.
+    pub fn visible_columns(&self) -> &[Column] {
+        let n = self.columns.len() - usize::from(self.hidden_key);
+        &self.columns[..n]
+    }
+
+    /// Position of a column by name, hidden ones excluded.
+    pub fn column_position(&self, name: &str) -> Option<usize> {
+        self.visible_columns().iter().position(|c| c.name == name)
+    }
+
+    /// The key columns' values of a row, in key order.
+    pub fn key_of(&self, row: &[Datum]) -> Vec<Datum> {
+        self.primary.columns.iter().map(|&c| row[c].clone()).collect()
+    }
+
+    /// The primary index and the secondary ones.
+    pub fn all_indexes(&self) -> impl Iterator<Item = &Index> {
+        std::iter::once(&self.primary).chain(&self.indexes)
+    }
+
+    /// An index by id.
+    pub fn index(&self, id: IndexId) -> Option<&Index> {
+        self.all_indexes().find(|i| i.id == id)
+    }
+}
+
+/// All descriptors at one version of the catalog. Cheap to share, never changed in place.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    /// The commit that made this version of the catalog
+    pub version: Timestamp,
+    by_name: BTreeMap<(String, String), Arc<Table>>,
+    by_id: BTreeMap<TableId, Arc<Table>>,
+}
+
+impl Catalog {
+    /// A catalog of these tables.
+    pub fn new(version: Timestamp, tables: impl IntoIterator<Item = Arc<Table>>) -> Catalog {
+        let mut catalog = Catalog { version, ..Catalog::default() };
+        for table in tables {
+            catalog.put(table);
+        }
+        catalog
+    }
+
+    /// Adds a table, or replaces the one with its id.
+    pub fn put(&mut self, table: Arc<Table>) {
+        self.remove(table.id);
+        self.by_name.insert((table.schema.clone(), table.name.clone()), table.clone());
+        self.by_id.insert(table.id, table);
+    }
+
+    /// Removes a table; nothing if it is not there.
+    pub fn remove(&mut self, id: TableId) {
+        if let Some(old) = self.by_id.remove(&id) {
+            self.by_name.remove(&(old.schema.clone(), old.name.clone()));
+        }
+    }
+
+    /// A table by schema and name.
+    pub fn table(&self, schema: &str, name: &str) -> Option<&Arc<Table>> {
+        self.by_name.get(&(schema.to_owned(), name.to_owned()))
+    }
+
+    /// A table by id.
+    pub fn table_by_id(&self, id: TableId) -> Option<&Arc<Table>> {
+        self.by_id.get(&id)
+    }
+
+    /// All tables, by id.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
+        self.by_id.values()
+    }
+}

@@ -1,0 +1,380 @@
+//! The types a column can have.
+//!
+//! A [`DataType`] is what PostgreSQL calls a type together with its modifier (`varchar(10)`,
+//! `numeric(8,2)`), or one of Amphora's CRDT types over a base type. Every type has the OID by which
+//! clients know it; a CRDT type shows its base type's OID, so that every driver decodes it.
+
+use serde::{Deserialize, Serialize};
+
+/// A column or expression type, with its modifier.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum DataType {
+    /// `boolean`
+    Bool,
+    /// `smallint`
+    Int2,
+    /// `integer`
+    Int4,
+    /// `bigint`
+    Int8,
+    /// `real`
+    Float4,
+    /// `double precision`
+    Float8,
+    /// `numeric`, `numeric(precision, scale)`
+    Numeric(Option<(u16, i16)>),
+    /// `text`
+    Text,
+    /// `varchar`, `varchar(n)`; n in characters
+    Varchar(Option<u32>),
+    /// `char(n)`, blank-padded
+    Char(u32),
+    /// PostgreSQL's `name`, used by the system catalogs
+    Name,
+    /// PostgreSQL's internal one-byte `"char"`, used by the system catalogs
+    InternalChar,
+    /// `bytea`
+    Bytea,
+    /// `date`
+    Date,
+    /// `time`
+    Time,
+    /// `timestamp`
+    Timestamp,
+    /// `timestamptz`
+    Timestamptz,
+    /// `interval`
+    Interval,
+    /// `uuid`
+    Uuid,
+    /// `json`, kept as text
+    Json,
+    /// `jsonb`
+    Jsonb,
+    /// `oid`
+    Oid,
+    /// `regclass`: an OID that prints as a relation's name
+    Regclass,
+    /// `regtype`: an OID that prints as a type's name
+    Regtype,
+    /// `regproc`: an OID that prints as a function's name
+    Regproc,
+    /// `regnamespace`
+    Regnamespace,
+    /// `regrole`
+    Regrole,
+    /// A one-dimensional array
+    Array(Box<DataType>),
+    /// A row of anonymous fields: what `ROW(…)` gives
+    Record,
+    /// `void`: what a function returns that returns nothing
+    Void,
+    /// The type of an untyped literal or parameter before the binder has decided
+    Unknown,
+    /// A mergeable column of a leaderless table; on a strong table the base type is used instead
+    Crdt(Crdt),
+}
+
+/// The mergeable column types (`docs/leaderless.md`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Crdt {
+    /// `crdt_counter`: a bigint to which every node adds
+    Counter,
+    /// `crdt_max(T)`: the greatest value ever written
+    Max(Box<DataType>),
+    /// `crdt_min(T)`: the least value ever written
+    Min(Box<DataType>),
+    /// `crdt_set(T)`: an add-wins set, read as `T[]`
+    Set(Box<DataType>),
+    /// `crdt_flag`: a boolean in which a concurrent enable wins
+    Flag,
+}
+
+impl Crdt {
+    /// The type as which clients see a column of this kind.
+    pub fn base(&self) -> DataType {
+        match self {
+            Crdt::Counter => DataType::Int8,
+            Crdt::Max(t) | Crdt::Min(t) => (**t).clone(),
+            Crdt::Set(t) => DataType::Array(t.clone()),
+            Crdt::Flag => DataType::Bool,
+        }
+    }
+}
+
+impl DataType {
+    /// This type as expressions see it: a CRDT type becomes its base type, all others stay.
+    pub fn base(&self) -> DataType {
+        match self {
+            DataType::Crdt(c) => c.base(),
+            other => other.clone(),
+        }
+    }
+
+    /// The type without its modifier: `varchar(10)` becomes `varchar`.
+    pub fn unmodified(&self) -> DataType {
+        match self {
+            DataType::Numeric(_) => DataType::Numeric(None),
+            DataType::Varchar(_) => DataType::Varchar(None),
+            DataType::Array(t) => DataType::Array(Box::new(t.unmodified())),
+            other => other.clone(),
+        }
+    }
+
+    /// An array of this type.
+    pub fn array(self) -> DataType {
+        DataType::Array(Box::new(self))
+    }
+
+    /// The OID in PostgreSQL's `pg_type`.
+    pub fn oid(&self) -> u32 {
+        match self {
+            DataType::Bool => 16,
+            DataType::Bytea => 17,
+            DataType::InternalChar => 18,
+            DataType::Name => 19,
+            DataType::Int8 => 20,
+            DataType::Int2 => 21,
+            DataType::Int4 => 23,
+            DataType::Regproc => 24,
+            DataType::Text => 25,
+            DataType::Oid => 26,
+            DataType::Json => 114,
+            DataType::Float4 => 700,
+            DataType::Float8 => 701,
+            DataType::Unknown => 705,
+            DataType::Char(_) => 1042,
+            DataType::Varchar(_) => 1043,
+            DataType::Date => 1082,
+            DataType::Time => 1083,
+            DataType::Timestamp => 1114,
+            DataType::Timestamptz => 1184,
+            DataType::Interval => 1186,
+            DataType::Numeric(_) => 1700,
+            DataType::Regclass => 2205,
+            DataType::Regtype => 2206,
+            DataType::Record => 2249,
+            DataType::Void => 2278,
+            DataType::Uuid => 2950,
+            DataType::Jsonb => 3802,
+            DataType::Regnamespace => 4089,
+            DataType::Regrole => 4096,
+            DataType::Crdt(c) => c.base().oid(),
+            DataType::Array(t) => match t.base() {
+                DataType::Bool => 1000,
+                DataType::Bytea => 1001,
+                DataType::InternalChar => 1002,
+                DataType::Name => 1003,
+                DataType::Int2 => 1005,
+                DataType::Int4 => 1007,
+                DataType::Regproc => 1008,
+                DataType::Text => 1009,
+                DataType::Char(_) => 1014,
+                DataType::Varchar(_) => 1015,
+                DataType::Int8 => 1016,
+                DataType::Float4 => 1021,
+                DataType::Float8 => 1022,
+                DataType::Oid => 1028,
+                DataType::Timestamp => 1115,
+                DataType::Date => 1182,
+                DataType::Time => 1183,
+                DataType::Timestamptz => 1185,
+                DataType::Interval => 1187,
+                DataType::Json => 199,
+                DataType::Numeric(_) => 1231,
+                DataType::Regclass => 2210,
+                DataType::Regtype => 2211,
+                DataType::Uuid => 2951,
+                DataType::Jsonb => 3807,
+                DataType::Record => 2287,
+                _ => 2277,
+            },
+        }
+    }
+
+    /// The unmodified type that has this OID, if Amphora has it.
+    pub fn from_oid(oid: u32) -> Option<DataType> {
+        Some(match oid {
+            16 => DataType::Bool,
+            17 => DataType::Bytea,
+            18 => DataType::InternalChar,
+            19 => DataType::Name,
+            20 => DataType::Int8,
+            21 => DataType::Int2,
+            23 => DataType::Int4,
+            24 => DataType::Regproc,
+            25 => DataType::Text,
+            26 => DataType::Oid,
+            114 => DataType::Json,
+            700 => DataType::Float4,
+            701 => DataType::Float8,
+            705 => DataType::Unknown,
+            1042 => DataType::Char(1),
+            1043 => DataType::Varchar(None),
+            1082 => DataType::Date,
+            1083 => DataType::Time,
+            1114 => DataType::Timestamp,
+            1184 => DataType::Timestamptz,
+            1186 => DataType::Interval,
+            1700 => DataType::Numeric(None),
+            2205 => DataType::Regclass,
+            2206 => DataType::Regtype,
+            2249 => DataType::Record,
+            2278 => DataType::Void,
+            2950 => DataType::Uuid,
+            3802 => DataType::Jsonb,
+            4089 => DataType::Regnamespace,
+            4096 => DataType::Regrole,
+            1000 => DataType::Bool.array(),
+            1001 => DataType::Bytea.array(),
+            1002 => DataType::InternalChar.array(),
+            1003 => DataType::Name.array(),
+            1005 => DataType::Int2.array(),
+            1007 => DataType::Int4.array(),
+            1008 => DataType::Regproc.array(),
+            1009 => DataType::Text.array(),
+            1014 => DataType::Char(1).array(),
+            1015 => DataType::Varchar(None).array(),
+            1016 => DataType::Int8.array(),
+            1021 => DataType::Float4.array(),
+            1022 => DataType::Float8.array(),
+            1028 => DataType::Oid.array(),
+            1115 => DataType::Timestamp.array(),
+            1182 => DataType::Date.array(),
+            1183 => DataType::Time.array(),
+            1185 => DataType::Timestamptz.array(),
+            1187 => DataType::Interval.array(),
+            199 => DataType::Json.array(),
+            1231 => DataType::Numeric(None).array(),
+            2210 => DataType::Regclass.array(),
+            2211 => DataType::Regtype.array(),
+            2951 => DataType::Uuid.array(),
+            3807 => DataType::Jsonb.array(),
+            2287 => DataType::Record.array(),
+            _ => return None,
+        })
+    }
+
+    /// PostgreSQL's `typlen`: bytes of a value, or -1 where it varies.
+    pub fn len(&self) -> i16 {
+        match self.base() {
+            DataType::Bool | DataType::InternalChar => 1,
+            DataType::Int2 => 2,
+            DataType::Int4
+            | DataType::Float4
+            | DataType::Date
+            | DataType::Oid
+            | DataType::Regclass
+            | DataType::Regtype
+            | DataType::Regproc
+            | DataType::Regnamespace
+            | DataType::Regrole
+            | DataType::Void => 4,
+            DataType::Int8
+            | DataType::Float8
+            | DataType::Time
+            | DataType::Timestamp
+            | DataType::Timestamptz => 8,
+            DataType::Interval | DataType::Uuid => 16,
+            DataType::Name => 64,
+            DataType::Unknown => -2,
+            _ => -1,
+        }
+    }
+
+    /// PostgreSQL's `atttypmod`: the modifier as clients see it, or -1.
+    pub fn modifier(&self) -> i32 {
+        match self {
+            DataType::Numeric(Some((p, s))) => ((i32::from(*p) << 16) | (i32::from(*s) & 0x7ff)) + 4,
+            DataType::Varchar(Some(n)) | DataType::Char(n) => i32::try_from(*n).unwrap_or(i32::MAX - 4) + 4,
+            DataType::Array(t) => t.modifier(),
+            DataType::Crdt(c) => c.base().modifier(),
+            _ => -1,
+        }
+    }
+
+    /// True of the types whose values are whole OIDs.
+    pub fn is_oid_like(&self) -> bool {
+        matches!(
+            self,
+            DataType::Oid
+                | DataType::Regclass
+                | DataType::Regtype
+                | DataType::Regproc
+                | DataType::Regnamespace
+                | DataType::Regrole
+        )
+    }
+
+    /// True of `text`, `varchar`, `char`, `name` and `"char"`.
+    pub fn is_string(&self) -> bool {
+        matches!(
+            self,
+            DataType::Text
+                | DataType::Varchar(_)
+                | DataType::Char(_)
+                | DataType::Name
+                | DataType::InternalChar
+        )
+    }
+
+    /// True of the integer, floating and numeric types.
+    pub fn is_numeric(&self) -> bool {
+        matches!(
+            self,
+            DataType::Int2
+                | DataType::Int4
+                | DataType::Int8
+                | DataType::Float4
+                | DataType::Float8
+                | DataType::Numeric(_)
+        )
+    }
+}
+
+/// The type's name as `format_type` prints it: `character varying(10)`, `timestamp with time zone`.
+impl std::fmt::Display for DataType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = match self {
+            DataType::Bool => "boolean",
+            DataType::Int2 => "smallint",
+            DataType::Int4 => "integer",
+            DataType::Int8 => "bigint",
+            DataType::Float4 => "real",
+            DataType::Float8 => "double precision",
+            DataType::Numeric(None) => "numeric",
+            DataType::Numeric(Some((p, s))) => return write!(f, "numeric({p},{s})"),
+            DataType::Text => "text",
+            DataType::Varchar(None) => "character varying",
+            DataType::Varchar(Some(n)) => return write!(f, "character varying({n})"),
+            DataType::Char(n) => return write!(f, "character({n})"),
+            DataType::Name => "name",
+            DataType::InternalChar => "\"char\"",
+            DataType::Bytea => "bytea",
+            DataType::Date => "date",
+            DataType::Time => "time without time zone",
+            DataType::Timestamp => "timestamp without time zone",
+            DataType::Timestamptz => "timestamp with time zone",
+            DataType::Interval => "interval",
+            DataType::Uuid => "uuid",
+            DataType::Json => "json",
+            DataType::Jsonb => "jsonb",
+            DataType::Oid => "oid",
+            DataType::Regclass => "regclass",
+            DataType::Regtype => "regtype",
+            DataType::Regproc => "regproc",
+            DataType::Regnamespace => "regnamespace",
+            DataType::Regrole => "regrole",
+            DataType::Array(t) => return write!(f, "{t}[]"),
+            DataType::Record => "record",
+            DataType::Void => "void",
+            DataType::Unknown => "unknown",
+            DataType::Crdt(Crdt::Counter) => "crdt_counter",
+            DataType::Crdt(Crdt::Max(t)) => return write!(f, "crdt_max({t})"),
+            DataType::Crdt(Crdt::Min(t)) => return write!(f, "crdt_min({t})"),
+            DataType::Crdt(Crdt::Set(t)) => return write!(f, "crdt_set({t})"),
+            DataType::Crdt(Crdt::Flag) => "crdt_flag",
+        };
+        f.write_str(name)
+    }
+}
