@@ -1,1 +1,19 @@
-//! x
+//! Amphora's replication floor: one [`Transaction`] over two kinds of table.
+//!
+//! Above this floor SQL sees rows; below it storage sees keys. Here a transaction gathers what it reads
+//! and writes, and its commit goes one of three ways: through the Raft group (strong tables), into this
+//! node's op log (leaderless tables), or, when it touched both, through the Raft group with the leaderless
+//! operations riding in the same entry.
+
+pub mod api;
+pub mod error;
+
+pub use api::{
+    Access, ClusterStatus, Direction, Engine, InsertOutcome, IsolationLevel, KeyBound, KeyRange, LockMode,
+    NodeRole, NodeState, NodeStatus, OnConflict, PeerLag, RaftStatus, RowStream, SavepointId, Scan,
+    StoredRow, TableStatus, Transaction, TransactionOptions, WaitPolicy,
+};
+pub use error::{Error, ErrorKind, Result};
+
+/// A node's id: never used again after the node is removed. 0 is no node.
+pub type NodeId = u64;

@@ -1,0 +1,420 @@
+//! The one interface between SQL and replication.
+//!
+//! A session asks its node's [`Engine`] for a [`Transaction`] and works on rows of tables. It never learns
+//! where a row lies or who orders its writes; it only says, before each statement, whether the statement
+//! touches strong tables at all ([`Access`]), because a statement over leaderless tables must not wait for
+//! anyone.
+//!
+//! ```text
+//!   begin ──► begin_statement ──► get / scan  (synchronous, local, at the statement's snapshot)
+//!                  ▲                  │
+//!                  │                  ▼
+//!        restart_statement ◄── insert / update / delete / lock_rows  (batched; may wait for locks)
+//!        (a row had moved)            │
+//!                                     ▼
+//!                              commit  or  rollback
+//! ```
+//!
+//! Reads are synchronous: once a statement has its snapshot, every row it can see is on this node's disk.
+//! Writes are buffered, and later reads of the same transaction see them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use amphora_storage::schema::{Catalog, IndexId, Table, TableId};
+use amphora_storage::{Datum, Row, Timestamp};
+use async_trait::async_trait;
+
+use crate::{NodeId, Result};
+
+/// What a statement is going to touch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing stored, or leaderless tables and the local catalog only: never waits for the network.
+    Local,
+    /// Strong tables too: takes a snapshot that is linearizable with everything acknowledged so far.
+    Strong,
+}
+
+/// How a transaction is isolated from others, for strong tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IsolationLevel {
+    /// Each statement has its own snapshot and re-evaluates after waiting for a lock.
+    #[default]
+    ReadCommitted,
+    /// One snapshot for the whole transaction; 40001 on a concurrent update.
+    RepeatableRead,
+}
+
+/// How a transaction begins.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TransactionOptions {
+    /// Isolation of strong tables
+    pub isolation: IsolationLevel,
+    /// Refuses writes (25006)
+    pub read_only: bool,
+    /// A single statement that will commit by itself: writes need no lock round trip, the certifier
+    /// checks the versions read instead, and a conflict comes back from `commit` as
+    /// [`ErrorKind::Restart`](crate::ErrorKind::Restart).
+    pub autocommit: bool,
+    /// How long to wait for a lock; zero waits for ever
+    pub lock_timeout: Duration,
+}
+
+/// A row as it was read, with what is needed to write it back.
+#[derive(Clone, Debug)]
+pub struct StoredRow {
+    /// One datum per entry of `Table::columns`
+    pub row: Row,
+    /// The commit that wrote it, on a strong table: what locks and the certifier compare. ZERO for a row
+    /// that this transaction wrote itself, and on leaderless tables.
+    pub version: Timestamp,
+}
+
+/// Which way a scan goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Ascending keys
+    Forward,
+    /// Descending keys
+    Backward,
+}
+
+/// A bound of one side of a [`KeyRange`], on the column after its prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyBound {
+    /// No bound
+    Unbounded,
+    /// At or inside this value
+    Included(Datum),
+    /// Strictly inside this value
+    Excluded(Datum),
+}
+
+/// Part of an index: all entries whose first columns equal `prefix` and whose next column lies between
+/// the bounds. NULLs sort last; a bound on the upper side does not reach them, an unbounded one does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRange {
+    /// Equal on these first columns
+    pub prefix: Vec<Datum>,
+    /// Lower bound of the next column
+    pub lower: KeyBound,
+    /// Upper bound of the next column
+    pub upper: KeyBound,
+}
+
+impl KeyRange {
+    /// The whole index.
+    pub fn all() -> KeyRange {
+        KeyRange::prefix(Vec::new())
+    }
+
+    /// All entries that begin with these values.
+    pub fn prefix(prefix: Vec<Datum>) -> KeyRange {
+        KeyRange { prefix, lower: KeyBound::Unbounded, upper: KeyBound::Unbounded }
+    }
+}
+
+/// A scan of one range of one index.
+#[derive(Clone, Debug)]
+pub struct Scan {
+    /// The table, as planned
+    pub table: Arc<Table>,
+    /// The index to walk; rows come in its order
+    pub index: IndexId,
+    /// What part of it
+    pub range: KeyRange,
+    /// Which way
+    pub direction: Direction,
+    /// Positions in `Table::columns` that the caller reads, ascending; the others come as NULL.
+    /// `None` is all of them, which writing a row back needs.
+    pub columns: Option<Arc<[usize]>>,
+}
+
+/// Rows of a scan, pulled in batches. Owned: it pins its snapshot and may outlive the statement (portals).
+pub trait RowStream: Send {
+    /// Appends up to `limit` rows to `out`; fewer only at the end of the range. Returns how many.
+    fn next_batch(&mut self, limit: usize, out: &mut Vec<StoredRow>) -> Result<usize>;
+}
+
+/// What a row lock excludes, weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LockMode {
+    /// FOR KEY SHARE, FOR SHARE: excludes writers
+    Shared,
+    /// FOR NO KEY UPDATE, FOR UPDATE and writes: excludes everyone
+    Exclusive,
+}
+
+/// What to do when a row is locked by another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitPolicy {
+    /// Wait, up to `lock_timeout` (55P03) or a deadlock (40P01)
+    Wait,
+    /// NOWAIT: 55P03 at once
+    NoWait,
+    /// SKIP LOCKED
+    Skip,
+}
+
+/// What an INSERT does with a row whose key is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OnConflict {
+    /// 23505
+    Error,
+    /// Report it: on any unique index (`None`), or on this one; others still raise 23505.
+    Report(Option<IndexId>),
+}
+
+/// What became of one row of an INSERT.
+#[derive(Clone, Debug)]
+pub enum InsertOutcome {
+    /// It was inserted.
+    Inserted,
+    /// Its key is taken by this row, which is now locked; nothing was written.
+    Conflict(StoredRow),
+}
+
+/// One transaction of one session. Dropping it rolls it back.
+#[async_trait]
+pub trait Transaction: Send {
+    /// The catalog as this transaction sees it, its own DDL included. Local and immediate.
+    fn catalog(&self) -> Arc<Catalog>;
+
+    /// Called when a name was not found: brings the catalog up to all DDL acknowledged anywhere so far.
+    /// Without a quorum it quietly keeps what it has.
+    async fn refresh_catalog(&mut self);
+
+    /// Starts a statement that was planned with `planned_with`'s tables: takes its snapshot and a
+    /// savepoint for [`restart_statement`](Transaction::restart_statement).
+    ///
+    /// Fails with kind `CatalogMoved` if one of `tables` is no longer the version it was planned with,
+    /// and with kind `Unavailable` if strong tables are needed and no quorum is in reach.
+    async fn begin_statement(&mut self, access: Access, tables: &[Arc<Table>]) -> Result<()>;
+
+    /// Undoes the current statement's writes, keeps its locks, and takes a newer snapshot: what READ
+    /// COMMITTED does after it waited for a row that then changed.
+    async fn restart_statement(&mut self) -> Result<()>;
+
+    /// The statement failed: undoes its writes (but see `savepoint` for what a session does with that).
+    fn rollback_statement(&mut self);
+
+    /// One row by primary key.
+    fn get(&self, table: &Arc<Table>, key: &[Datum]) -> Result<Option<StoredRow>>;
+
+    /// The rows of a range, in index order, at the statement's snapshot and with this transaction's own
+    /// writes up to now.
+    fn scan(&self, scan: &Scan) -> Result<Box<dyn RowStream>>;
+
+    /// Inserts rows (full width; a hidden key is filled here). Checks every unique index. One outcome
+    /// per row. With [`OnConflict::Error`] the first conflict fails with 23505.
+    async fn insert(
+        &mut self,
+        table: &Arc<Table>,
+        rows: Vec<Row>,
+        on_conflict: OnConflict,
+    ) -> Result<Vec<InsertOutcome>>;
+
+    /// Replaces rows: each old row (as read by this statement) by its new image. Keys may change.
+    /// All old images are taken out before the new ones are checked, as one SQL statement should.
+    async fn update(&mut self, table: &Arc<Table>, changes: Vec<(StoredRow, Row)>) -> Result<()>;
+
+    /// Deletes rows as read by this statement.
+    async fn delete(&mut self, table: &Arc<Table>, rows: Vec<StoredRow>) -> Result<()>;
+
+    /// SELECT FOR …: locks rows as read by this statement. True where locked, false where skipped.
+    /// A no-op on leaderless tables.
+    async fn lock_rows(
+        &mut self,
+        table: &Arc<Table>,
+        rows: &[StoredRow],
+        mode: LockMode,
+        wait: WaitPolicy,
+    ) -> Result<Vec<bool>>;
+
+    /// First call of any DDL: waits for other DDL, then brings snapshot and catalog up to date.
+    async fn lock_catalog(&mut self) -> Result<()>;
+
+    /// Excludes all writers of a strong table until the transaction ends, and takes a snapshot after them.
+    async fn lock_table(&mut self, table: &Arc<Table>) -> Result<()>;
+
+    /// A new id for a table, an index's OID, …: never given twice. After `lock_catalog`.
+    fn allocate_id(&mut self) -> Result<TableId>;
+
+    /// Adds a table to the catalog, or replaces the table that has its id. After `lock_catalog`.
+    fn put_table(&mut self, table: Table) -> Result<()>;
+
+    /// Drops a table and, once committed, its rows. After `lock_catalog`.
+    fn drop_table(&mut self, id: TableId) -> Result<()>;
+
+    /// Fills a new index of a strong table (already in the table given) from the rows visible now;
+    /// 23505 if it is unique and they are not. After `lock_table`.
+    fn build_index(&mut self, table: &Arc<Table>, index: IndexId) -> Result<()>;
+
+    /// Remembers this point. Savepoints nest.
+    fn savepoint(&mut self) -> SavepointId;
+
+    /// Undoes all writes since the savepoint. Locks stay.
+    fn rollback_to(&mut self, savepoint: SavepointId) -> Result<()>;
+
+    /// True if nothing has been written.
+    fn is_read_only(&self) -> bool;
+
+    /// Makes everything durable and visible, atomically.
+    ///
+    /// On an error of kind `Restart` (autocommit only) nothing was written and the caller may call
+    /// `restart_statement` and run the statement again.
+    async fn commit(&mut self) -> Result<()>;
+
+    /// Forgets everything and gives back all locks.
+    async fn rollback(&mut self);
+}
+
+/// A point in a transaction's buffered writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SavepointId(pub usize);
+
+/// A node as SQL sees it.
+pub trait Engine: Send + Sync {
+    /// Starts a transaction. Nothing is sent anywhere yet.
+    fn begin(&self, options: TransactionOptions) -> Box<dyn Transaction>;
+
+    /// The newest catalog this node has applied.
+    fn catalog(&self) -> Arc<Catalog>;
+
+    /// A 64-bit id that no other node and no other call will ever give; roughly ordered by time.
+    fn unique_id(&self) -> i64;
+
+    /// This node's id.
+    fn node_id(&self) -> NodeId;
+
+    /// What the `amphora.*` views and `amphora status` show.
+    fn status(&self) -> ClusterStatus;
+}
+
+/// The cluster as this node knows it.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct ClusterStatus {
+    /// The cluster's id
+    pub cluster_id: uuid::Uuid,
+    /// All members
+    pub nodes: Vec<NodeStatus>,
+    /// The Raft group
+    pub raft: RaftStatus,
+    /// This node's view of how far its peers are
+    pub replication: Vec<PeerLag>,
+    /// Every table
+    pub tables: Vec<TableStatus>,
+}
+
+/// A member's part in the Raft group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum NodeRole {
+    /// Orders the writes of strong tables
+    Leader,
+    /// Counts for the majority
+    Voter,
+    /// Replicates, does not count
+    Learner,
+}
+
+impl NodeRole {
+    /// As the views print it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NodeRole::Leader => "leader",
+            NodeRole::Voter => "voter",
+            NodeRole::Learner => "learner",
+        }
+    }
+}
+
+/// A member's liveness as this node sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum NodeState {
+    /// Heard from lately
+    Alive,
+    /// Silent for longer than usual
+    Suspect,
+    /// Silent for so long that it is taken for dead
+    Dead,
+}
+
+impl NodeState {
+    /// As the views print it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NodeState::Alive => "alive",
+            NodeState::Suspect => "suspect",
+            NodeState::Dead => "dead",
+        }
+    }
+}
+
+/// One member.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct NodeStatus {
+    /// Id
+    pub node_id: NodeId,
+    /// Part in the Raft group
+    pub role: NodeRole,
+    /// Liveness, seen from here
+    pub state: NodeState,
+    /// Where SQL clients connect
+    pub pg_address: String,
+    /// Where peers connect
+    pub rpc_address: String,
+    /// Where `/health`, `/ready` and the console are
+    pub http_address: String,
+    /// `--region`
+    pub region: String,
+    /// Amphora's version
+    pub version: String,
+    /// Its clock minus ours, in milliseconds, when last heard
+    pub clock_skew_ms: i64,
+}
+
+/// The Raft group, seen from this node.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct RaftStatus {
+    /// Current term
+    pub term: u64,
+    /// The leader, if one is known
+    pub leader: Option<NodeId>,
+    /// Last entry in this node's log
+    pub last_log_index: u64,
+    /// Last entry known to be on a majority
+    pub committed_index: u64,
+    /// Last entry applied to this node's tables
+    pub applied_index: u64,
+    /// Last entry covered by a snapshot
+    pub snapshot_index: u64,
+    /// Last entry purged from this node's log
+    pub purged_index: u64,
+    /// The newest commit applied here
+    pub applied_timestamp: Timestamp,
+}
+
+/// How far one peer is behind this node, in one mode of replication.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct PeerLag {
+    /// The peer
+    pub node_id: NodeId,
+    /// `strong` or `leaderless`
+    pub mode: String,
+    /// Entries (strong) or batches (leaderless) it has not acknowledged
+    pub lag: u64,
+    /// Their bytes, where known
+    pub lag_bytes: u64,
+    /// Age of the oldest of them in milliseconds
+    pub lag_ms: u64,
+}
+
+/// One table.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct TableStatus {
+    /// Id
+    pub table_id: TableId,
+    /// Bytes on this node's disk, about
+    pub size_bytes: u64,
+}

@@ -1,0 +1,110 @@
+//! What can go wrong on this floor, in PostgreSQL's words.
+
+use amphora_storage::hlc::ClockDrift;
+
+/// The result of everything fallible on this floor.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An error that may reach a client: message, detail, hint and SQLSTATE in PostgreSQL's style.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// What the layers above may do about it
+    pub kind: ErrorKind,
+    /// Five characters, from PostgreSQL's appendix A
+    pub sqlstate: &'static str,
+    /// Primary message, lower case, no full stop
+    pub message: String,
+    /// What exactly, in a sentence
+    pub detail: Option<String>,
+    /// What to do, in a sentence
+    pub hint: Option<String>,
+    /// The constraint that was violated
+    pub constraint: Option<String>,
+    /// The table it is about
+    pub table: Option<String>,
+}
+
+/// How an error is to be handled by the floor above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Reported to the client; the transaction is aborted.
+    Failed,
+    /// A row moved under a READ COMMITTED statement: call [`Transaction::restart_statement`] and run the
+    /// statement again. Never reaches a client.
+    ///
+    /// [`Transaction::restart_statement`]: crate::Transaction::restart_statement
+    Restart,
+    /// The catalog moved since the statement was planned: plan and run it again. Never reaches a client
+    /// from a statement that can be retried.
+    CatalogMoved,
+    /// The transaction can only be started anew (40001, 40P01).
+    Retry,
+    /// It is not known whether the commit took place (08007).
+    Unknown,
+    /// The Raft quorum cannot be reached from here (57P03 …): strong tables cannot be used now,
+    /// leaderless ones can.
+    Unavailable,
+}
+
+impl Error {
+    /// An error of the ordinary kind.
+    pub fn new(sqlstate: &'static str, message: impl Into<String>) -> Error {
+        let kind = match sqlstate {
+            "40001" | "40P01" => ErrorKind::Retry,
+            "08007" => ErrorKind::Unknown,
+            _ => ErrorKind::Failed,
+        };
+        let message = message.into();
+        Error { kind, sqlstate, message, detail: None, hint: None, constraint: None, table: None }
+    }
+
+    /// With this detail.
+    pub fn detail(mut self, detail: impl Into<String>) -> Error {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// With this hint.
+    pub fn hint(mut self, hint: impl Into<String>) -> Error {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Of this kind.
+    pub fn kind(mut self, kind: ErrorKind) -> Error {
+        self.kind = kind;
+        self
+    }
+
+    /// The statement must run again on a newer snapshot.
+    pub fn restart() -> Error {
+        Error::new("40001", "could not serialize access due to concurrent update").kind(ErrorKind::Restart)
+    }
+
+    /// A REPEATABLE READ transaction met a newer row.
+    pub fn serialization() -> Error {
+        Error::new("40001", "could not serialize access due to concurrent update")
+            .hint("The transaction might succeed if retried.")
+    }
+
+    /// The catalog moved under the statement's plan.
+    pub fn catalog_moved() -> Error {
+        Error::new("40001", "the table definition changed while the statement ran")
+            .hint("The transaction might succeed if retried.")
+            .kind(ErrorKind::CatalogMoved)
+    }
+
+    /// No quorum: strong tables cannot be read or written here and now.
+    pub fn unavailable(what: impl Into<String>) -> Error {
+        Error::new("57P03", what)
+            .hint("Strong tables need a majority of the voters. Leaderless tables can still be read and written on this node.")
+            .kind(ErrorKind::Unavailable)
+    }
+}
+
+impl From<ClockDrift> for Error {
+    fn from(e: ClockDrift) -> Error {
+        Error::new("58000", e.to_string()).hint("Synchronize the nodes' clocks (NTP).")
+    }
+}
