@@ -1,0 +1,116 @@
+//! Statements that are carried out, not planned.
+
+use amphora_replication::IsolationLevel;
+use amphora_storage::DataType;
+use amphora_storage::schema::{Replication, TableId};
+
+use crate::plan::Prepared;
+
+/// A command.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// BEGIN, START TRANSACTION
+    Begin(TransactionModes),
+    /// COMMIT, END
+    Commit,
+    /// ROLLBACK, ABORT
+    Rollback,
+    /// SAVEPOINT
+    Savepoint(String),
+    /// RELEASE SAVEPOINT
+    Release(String),
+    /// ROLLBACK TO SAVEPOINT
+    RollbackTo(String),
+    /// SET TRANSACTION, SET SESSION CHARACTERISTICS (true)
+    SetTransaction(TransactionModes, bool),
+    /// SET [LOCAL] name = value; `None` is DEFAULT, and RESET
+    Set { name: String, value: Option<String>, local: bool },
+    /// RESET ALL
+    ResetAll,
+    /// SHOW name; `all`
+    Show(String),
+    /// DISCARD ALL and its kin: forgets session state
+    Discard,
+    /// DEALLOCATE name; `None` is ALL
+    Deallocate(Option<String>),
+    /// PREPARE name AS …
+    Prepare { name: String, parameters: Vec<DataType>, sql: String },
+    /// EXECUTE name (…)
+    Execute { name: String, args: Vec<crate::expr::Expr> },
+    /// CREATE TABLE
+    CreateTable(Box<CreateTable>),
+    /// DROP TABLE
+    DropTables { tables: Vec<TableId>, notices: Vec<String> },
+    /// CREATE INDEX
+    CreateIndex(Box<CreateIndex>),
+    /// DROP INDEX: (table, index name)
+    DropIndexes { indexes: Vec<(TableId, String)>, notices: Vec<String> },
+    /// Nothing to do, with a notice to say why (IF [NOT] EXISTS)
+    Notice(&'static str, String),
+    /// A statement accepted for compatibility that changes nothing here (command tag)
+    Nothing(&'static str),
+    /// EXECUTE's statement, bound
+    Bound(Box<Prepared>),
+}
+
+/// Modes of a transaction, where given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TransactionModes {
+    /// ISOLATION LEVEL
+    pub isolation: Option<IsolationLevel>,
+    /// READ ONLY / READ WRITE
+    pub read_only: Option<bool>,
+}
+
+/// CREATE TABLE, checked and typed; ids are given when it runs.
+#[derive(Clone, Debug)]
+pub struct CreateTable {
+    /// Schema
+    pub schema: String,
+    /// Name
+    pub name: String,
+    /// IF NOT EXISTS
+    pub if_not_exists: bool,
+    /// strong or leaderless
+    pub replication: Replication,
+    /// Columns: name, type, NOT NULL, DEFAULT as SQL text
+    pub columns: Vec<NewColumn>,
+    /// PRIMARY KEY: constraint name and column positions; `None` gives a hidden key
+    pub primary_key: Option<(String, Vec<usize>)>,
+    /// UNIQUE constraints: name and column positions
+    pub uniques: Vec<(String, Vec<usize>)>,
+    /// CHECK: name and SQL text
+    pub checks: Vec<(String, String)>,
+    /// Wait for this many acknowledgements (leaderless)
+    pub write_quorum: u32,
+    /// Ask this many nodes (leaderless)
+    pub read_quorum: u32,
+}
+
+/// A column of CREATE TABLE.
+#[derive(Clone, Debug)]
+pub struct NewColumn {
+    /// Name
+    pub name: String,
+    /// Type
+    pub ty: DataType,
+    /// NOT NULL
+    pub not_null: bool,
+    /// DEFAULT, as SQL text
+    pub default: Option<String>,
+}
+
+/// CREATE INDEX.
+#[derive(Clone, Debug)]
+pub struct CreateIndex {
+    /// On
+    pub table: TableId,
+    /// Name; given or made up as PostgreSQL does
+    pub name: String,
+    /// IF NOT EXISTS
+    pub if_not_exists: bool,
+    /// Positions in `Table::columns`
+    pub columns: Vec<usize>,
+    /// UNIQUE
+    pub unique: bool,
+}

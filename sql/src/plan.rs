@@ -1,0 +1,335 @@
+//! What the optimizer hands to the executor.
+//!
+//! A [`Plan`] is a tree of operators, each giving rows of [`Plan::schema`]'s width. Statements that write
+//! have one writing node at the top ([`Statement`]); everything below only reads, synchronously.
+
+use std::sync::Arc;
+
+use amphora_replication::{Direction, LockMode, OnConflict, WaitPolicy};
+use amphora_storage::DataType;
+use amphora_storage::schema::{IndexId, Table};
+
+use crate::expr::Expr;
+use crate::functions::{AggregateFunction, SetFunction};
+
+/// One output column of a plan.
+#[derive(Clone, Debug)]
+pub struct Field {
+    /// Name as the client sees it
+    pub name: String,
+    /// Type, modifier included
+    pub ty: DataType,
+    /// The stored column it is, for RowDescription: table OID and attribute number
+    pub origin: Option<(u32, i16)>,
+}
+
+/// A plan that gives rows.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What it does
+    pub node: Node,
+    /// Its output columns
+    pub schema: Arc<[Field]>,
+    /// Estimated rows
+    pub rows: f64,
+    /// Estimated cost, in PostgreSQL's unit (a sequential page read)
+    pub cost: f64,
+}
+
+/// An operator.
+#[derive(Clone, Debug)]
+pub enum Node {
+    /// Rows of constants or expressions without input; `SELECT 1` is one row of no columns
+    Values(Vec<Vec<Expr>>),
+    /// Rows of one range, or several, of one index of a stored table. Output: the columns of `columns`,
+    /// in that order.
+    TableScan(TableScan),
+    /// Rows of a system view. Output: all its columns.
+    SystemScan {
+        /// The view
+        view: &'static crate::catalog::SystemView,
+        /// Constants a column must equal, to narrow what is made: (column, value)
+        equal: Vec<(usize, Expr)>,
+    },
+    /// Rows of a set-returning function in FROM; LATERAL through `Outer`
+    FunctionScan {
+        /// The function
+        function: &'static SetFunction,
+        /// Its arguments
+        args: Vec<Expr>,
+        /// WITH ORDINALITY
+        ordinality: bool,
+    },
+    /// Rows of a common table expression, by its index in `Prepared::ctes`
+    CteScan(usize),
+    /// Rows of the working table of a recursive CTE
+    WorkTable(usize),
+    /// Rows for which the condition is true
+    Filter { input: Box<Plan>, condition: Expr },
+    /// One expression per output column
+    Project { input: Box<Plan>, exprs: Vec<Expr> },
+    /// Projection in which some columns are set-returning functions
+    ProjectSet { input: Box<Plan>, exprs: Vec<ProjectItem> },
+    /// Nested loop: for every left row the right side anew. The right side's `Outer { depth: 1 }` is the
+    /// left row, which makes LATERAL and index lookups. Output: left columns, then right's (not for
+    /// semi/anti). `condition` sees both.
+    NestedLoop { left: Box<Plan>, right: Box<Plan>, kind: JoinKind, condition: Option<Expr> },
+    /// Hash join on equal keys; the right side is built. `condition` is what remains.
+    HashJoin {
+        /// Probe side
+        left: Box<Plan>,
+        /// Build side
+        right: Box<Plan>,
+        /// Inner, left, …
+        kind: JoinKind,
+        /// Keys on the left row
+        left_keys: Vec<Expr>,
+        /// Keys on the right row
+        right_keys: Vec<Expr>,
+        /// Remaining condition over left and right columns
+        condition: Option<Expr>,
+    },
+    /// Groups. Output: the group keys, then the aggregates. No keys: exactly one row.
+    Aggregate { input: Box<Plan>, keys: Vec<Expr>, aggregates: Vec<Aggregate> },
+    /// Window functions are added as columns after the input's
+    Window { input: Box<Plan>, functions: Vec<WindowCall> },
+    /// All rows in order; with `limit`, only that many are kept (top-N)
+    Sort { input: Box<Plan>, keys: Vec<SortKey>, limit: Option<Expr> },
+    /// LIMIT and OFFSET; NULL or absent means none
+    Limit { input: Box<Plan>, limit: Option<Expr>, offset: Option<Expr> },
+    /// DISTINCT over these columns (DISTINCT ON keeps the first row of each)
+    Distinct { input: Box<Plan>, on: Vec<Expr> },
+    /// UNION ALL
+    Append(Vec<Plan>),
+    /// INTERSECT, EXCEPT (UNION is `Distinct` over `Append`)
+    SetOperation { left: Box<Plan>, right: Box<Plan>, intersect: bool, all: bool },
+    /// WITH RECURSIVE: `base`, then `step` over `WorkTable(id)` until it gives nothing
+    Recursive { id: usize, base: Box<Plan>, step: Box<Plan>, distinct: bool },
+    /// SELECT … FOR UPDATE: locks the rows of stored tables that the input was made of. The input carries
+    /// each such row's primary key columns at `key` positions; the executor re-reads versions itself.
+    Lock { input: Box<Plan>, targets: Vec<LockTarget>, mode: LockMode, wait: WaitPolicy },
+}
+
+/// A read of a stored table.
+#[derive(Clone, Debug)]
+pub struct TableScan {
+    /// The table
+    pub table: Arc<Table>,
+    /// Positions in `Table::columns`, ascending
+    pub columns: Vec<usize>,
+    /// The index to walk
+    pub index: IndexId,
+    /// Which part; several ranges for an IN list. Bounds may hold parameters and `Outer` columns.
+    pub ranges: Vec<ScanRange>,
+    /// Which way
+    pub direction: Direction,
+    /// What must also hold, over the output columns
+    pub filter: Option<Expr>,
+    /// True if `ranges` pins the whole primary key or a whole unique index: at most one row a range
+    pub point: bool,
+}
+
+/// A range whose bounds are expressions without input columns. A NULL in prefix or bound: no rows.
+#[derive(Clone, Debug)]
+pub struct ScanRange {
+    /// Equal on the first index columns
+    pub prefix: Vec<Expr>,
+    /// Lower bound of the next, and whether it is inclusive
+    pub lower: Option<(Expr, bool)>,
+    /// Upper bound of the next, and whether it is inclusive
+    pub upper: Option<(Expr, bool)>,
+}
+
+/// A column of a projection that may give many rows.
+#[derive(Clone, Debug)]
+pub enum ProjectItem {
+    /// One value
+    Scalar(Expr),
+    /// As many rows as the function gives
+    Set { function: &'static SetFunction, args: Vec<Expr> },
+}
+
+/// How two inputs are joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinKind {
+    /// INNER and CROSS
+    Inner,
+    /// LEFT
+    Left,
+    /// RIGHT
+    Right,
+    /// FULL
+    Full,
+    /// Left rows that have a match
+    Semi,
+    /// Left rows that have none
+    Anti,
+}
+
+/// One aggregate call.
+#[derive(Clone, Debug)]
+pub struct Aggregate {
+    /// The function
+    pub function: &'static AggregateFunction,
+    /// Arguments over the input row
+    pub args: Vec<Expr>,
+    /// DISTINCT
+    pub distinct: bool,
+    /// FILTER (WHERE …)
+    pub filter: Option<Expr>,
+    /// ORDER BY inside the call
+    pub order_by: Vec<SortKey>,
+    /// Result type
+    pub ty: DataType,
+}
+
+/// One window function call.
+#[derive(Clone, Debug)]
+pub struct WindowCall {
+    /// The function
+    pub function: WindowFunction,
+    /// Arguments
+    pub args: Vec<Expr>,
+    /// PARTITION BY
+    pub partition_by: Vec<Expr>,
+    /// ORDER BY
+    pub order_by: Vec<SortKey>,
+    /// Result type
+    pub ty: DataType,
+}
+
+/// What a window call computes (frames other than the default are for the next issue).
+#[derive(Clone, Copy, Debug)]
+pub enum WindowFunction {
+    /// `row_number`
+    RowNumber,
+    /// `rank`
+    Rank,
+    /// `dense_rank`
+    DenseRank,
+    /// `lag` and `lead` (true)
+    Shift(bool),
+    /// Any aggregate
+    Aggregate(&'static AggregateFunction),
+}
+
+/// One key of an order.
+#[derive(Clone, Debug)]
+pub struct SortKey {
+    /// The value
+    pub expr: Expr,
+    /// DESC
+    pub descending: bool,
+    /// NULLS FIRST
+    pub nulls_first: bool,
+}
+
+/// A stored table whose rows FOR UPDATE locks.
+#[derive(Clone, Debug)]
+pub struct LockTarget {
+    /// The table
+    pub table: Arc<Table>,
+    /// Where its primary key columns are in the input row, in key order
+    pub key: Vec<usize>,
+}
+
+/// A statement ready to run.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// What to do
+    pub statement: Statement,
+    /// WITH queries, each run once, in order
+    pub ctes: Vec<Plan>,
+    /// Types of `$1 …`
+    pub parameters: Vec<DataType>,
+    /// Output columns; empty if it gives no rows
+    pub schema: Arc<[Field]>,
+    /// Stored tables it was planned with
+    pub tables: Vec<Arc<Table>>,
+    /// True if one of `tables` is strong, or if it is DDL
+    pub strong: bool,
+}
+
+/// What a statement does.
+#[derive(Clone, Debug)]
+pub enum Statement {
+    /// SELECT, VALUES, TABLE
+    Query(Plan),
+    /// INSERT. `source` gives one value per `columns` entry; the rest are defaults.
+    Insert(Box<Insert>),
+    /// UPDATE
+    Update(Box<Update>),
+    /// DELETE
+    Delete(Box<Delete>),
+    /// EXPLAIN
+    Explain(Box<Explain>),
+    /// Everything that is not planned: DDL, SET, BEGIN, … (`sql/src/command.rs`)
+    Command(Box<crate::command::Command>),
+}
+
+/// INSERT.
+#[derive(Clone, Debug)]
+pub struct Insert {
+    /// Into
+    pub table: Arc<Table>,
+    /// Rows of full table width minus the hidden key, defaults and casts applied
+    pub source: Plan,
+    /// What to do with a row whose key is taken
+    pub on_conflict: OnConflict,
+    /// DO UPDATE SET …, over (existing row ++ excluded row), full width each; `None` is DO NOTHING
+    pub do_update: Option<DoUpdate>,
+    /// CHECK constraints over the full row, with their names
+    pub checks: Vec<(String, Expr)>,
+    /// RETURNING over the full row; empty if there is none
+    pub returning: Vec<Expr>,
+}
+
+/// ON CONFLICT DO UPDATE.
+#[derive(Clone, Debug)]
+pub struct DoUpdate {
+    /// (column position, new value over existing ++ excluded)
+    pub assignments: Vec<(usize, Expr)>,
+    /// WHERE, over existing ++ excluded
+    pub condition: Option<Expr>,
+}
+
+/// UPDATE. `source` gives the full stored row, then whatever FROM added.
+#[derive(Clone, Debug)]
+pub struct Update {
+    /// The table
+    pub table: Arc<Table>,
+    /// Rows to change: all of `Table::columns` first
+    pub source: Plan,
+    /// (column position, new value over the source row)
+    pub assignments: Vec<(usize, Expr)>,
+    /// CHECK constraints over the new full row, with their names
+    pub checks: Vec<(String, Expr)>,
+    /// RETURNING over (new full row ++ the rest of the source row)
+    pub returning: Vec<Expr>,
+}
+
+/// DELETE. `source` gives the full stored row, then whatever USING added.
+#[derive(Clone, Debug)]
+pub struct Delete {
+    /// The table
+    pub table: Arc<Table>,
+    /// Rows to delete
+    pub source: Plan,
+    /// RETURNING over the source row
+    pub returning: Vec<Expr>,
+}
+
+/// EXPLAIN.
+#[derive(Clone, Debug)]
+pub struct Explain {
+    /// The statement
+    pub statement: Statement,
+    /// ANALYZE
+    pub analyze: bool,
+    /// VERBOSE
+    pub verbose: bool,
+    /// FORMAT JSON
+    pub json: bool,
+    /// COSTS
+    pub costs: bool,
+}
