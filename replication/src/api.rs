@@ -138,7 +138,7 @@ pub trait RowStream: Send {
 }
 
 /// What a row lock excludes, weakest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum LockMode {
     /// FOR KEY SHARE, FOR SHARE: excludes writers
     Shared,
@@ -147,7 +147,7 @@ pub enum LockMode {
 }
 
 /// What to do when a row is locked by another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum WaitPolicy {
     /// Wait, up to `lock_timeout` (55P03) or a deadlock (40P01)
     Wait,

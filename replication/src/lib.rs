@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod error;
+pub mod strong;
 
 pub use api::{
     Access, ClusterStatus, Direction, Engine, InsertOutcome, IsolationLevel, KeyBound, KeyRange, LockMode,

@@ -1,0 +1,38 @@
+//! Strong tables: one Raft group orders every commit.
+//!
+//! ```text
+//!   any node (gateway)                              the leader
+//!  ┌───────────────────────┐                ┌────────────────────────────────────┐
+//!  │ Transaction           │  ReadIndex     │ lease, applied timestamp           │
+//!  │   reads at a          ├───────────────►│                                    │
+//!  │   timestamp, locally  │  Lock          │ lock table   (locks.rs)            │
+//!  │   buffers its writes  ├───────────────►│   FIFO, deadlocks, expiry          │
+//!  │                       │  Commit        │ certifier    (certifier.rs)        │
+//!  │   Group (group.rs)    ├───────────────►│   checks, stamps, batches ─┐       │
+//!  └───────────┬───────────┘                └────────────────────────────┼───────┘
+//!              │ applied locally                                         │ one entry,
+//!              │ (state_machine.rs)                                      ▼ many commits
+//!  ┌───────────┴──────────────────────────────────────────────────────────────────┐
+//!  │ openraft: log (log_store.rs) ── replication (network.rs) ── apply, snapshots │
+//!  └──────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! What keeps it correct, in one paragraph. Locks and certification live in the memory of one leader, and
+//! an entry names the leadership it was certified under: an entry that ends up in the log under another
+//! leadership is applied as aborted by everyone. A leader grants and certifies nothing before the first
+//! entry of its own term is applied, so it has seen all that was committed before it. A commit is
+//! acknowledged after it is applied on the leader, so the leader's applied timestamp covers everything
+//! acknowledged, and reading at it while the lease holds is linearizable. Commit timestamps grow strictly
+//! in log order, so a timestamp names a prefix of the log and a read at it is a consistent snapshot on
+//! every replica that has applied as far.
+
+pub mod group;
+pub mod transport;
+pub mod types;
+
+pub use group::{ApplyHook, Group, GroupConfig, Timing};
+pub use transport::{Reply, Request, Transport, TransportError};
+pub use types::{
+    CommitRequest, CommittedTransaction, Expected, KeyLock, LockKey, LockRequest, Member, TableVersion,
+    TransactionId, TypeConfig, Write,
+};
