@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod error;
+pub mod leaderless;
 pub mod strong;
 
 pub use api::{

@@ -1,0 +1,21 @@
+//! Leaderless tables: every node writes, and concurrent writes merge.
+//!
+//! ```text
+//!   transaction ──► RowOp ──resolve──► RowState (delta) ──join──► RowState (state)
+//!                     │                     │
+//!                     │                     └──► op log (origin, seq) ──► peer streams ──► join
+//!                     └──► Raft entry (mixed transaction) ──► every replica resolves and joins
+//! ```
+//!
+//! `docs/leaderless.md` tells the whole story.
+
+pub mod cell;
+pub mod dots;
+pub mod op;
+pub mod row_state;
+pub mod surface;
+
+pub use dots::{Context, Dot, GROUP, VersionVector};
+pub use op::{CellOp, RowOp};
+pub use row_state::{GroupIndex, RowState};
+pub use surface::{PendingRow, plan_delete, plan_insert, plan_update, visible, visible_columns};
