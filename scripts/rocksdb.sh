@@ -33,7 +33,8 @@ opt-level = 2
 debug = false
 [workspace]
 EOF
-  # A sibling lock file pins the same librocksdb-sys as the workspace, where there is one.
+  # The workspace's lock file, so that it is the same librocksdb-sys; cargo drops what it does not need.
+  [ -f "$checkout/Cargo.lock" ] && cp "$checkout/Cargo.lock" "$build/Cargo.lock"
   (cd "$build" && env -u ROCKSDB_LIB_DIR -u ROCKSDB_STATIC RUSTFLAGS="-C target-cpu=$cpu" \
     CARGO_TARGET_DIR="$build/target" cargo build --release --quiet)
   lib=$(find "$build/target/release/build" -path '*librocksdb-sys*/out/librocksdb.a' | head -n 1)
