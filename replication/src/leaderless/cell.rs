@@ -151,6 +151,8 @@ impl Counter {
 pub struct OrSet {
     /// Each element with the dots of the additions that put it there; never without one
     pub elements: BTreeMap<Datum, BTreeSet<Dot>>,
+    /// How many dots the Raft group has given out here
+    pub group_dots: u64,
     /// Every addition seen, those since removed included
     pub context: Context,
 }
@@ -170,6 +172,7 @@ impl OrSet {
                 self.elements.entry(element.clone()).or_default().extend(news);
             }
         }
+        self.group_dots = self.group_dots.max(other.group_dots);
         self.context.join(&other.context);
     }
 }
@@ -179,6 +182,8 @@ impl OrSet {
 pub struct Flag {
     /// The enables in force
     pub enables: BTreeSet<Dot>,
+    /// How many dots the Raft group has given out here
+    pub group_dots: u64,
     /// Every enable seen, those since disabled included
     pub context: Context,
 }
@@ -187,6 +192,7 @@ impl Flag {
     fn join(&mut self, other: &Flag) {
         self.enables.retain(|d| other.enables.contains(d) || !other.context.contains(*d));
         self.enables.extend(other.enables.iter().copied().filter(|d| !self.context.contains(*d)));
+        self.group_dots = self.group_dots.max(other.group_dots);
         self.context.join(&other.context);
     }
 }

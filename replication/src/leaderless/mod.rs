@@ -19,3 +19,7 @@ pub use dots::{Context, Dot, GROUP, VersionVector};
 pub use op::{CellOp, RowOp};
 pub use row_state::{GroupIndex, RowState};
 pub use surface::{PendingRow, plan_delete, plan_insert, plan_update, visible, visible_columns};
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod convergence;

@@ -90,9 +90,9 @@ impl RowOp {
 
     /// Joins a mixed transaction's operation into `state`, as every replica does when it applies the Raft
     /// entry. Does nothing if the entry is in the row already.
-    pub fn apply_group(&self, state: &mut RowState, at: GroupIndex, commit: Timestamp) {
+    pub fn apply_group(&self, state: &mut RowState, at: GroupIndex) {
         if state.group_index < at {
-            let mut delta = self.resolve(state, GROUP, commit);
+            let mut delta = self.resolve(state, GROUP, at.commit);
             delta.group_index = at;
             state.join(&delta);
         }
@@ -123,17 +123,16 @@ impl CellOp {
             CellOp::Max(value) => Cell::Max(value.clone()),
             CellOp::Min(value) => Cell::Min(value.clone()),
             CellOp::SetAdd(values) => {
-                let sets = |c: Option<&Cell>| match c {
-                    Some(Cell::Set(set)) => set.clone(),
-                    _ => OrSet::default(),
-                };
-                let mut seen = sets(current).context;
-                seen.join(&sets(pending).context);
+                let last = [pending, current].into_iter().flatten().map(|c| match c {
+                    Cell::Set(set) => last_dot(origin, &set.context, set.group_dots),
+                    _ => 0,
+                });
+                let mut counter = last.max().unwrap_or(0);
                 let mut delta = OrSet::default();
                 for value in values {
                     let value = canonical(value.clone());
-                    let dot = seen.next(origin);
-                    seen.insert(dot);
+                    counter = counter.saturating_add(1);
+                    let dot = Dot { origin, counter };
                     delta.context.insert(dot);
                     // The new dot stands for the origin's earlier ones: adding again does not pile up.
                     if let Some(Cell::Set(set)) = current {
@@ -142,22 +141,41 @@ impl CellOp {
                     }
                     delta.elements.entry(value).or_default().insert(dot);
                 }
+                if origin == GROUP {
+                    delta.group_dots = counter;
+                }
                 Cell::Set(delta)
             }
             CellOp::SetRemove(observed) => Cell::Set(OrSet {
                 elements: BTreeMap::new(),
+                group_dots: 0,
                 context: Context::of(observed.iter().flat_map(|(_, dots)| dots.iter().copied())),
             }),
             CellOp::FlagEnable => {
-                let dot = match current {
-                    Some(Cell::Flag(flag)) => flag.context.next(origin),
-                    _ => Dot { origin, counter: 1 },
+                let last = match current {
+                    Some(Cell::Flag(flag)) => last_dot(origin, &flag.context, flag.group_dots),
+                    _ => 0,
                 };
-                Cell::Flag(Flag { enables: BTreeSet::from([dot]), context: Context::of([dot]) })
+                let dot = Dot { origin, counter: last.saturating_add(1) };
+                Cell::Flag(Flag {
+                    enables: BTreeSet::from([dot]),
+                    group_dots: if origin == GROUP { dot.counter } else { 0 },
+                    context: Context::of([dot]),
+                })
             }
-            CellOp::FlagDisable(observed) => {
-                Cell::Flag(Flag { enables: BTreeSet::new(), context: Context::of(observed.iter().copied()) })
-            }
+            CellOp::FlagDisable(observed) => Cell::Flag(Flag {
+                enables: BTreeSet::new(),
+                group_dots: 0,
+                context: Context::of(observed.iter().copied()),
+            }),
         }
     }
+}
+
+/// The last dot that `origin` has given out in a cell.
+///
+/// A node sees its own dots before anyone, so the context tells. The group's dots may reach a replica in
+/// a node's removal before the entry that made them, so the group counts them itself.
+fn last_dot(origin: NodeId, context: &Context, group_dots: u64) -> u64 {
+    if origin == GROUP { group_dots } else { context.last(origin) }
 }

@@ -22,18 +22,19 @@
 
 use std::collections::BTreeMap;
 
+use amphora_storage::Timestamp;
 use amphora_storage::schema::ColumnId;
 use serde::{Deserialize, Serialize};
 
 use super::cell::Cell;
 
-/// A place in the Raft log: an entry, and an item in it.
+/// A mixed transaction's place in the Raft log. Transactions of one entry are ordered by their commits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GroupIndex {
     /// The entry's log index
     pub log_index: u64,
-    /// Which of the entry's transactions, from 0
-    pub item: u32,
+    /// The transaction's commit timestamp
+    pub commit: Timestamp,
 }
 
 /// The state of a row, or what a commit changed of it, or what one replica has that another may lack.
