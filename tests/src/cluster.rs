@@ -1,0 +1,203 @@
+//! Several nodes that know each other.
+
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio_postgres::Client;
+
+use crate::namespaces::Network;
+use crate::{Node, eventually, free_port};
+
+/// A cluster under test.
+pub struct Cluster {
+    nodes: Vec<Node>,
+    network: Option<Network>,
+    dir: TempDir,
+}
+
+impl Cluster {
+    /// Starts `n` nodes on loopback and waits until all are voters and ready.
+    pub async fn start(n: usize) -> Cluster {
+        let mut cluster = Cluster { nodes: Vec::new(), network: None, dir: scratch() };
+        for _ in 0..n {
+            cluster.add_node(&[]).await;
+        }
+        cluster.wait_settled().await;
+        cluster
+    }
+
+    /// As [`Cluster::start`], with every node in a network namespace of its own. Needs root.
+    pub async fn start_in_namespaces(n: usize) -> Cluster {
+        let network = Network::create(n);
+        let mut cluster = Cluster { nodes: Vec::new(), network: Some(network), dir: scratch() };
+        for _ in 0..n {
+            cluster.add_node(&[]).await;
+        }
+        cluster.wait_settled().await;
+        cluster
+    }
+
+    /// Adds one node, started and told to join the first. Does not wait.
+    pub async fn add_node(&mut self, extra: &[&str]) -> usize {
+        let index = self.nodes.len();
+        let (pg, rpc, http) = match &self.network {
+            Some(network) => {
+                let ip = network.address(index);
+                (format!("{ip}:5433"), format!("{ip}:7433"), format!("{ip}:8433"))
+            }
+            None => (local(), local(), local()),
+        };
+        let mut arguments: Vec<String> = extra.iter().map(|s| (*s).to_owned()).collect();
+        arguments.push("--enable-faults".into());
+        if self.network.is_some() {
+            arguments.push("--insecure".into());
+        }
+        if index > 0 {
+            arguments.extend(["--join".into(), self.nodes[0].rpc.clone()]);
+        }
+        let mut node = Node::new(self.dir.path(), &format!("node-{}", index + 1), pg, rpc, http, arguments);
+        node.namespace = self.network.as_ref().map(|network| network.namespace(index));
+        node.start();
+        self.nodes.push(node);
+        if index == 0 {
+            self.wait_ready(0).await;
+        }
+        index
+    }
+
+    /// The scratch directory in which nodes live.
+    pub fn path(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
+    /// How many nodes there are.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// True of a cluster without nodes.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// A node, to do things to.
+    pub fn node(&mut self, index: usize) -> &mut Node {
+        &mut self.nodes[index]
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// A superuser's connection to a node.
+    pub async fn client(&self, index: usize) -> Client {
+        self.nodes[index].client().await
+    }
+
+    /// Waits until a node is ready.
+    pub async fn wait_ready(&self, index: usize) {
+        let node = &self.nodes[index];
+        let start = std::time::Instant::now();
+        while !node.is_ready().await {
+            let waited = start.elapsed();
+            let reply = node.http("GET", "/ready", "").await;
+            assert!(
+                waited < Duration::from_secs(60),
+                "node {} is not ready after {waited:?}: {reply:?}\n{}",
+                index + 1,
+                node.tail(60)
+            );
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+
+    /// Waits until all running nodes are ready and all members vote.
+    pub async fn wait_settled(&self) {
+        for index in 0..self.nodes.len() {
+            if self.nodes[index].is_running() {
+                self.wait_ready(index).await;
+            }
+        }
+        let n = self.nodes.len() as i64;
+        let running = (0..self.nodes.len()).find(|&i| self.nodes[i].is_running()).expect("a running node");
+        let client = self.client(running).await;
+        let client = &client;
+        eventually("every member votes", Duration::from_secs(60), || async move {
+            let query = "SELECT count(*) FROM amphora.nodes WHERE role IN ('leader', 'voter')";
+            client.query_one(query, &[]).await.is_ok_and(|row| row.get::<_, i64>(0) == n)
+        })
+        .await;
+    }
+
+    /// Index of the leader, as the running nodes agree on it.
+    pub async fn leader(&self) -> usize {
+        let start = std::time::Instant::now();
+        loop {
+            for node in self.nodes.iter().filter(|n| n.is_running()) {
+                let Ok(client) = node.try_client(Duration::from_secs(1)).await else { continue };
+                let query = "SELECT pg_address FROM amphora.nodes WHERE role = 'leader'";
+                let ask = tokio::time::timeout(Duration::from_secs(2), client.query_opt(query, &[])).await;
+                let Ok(Ok(Some(row))) = ask else { continue };
+                let address: String = row.get(0);
+                let found = self.nodes.iter().position(|n| n.pg == address);
+                if let Some(index) = found.filter(|&i| self.nodes[i].is_running()) {
+                    return index;
+                }
+            }
+            assert!(start.elapsed() < Duration::from_secs(30), "no leader within 30 s");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Cuts every link between the two groups, both ways. In namespaces by iptables, else by the nodes'
+    /// own fault switches.
+    pub async fn partition(&self, left: &[usize], right: &[usize]) {
+        for &a in left {
+            for &b in right {
+                match &self.network {
+                    Some(network) => {
+                        network.cut(a, b);
+                        network.cut(b, a);
+                    }
+                    None => {
+                        self.set_fault(a, b, true).await;
+                        self.set_fault(b, a, true).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Mends all links.
+    pub async fn heal(&self) {
+        match &self.network {
+            Some(network) => network.heal(),
+            None => {
+                for a in 0..self.nodes.len() {
+                    for b in 0..self.nodes.len() {
+                        if a != b && self.nodes[a].is_running() {
+                            self.set_fault(a, b, false).await;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn set_fault(&self, at: usize, peer: usize, cut: bool) {
+        // Node ids are given in the order of joining, which is the order of the harness.
+        let word = if cut { "cut" } else { "heal" };
+        let body = format!("{{\"{word}\": [{}]}}", peer + 1);
+        let reply = self.nodes[at].http("POST", "/faults", &body).await.expect("the fault switch answers");
+        assert_eq!(reply.0, 200, "{}", reply.1);
+    }
+}
+
+fn local() -> String {
+    format!("127.0.0.1:{}", free_port())
+}
+
+fn scratch() -> TempDir {
+    tempfile::Builder::new().prefix("amphora-test-").tempdir().expect("a scratch directory")
+}
