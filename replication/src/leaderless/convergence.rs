@@ -123,9 +123,10 @@ fn plan(state: &RowState, statements: &[Statement]) -> Option<RowOp> {
     let table = table();
     let mut row = PendingRow::new(Some(state.clone()));
     for statement in statements {
-        let Some(mut new) = row.row(&table).unwrap() else {
+        let old = row.row(&table).unwrap();
+        let Some(mut new) = old.clone() else {
             if matches!(statement, Statement::Insert) {
-                row.put(&table, &new_row("k", 0)).unwrap();
+                row.put(&table, None, &new_row("k", 0)).unwrap();
             }
             continue;
         };
@@ -143,7 +144,8 @@ fn plan(state: &RowState, statements: &[Statement]) -> Option<RowOp> {
             }
             Statement::Replace => {
                 row.delete();
-                new = new_row("k", 1);
+                row.put(&table, None, &new_row("k", 1)).unwrap();
+                continue;
             }
             Statement::Write(v) => new[1] = if *v == 0 { Datum::Null } else { Datum::text(v.to_string()) },
             Statement::Add(n) => new[2] = Datum::Int8(new[2].as_i64().unwrap() + i64::from(*n)),
@@ -156,7 +158,7 @@ fn plan(state: &RowState, statements: &[Statement]) -> Option<RowOp> {
             Statement::Enable => new[6] = Datum::Bool(true),
             Statement::Disable => new[6] = Datum::Bool(false),
         }
-        row.put(&table, &new).unwrap();
+        row.put(&table, old.as_deref(), &new).unwrap();
     }
     row.op().cloned()
 }
@@ -417,4 +419,27 @@ fn counters_beyond_a_bigint_are_an_error_and_not_a_wrap() {
         cluster.deltas.push(delta);
     }
     assert_eq!(visible(&table(), &cluster.heal()).unwrap_err().sqlstate, "22003");
+}
+
+#[test]
+fn a_statement_that_read_an_older_row_writes_only_what_it_changed() {
+    let table = table();
+    let mut cluster = with_row(&[Statement::Add(5), Statement::Put(1)]);
+    let old = read(&cluster.replicas[0]).unwrap();
+    let mut new = old.clone();
+    new[2] = Datum::Int8(6);
+    new[5] = Datum::array(DataType::Text, vec![Datum::text("1"), Datum::text("2")]);
+    // Another session commits between the read and the write.
+    cluster.commit(0, &[Statement::Add(10), Statement::Put(3), Statement::Write(1)]);
+    let mut row = PendingRow::new(Some(cluster.replicas[0].clone()));
+    row.put(&table, Some(&old), &new).unwrap();
+    let row = row.row(&table).unwrap().unwrap();
+    assert_eq!((&row[1], &row[2]), (&Datum::text("1"), &Datum::Int8(16)));
+    let set = ["1", "2", "3"].map(Datum::text);
+    assert_eq!(row[5], Datum::array(DataType::Text, set.into()));
+    // And one that is deleted meanwhile stays deleted.
+    cluster.commit(0, &[Statement::Delete]);
+    let mut row = PendingRow::new(Some(cluster.replicas[0].clone()));
+    row.put(&table, Some(&old), &new).unwrap();
+    assert_eq!(row.op(), None);
 }

@@ -5,7 +5,7 @@
 //! lacks an element it had becomes "take out the element I saw". So every driver and ORM can write CRDT columns,
 //! and what merges is what each writer changed, not what each happened to see.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use amphora_storage::schema::{Column, ColumnId, Table};
 use amphora_storage::types::Crdt;
@@ -108,9 +108,7 @@ fn difference(
     out: &mut Vec<(ColumnId, CellOp)>,
 ) -> Result<()> {
     let DataType::Crdt(crdt) = &column.ty else {
-        // Compared as kept, not as SQL compares: `1.0` and `1.00` are equal and yet a change.
-        let same = before.is_some_and(|b| b == after && format!("{b:?}") == format!("{after:?}"));
-        if !same {
+        if !before.is_some_and(|before| same(before, after)) {
             out.push((column.id, CellOp::Set(after.clone())));
         }
         return Ok(());
@@ -193,6 +191,45 @@ fn set_difference(
     Ok(())
 }
 
+/// What a statement changed between `old` and `new`, done to `current`.
+fn rebase(table: &Table, old: &[Datum], new: &[Datum], current: Row) -> Result<Row> {
+    let columns = table.columns.iter().zip(old).zip(new).zip(current);
+    columns
+        .map(|(((column, old), new), current)| {
+            Ok(match (&column.ty, old, new, &current) {
+                (DataType::Crdt(Crdt::Counter), Datum::Int8(old), Datum::Int8(new), Datum::Int8(now)) => {
+                    let sum = i128::from(*now) + i128::from(*new) - i128::from(*old);
+                    let sum = i64::try_from(sum).map_err(|_| Error::new("22003", "bigint out of range"))?;
+                    Datum::Int8(sum)
+                }
+                (
+                    DataType::Crdt(Crdt::Set(element)),
+                    Datum::Array(old),
+                    Datum::Array(new),
+                    Datum::Array(now),
+                ) => {
+                    let stays = |d: &&Datum| !old.items.contains(d) || new.items.contains(d);
+                    let mut items: Vec<Datum> = now.items.iter().filter(stays).cloned().collect();
+                    let mut seen = BTreeSet::new();
+                    // An element that is new, or that appears for a second time, is an addition.
+                    let additions = new.items.iter().filter(|d| !seen.insert(*d) || !old.items.contains(d));
+                    items.extend(additions.cloned());
+                    Datum::array((**element).clone(), items)
+                }
+                _ if same(old, new) => current,
+                _ => new.clone(),
+            })
+        })
+        .collect()
+}
+
+/// Equal as kept, not merely as SQL compares: `1.0` and `1.00` are equal and yet a change.
+fn same(a: &Datum, b: &Datum) -> bool {
+    a == b
+        && (matches!(a, Datum::Text(_) | Datum::Int8(_) | Datum::Null)
+            || format!("{a:?}") == format!("{b:?}"))
+}
+
 /// One row in a transaction's write buffer.
 ///
 /// It keeps the state first read, and after each statement plans the whole way from there to the row as it is
@@ -222,18 +259,27 @@ impl PendingRow {
         visible(table, &state)
     }
 
-    /// INSERT, or UPDATE where the row exists: from now on this is the row.
-    pub fn put(&mut self, table: &Table, row: &[Datum]) -> Result<()> {
-        let old = visible(table, &self.base)?;
-        self.op = Some(match old {
-            Some(old) if !self.replaced => plan_update(table, &self.base, &old, row)?,
+    /// INSERT of a row that is not there, or UPDATE of one that is.
+    ///
+    /// `old` is the row as the statement read it, `None` for an insert. The row may have moved since, by
+    /// another session's commit or a peer's batch: what is written is the difference between `old` and `new`, on
+    /// top of what the row is now. An update of a row that has gone meanwhile does nothing.
+    pub fn put(&mut self, table: &Table, old: Option<&[Datum]>, new: &[Datum]) -> Result<()> {
+        let base_row = visible(table, &self.base)?;
+        let new = match (old, self.row(table)?) {
+            (None, _) => new.to_vec(),
+            (Some(_), None) => return Ok(()),
+            (Some(old), Some(current)) => rebase(table, old, new, current)?,
+        };
+        self.op = Some(match base_row {
+            Some(base_row) if !self.replaced => plan_update(table, &self.base, &base_row, &new)?,
             Some(_) => {
-                let mut op = plan_insert(table, None, row)?;
+                let mut op = plan_insert(table, None, &new)?;
                 op.cl = self.base.next_dead().saturating_add(1);
                 op.must_not_exist = false;
                 op
             }
-            None => plan_insert(table, Some(&self.base), row)?,
+            None => plan_insert(table, Some(&self.base), &new)?,
         });
         Ok(())
     }
