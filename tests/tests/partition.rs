@@ -1,0 +1,193 @@
+//! Real partitions, by iptables between network namespaces: strong tables refuse in the minority,
+//! leaderless tables go on everywhere, and after healing all nodes agree with nothing lost.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::time::{Duration, Instant};
+
+use amphora_tests::{Cluster, eventually, seed};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio_postgres::Client;
+
+async fn value(client: &Client, query: &str) -> i64 {
+    client.query_one(query, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_sides_of_a_partition_do_what_their_mode_promises() {
+    let cluster = Cluster::start_in_namespaces(3).await;
+    let first = cluster.client(0).await;
+    first
+        .batch_execute(
+            "CREATE TABLE accounts (id int PRIMARY KEY, balance bigint);
+             INSERT INTO accounts VALUES (1, 100);
+             CREATE TABLE views (page text PRIMARY KEY, n crdt_counter) WITH (replication = 'leaderless');
+             CREATE TABLE carts (id int PRIMARY KEY, items crdt_set(text)) WITH (replication = 'leaderless');
+             CREATE TABLE profiles (id int PRIMARY KEY, name text, city text) WITH (replication = 'leaderless');
+             INSERT INTO views VALUES ('home', 0);
+             INSERT INTO carts VALUES (1, '{}');
+             INSERT INTO profiles VALUES (1, 'Ada', 'London')",
+        )
+        .await
+        .unwrap();
+    // The leader itself ends up in the minority: the hard case.
+    let minority = cluster.leader().await;
+    let majority: Vec<usize> = (0..3).filter(|&i| i != minority).collect();
+    let alone = cluster.client(minority).await;
+    let many = cluster.client(majority[0]).await;
+    let query = "SELECT count(*) FROM profiles";
+    let (seen, others) = (&alone, &many);
+    eventually("the rows are everywhere", Duration::from_secs(5), || async move {
+        value(seen, query).await == 1 && value(others, query).await == 1
+    })
+    .await;
+
+    cluster.partition(&[minority], &majority).await;
+
+    let start = Instant::now();
+    loop {
+        match many.batch_execute("UPDATE accounts SET balance = balance - 10 WHERE id = 1").await {
+            Ok(()) => break,
+            Err(e) => {
+                assert!(start.elapsed() < Duration::from_secs(20), "the majority does not serve: {e:?}")
+            }
+        }
+    }
+    let started = Instant::now();
+    let refused = alone
+        .batch_execute("UPDATE accounts SET balance = balance - 10 WHERE id = 1")
+        .await
+        .expect_err("a minority must not write");
+    let refused = refused.as_db_error().expect("an error of the server's own").clone();
+    assert_eq!(refused.code().code(), "57P03", "{refused:?}");
+    assert!(refused.hint().is_some(), "a refusal tells what to do");
+    assert!(started.elapsed() < Duration::from_secs(15), "refused after {:?}", started.elapsed());
+    let stale = alone.query_one("SELECT balance FROM accounts WHERE id = 1", &[]).await;
+    assert!(stale.is_err(), "a minority must not serve a linearizable read: {stale:?}");
+
+    let began = Instant::now();
+    for _ in 0..20 {
+        alone.batch_execute("UPDATE views SET n = n + 1 WHERE page = 'home'").await.unwrap();
+        many.batch_execute("UPDATE views SET n = n + 1 WHERE page = 'home'").await.unwrap();
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "leaderless writes waited: {:?}", began.elapsed());
+    alone
+        .batch_execute("UPDATE carts SET items = array_append(items, 'amphora') WHERE id = 1")
+        .await
+        .unwrap();
+    many.batch_execute("UPDATE carts SET items = array_append(items, 'olives') WHERE id = 1").await.unwrap();
+    alone.batch_execute("UPDATE profiles SET name = 'Ada L.' WHERE id = 1").await.unwrap();
+    many.batch_execute("UPDATE profiles SET city = 'Paris' WHERE id = 1").await.unwrap();
+    alone.batch_execute("INSERT INTO profiles VALUES (2, 'Bob', 'Rome')").await.unwrap();
+    assert_eq!(value(&alone, "SELECT n FROM views").await, 20, "each side sees its own");
+    assert_eq!(value(&many, "SELECT n FROM views").await, 20);
+
+    cluster.heal().await;
+
+    for index in 0..3 {
+        let client = cluster.client(index).await;
+        let client = &client;
+        eventually("all increments are everywhere", Duration::from_secs(15), || async move {
+            value(client, "SELECT n FROM views").await == 40
+        })
+        .await;
+        eventually("all rows are everywhere", Duration::from_secs(15), || async move {
+            value(client, "SELECT count(*) FROM profiles").await == 2
+        })
+        .await;
+        let items: Vec<String> =
+            client.query_one("SELECT items FROM carts WHERE id = 1", &[]).await.unwrap().get(0);
+        assert_eq!(items, ["amphora", "olives"]);
+        let row = client.query_one("SELECT name, city FROM profiles WHERE id = 1", &[]).await.unwrap();
+        assert_eq!((row.get::<_, &str>(0), row.get::<_, &str>(1)), ("Ada L.", "Paris"));
+        let start = Instant::now();
+        loop {
+            match client.query_one("SELECT balance FROM accounts WHERE id = 1", &[]).await {
+                Ok(row) => {
+                    assert_eq!(row.get::<_, i64>(0), 90, "node {}", index + 1);
+                    break;
+                }
+                Err(e) => assert!(start.elapsed() < Duration::from_secs(15), "strong reads stay away: {e:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counters_lose_no_increment_under_changing_partitions() {
+    let seed = seed();
+    let mut rng = StdRng::seed_from_u64(seed);
+    let cluster = Cluster::start_in_namespaces(3).await;
+    let first = cluster.client(0).await;
+    first
+        .batch_execute(
+            "CREATE TABLE hits (k int PRIMARY KEY, n crdt_counter) WITH (replication = 'leaderless');
+             INSERT INTO hits VALUES (1, 0)",
+        )
+        .await
+        .unwrap();
+    let mut clients = Vec::new();
+    for index in 0..3 {
+        clients.push(cluster.client(index).await);
+        let client = &clients[index];
+        eventually("the row is everywhere", Duration::from_secs(5), || async move {
+            client.query_opt("SELECT n FROM hits WHERE k = 1", &[]).await.is_ok_and(|r| r.is_some())
+        })
+        .await;
+    }
+    let mut expected = 0i64;
+    for _ in 0..6 {
+        let alone = rng.random_range(0..3);
+        let others: Vec<usize> = (0..3).filter(|&i| i != alone).collect();
+        cluster.partition(&[alone], &others).await;
+        for _ in 0..30 {
+            let (at, by) = (rng.random_range(0..3), rng.random_range(-3..=9i64));
+            clients[at]
+                .batch_execute(&format!("UPDATE hits SET n = n + {by} WHERE k = 1"))
+                .await
+                .expect("a leaderless write never waits for anyone");
+            expected += by;
+        }
+        if rng.random_bool(0.5) {
+            cluster.heal().await;
+        }
+    }
+    cluster.heal().await;
+    for (index, client) in clients.iter().enumerate() {
+        let what = format!("node {} counts {expected}", index + 1);
+        eventually(&what, Duration::from_secs(20), || async move {
+            value(client, "SELECT n FROM hits WHERE k = 1").await == expected
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_survivor_passes_on_what_a_dead_node_wrote() {
+    let mut cluster = Cluster::start_in_namespaces(3).await;
+    let first = cluster.client(0).await;
+    first
+        .batch_execute("CREATE TABLE notes (id int PRIMARY KEY, body text) WITH (replication = 'leaderless')")
+        .await
+        .unwrap();
+    let late = cluster.client(2).await;
+    let query = "SELECT count(*) FROM notes";
+    let waiting = &late;
+    eventually("the table is known", Duration::from_secs(5), || async move {
+        waiting.query_one(query, &[]).await.is_ok()
+    })
+    .await;
+    // Node 3 hears neither of the others; node 1 writes, node 2 hears it, node 1 dies for good.
+    cluster.partition(&[2], &[0, 1]).await;
+    first.batch_execute("INSERT INTO notes VALUES (1, 'from the dead')").await.unwrap();
+    let second = cluster.client(1).await;
+    let survivor = &second;
+    eventually("node 2 has it", Duration::from_secs(5), || async move { value(survivor, query).await == 1 })
+        .await;
+    cluster.node(0).kill();
+    cluster.heal().await;
+    eventually("node 3 has it, from node 2", Duration::from_secs(15), || async move {
+        value(waiting, query).await == 1
+    })
+    .await;
+}
