@@ -4,14 +4,19 @@
 //! order-preserving keys under which they lie, the MVCC versions of strong tables, the merge states of
 //! leaderless ones, the Raft log and checkpoints. This crate knows nothing of networks or SQL.
 
+pub mod codec;
 pub mod datum;
+pub mod error;
 pub mod hlc;
 pub mod json;
+pub mod key;
 pub mod numeric;
+pub mod row;
 pub mod schema;
 pub mod types;
 
 pub use datum::{Array, Datum, Row};
+pub use error::{Result, StorageError};
 pub use hlc::{Hlc, Timestamp};
 pub use json::Json;
 pub use numeric::Numeric;
