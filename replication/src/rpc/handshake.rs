@@ -1,0 +1,162 @@
+//! Who may talk to whom: the headers of every call, and their check.
+//!
+//! HTTP/2 sends a header that does not change as one byte after its first time, so naming the cluster, the
+//! protocol, the sender and the addressee on each call costs next to nothing and leaves no state to get
+//! wrong: there is no "connection that has been introduced".
+
+use std::collections::HashSet;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use parking_lot::Mutex;
+use tracing::warn;
+use uuid::Uuid;
+
+use crate::NodeId;
+
+/// The version of the messages. Nodes of different versions refuse each other.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+const CLUSTER: HeaderName = HeaderName::from_static("amphora-cluster");
+const PROTOCOL: HeaderName = HeaderName::from_static("amphora-protocol");
+const FROM: HeaderName = HeaderName::from_static("amphora-from");
+const TO: HeaderName = HeaderName::from_static("amphora-to");
+/// On a refusal: the handler never saw the request.
+const REFUSED: &str = "amphora-refused";
+
+/// Refusals remembered, so that each is logged once.
+const MAX_LOGGED_REFUSALS: usize = 256;
+
+/// Which node this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster; none while a node asks to join one
+    pub cluster: Option<Uuid>,
+    /// The node; 0 while it has no id
+    pub node: NodeId,
+}
+
+impl Identity {
+    /// A node that has yet to be given its identity.
+    pub const JOINING: Identity = Identity { cluster: None, node: 0 };
+}
+
+/// An identity as it stands in headers.
+#[derive(Clone, Debug)]
+pub(super) struct Headers {
+    cluster: HeaderValue,
+    protocol: HeaderValue,
+    from: HeaderValue,
+}
+
+/// How a node without a cluster names it.
+const NO_CLUSTER: &str = "none";
+
+fn value(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
+}
+
+impl Headers {
+    pub(super) fn new(identity: Identity, protocol: u32) -> Headers {
+        Headers {
+            cluster: value(identity.cluster.map_or_else(|| NO_CLUSTER.to_owned(), |c| c.to_string())),
+            protocol: value(protocol.to_string()),
+            from: value(identity.node.to_string()),
+        }
+    }
+
+    /// Writes a call's headers.
+    pub(super) fn write(&self, to: &HeaderValue, headers: &mut HeaderMap) {
+        headers.insert(CLUSTER, self.cluster.clone());
+        headers.insert(PROTOCOL, self.protocol.clone());
+        headers.insert(FROM, self.from.clone());
+        headers.insert(TO, to.clone());
+    }
+}
+
+/// An addressee as it stands in a header; 0 is whoever answers.
+pub(super) fn addressee(node: NodeId) -> HeaderValue {
+    value(node.to_string())
+}
+
+/// Who is calling, after the check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Caller {
+    /// The node; 0 if it has no id yet
+    pub(super) node: NodeId,
+    /// True if it is a member of this cluster, false if it is one to be
+    pub(super) same_cluster: bool,
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a str, String> {
+    headers
+        .get(name)
+        .and_then(|v| v.to_str().ok())
+        .ok_or_else(|| format!("the call has no {name} header; it does not come from an Amphora node"))
+}
+
+/// Checks a call's headers. The error is for both operators: it goes back to the caller and into this
+/// node's log.
+pub(super) fn check(own: Identity, headers: &HeaderMap) -> Result<Caller, String> {
+    let protocol = text(headers, &PROTOCOL)?;
+    let from = text(headers, &FROM)?;
+    if protocol.parse() != Ok(PROTOCOL_VERSION) {
+        return Err(format!(
+            "protocol version mismatch: node {from} speaks version {protocol}, node {} speaks version \
+             {PROTOCOL_VERSION}; run the same release of Amphora on all nodes",
+            own.node,
+        ));
+    }
+    let cluster = text(headers, &CLUSTER)?;
+    let own_cluster = own.cluster.unwrap_or_default();
+    let same_cluster = cluster.parse() == Ok(own_cluster);
+    if !same_cluster && cluster != NO_CLUSTER {
+        return Err(format!(
+            "cluster mismatch: node {from} belongs to cluster {cluster}, node {} belongs to cluster \
+             {own_cluster}; check the addresses given with --join, or start with the right --data-dir",
+            own.node,
+        ));
+    }
+    let to = text(headers, &TO)?;
+    if to != "0" && to.parse() != Ok(own.node) {
+        return Err(format!("this address belongs to node {}, not to node {to}", own.node));
+    }
+    let node = from.parse().map_err(|_| format!("\"{from}\" is not a node id"))?;
+    Ok(Caller { node, same_cluster })
+}
+
+/// A refusal for good: certainly not handled, for this reason, and not to be repeated.
+pub(super) fn refusal(reason: String) -> tonic::Status {
+    mark(tonic::Status::failed_precondition(reason))
+}
+
+/// A refusal for now: certainly not handled, and worth repeating.
+pub(super) fn unavailable(reason: &str) -> tonic::Status {
+    mark(tonic::Status::unavailable(reason))
+}
+
+fn mark(mut status: tonic::Status) -> tonic::Status {
+    status.metadata_mut().insert(REFUSED, tonic::metadata::MetadataValue::from_static("1"));
+    status
+}
+
+/// True if a status says that the handler never saw the request.
+pub(super) fn is_refusal(status: &tonic::Status) -> bool {
+    status.metadata().contains_key(REFUSED)
+}
+
+/// Logs each refusal once: a peer that is refused tries again many times a second.
+#[derive(Debug, Default)]
+pub(super) struct RefusalLog {
+    seen: Mutex<HashSet<String>>,
+}
+
+impl RefusalLog {
+    /// Logs it if it is new.
+    pub(super) fn report(&self, remote: &str, reason: &str) {
+        let mut seen = self.seen.lock();
+        if seen.len() < MAX_LOGGED_REFUSALS && seen.insert(format!("{remote} {reason}")) {
+            drop(seen);
+            warn!(peer = remote, "refused a call: {reason}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What nodes say to each other.
+
+use amphora_storage::codec;
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::client::RpcError;
+use super::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION};
+use crate::api::ClusterStatus;
+use crate::strong::{self, Member};
+use crate::{NodeId, leaderless};
+
+/// A request to a peer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum RpcRequest {
+    /// To the Raft group
+    Strong(strong::Request),
+    /// To the leaderless engine
+    Leaderless(leaderless::PeerRequest),
+    /// From a node that wants to be, or to stay, a member
+    Join(JoinRequest),
+    /// What does the cluster look like from where you are?
+    Status,
+}
+
+/// A peer's answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum RpcResponse {
+    /// From the Raft group
+    Strong(strong::Reply),
+    /// From the leaderless engine
+    Leaderless(leaderless::PeerReply),
+    /// To a node that joins
+    Join(JoinReply),
+    /// The cluster, seen from the node that was asked
+    Status(Box<ClusterStatus>),
+    /// The request could not be served here and now
+    Failed(String),
+}
+
+/// The steps of joining. Every step may be repeated: it is the same for the same token or id.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum JoinRequest {
+    /// Give me an id. The only request that a node without an identity may make.
+    Allocate {
+        /// Chosen and kept on disk by the node that joins
+        token: Uuid,
+    },
+    /// I am here, at these addresses: add me if I am no member, or correct what you know of me.
+    Announce {
+        /// Who
+        node: NodeId,
+        /// Where
+        member: Member,
+    },
+}
+
+/// What a node that joins is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum JoinReply {
+    /// Its identity
+    Allocated {
+        /// The cluster
+        cluster: Uuid,
+        /// Its id for ever
+        node: NodeId,
+    },
+    /// The announcement is part of the membership.
+    Announced,
+    /// Not now: ask again, here or elsewhere.
+    Later(String),
+    /// Never: the operator must act.
+    Refused(String),
+}
+
+/// Which connection a request takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Heartbeats, votes, locks, commits: small, and someone is waiting
+    Urgent,
+    /// Snapshots and batches
+    Bulk,
+}
+
+impl RpcRequest {
+    /// Which connection it takes.
+    pub fn lane(&self) -> Lane {
+        match self {
+            RpcRequest::Strong(strong::Request::Snapshot(_)) | RpcRequest::Leaderless(_) => Lane::Bulk,
+            _ => Lane::Urgent,
+        }
+    }
+}
+
+/// Encodes a message, or says that it is too large to send.
+pub(super) fn encode<T: Serialize>(message: &T) -> Result<Bytes, RpcError> {
+    let bytes = codec::encode(message).map_err(|e| RpcError::Unreachable(format!("cannot encode: {e}")))?;
+    if bytes.len() > MAX_MESSAGE_BYTES {
+        let reason = format!("a message of {} bytes exceeds the limit of {MAX_MESSAGE_BYTES}", bytes.len());
+        return Err(RpcError::Unreachable(reason));
+    }
+    Ok(Bytes::from(bytes))
+}
+
+/// Decodes a message, or says why it is none.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    codec::decode(bytes).map_err(|e| format!("malformed message (protocol version {PROTOCOL_VERSION}): {e}"))
+}

@@ -1,0 +1,236 @@
+//! Calls from peers.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use arc_swap::ArcSwapOption;
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::transport::server::{TcpConnectInfo, TcpIncoming};
+use tonic::{Request, Response, Status};
+use tracing::error;
+
+use super::faults::Faults;
+use super::frame::FrameCodec;
+use super::handshake::{self, Caller, Identity, RefusalLog};
+use super::message::{self, JoinRequest, RpcRequest, RpcResponse};
+use super::{
+    DRAIN_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_CALLS_PER_LANE, MAX_CALLS_SERVED,
+    MAX_MESSAGE_BYTES, METHOD,
+};
+use crate::NodeId;
+
+/// HTTP/2 flow control: what one call and one connection may have under way.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// Answers peers.
+#[async_trait]
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one request. It is not cancelled when the caller gives up.
+    async fn handle(&self, from: NodeId, request: RpcRequest) -> RpcResponse;
+}
+
+/// A running server. Dropping it stops it, without waiting.
+pub struct Server {
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+struct Shared {
+    identity: Identity,
+    handler: ArcSwapOption<Box<dyn Handler>>,
+    faults: Arc<Faults>,
+    refusals: RefusalLog,
+    turns: Arc<Semaphore>,
+    calls: TaskTracker,
+}
+
+impl Server {
+    /// Serves peers on a listener until [`stop`](Server::stop).
+    pub fn start(
+        listener: TcpListener,
+        identity: Identity,
+        handler: Box<dyn Handler>,
+        faults: Arc<Faults>,
+    ) -> Server {
+        let shared = Arc::new(Shared {
+            identity,
+            handler: ArcSwapOption::from_pointee(handler),
+            faults,
+            refusals: RefusalLog::default(),
+            turns: Arc::new(Semaphore::new(MAX_CALLS_SERVED)),
+            calls: TaskTracker::new(),
+        });
+        let stop = CancellationToken::new();
+        let service = PeerService { shared: shared.clone() };
+        let serving = tonic::transport::Server::builder()
+            .max_concurrent_streams(MAX_CALLS_PER_LANE as u32)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .serve_with_incoming_shutdown(
+                service,
+                TcpIncoming::from(listener).with_nodelay(Some(true)),
+                stop.clone().cancelled_owned(),
+            );
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                result = serving => {
+                    if let Err(e) = result {
+                        error!("the peer listener failed: {e}");
+                    }
+                }
+                () = async { stopped.cancelled().await; tokio::time::sleep(DRAIN_TIMEOUT).await } => {}
+            }
+        });
+        Server { shared, stop, task }
+    }
+
+    /// Refuses new calls, waits a while for those under way, and lets go of the handler.
+    pub async fn stop(mut self) {
+        self.shared.handler.store(None);
+        self.stop.cancel();
+        self.shared.calls.close();
+        let calls = self.shared.calls.clone();
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, calls.wait()).await;
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.handler.store(None);
+        self.stop.cancel();
+    }
+}
+
+/// The service as HTTP sees it: one path, and the handshake before anything is decoded.
+#[derive(Clone)]
+struct PeerService {
+    shared: Arc<Shared>,
+}
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+impl Service<http::Request<Body>> for PeerService {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Result<http::Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let shared = self.shared.clone();
+        Box::pin(async move {
+            let response = match shared.admit(&request) {
+                Ok(caller) => {
+                    tonic::server::Grpc::new(FrameCodec)
+                        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+                        .unary(Call { shared, caller }, request)
+                        .await
+                }
+                Err(status) => status.into_http(),
+            };
+            Ok(response)
+        })
+    }
+}
+
+impl Shared {
+    fn admit(&self, request: &http::Request<Body>) -> Result<Caller, Status> {
+        let remote = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        if request.uri().path() != METHOD {
+            let reason = format!("there is no {}", request.uri().path());
+            self.report(remote, &reason);
+            return Err(Status::unimplemented(reason));
+        }
+        let caller = handshake::check(self.identity, request.headers()).map_err(|reason| {
+            self.report(remote, &reason);
+            handshake::refusal(reason)
+        })?;
+        if self.faults.is_cut(caller.node) {
+            return Err(Status::unavailable("cut off by the fault switch"));
+        }
+        Ok(caller)
+    }
+
+    /// Ports of the caller's side change with every connection: a refusal is told apart by host.
+    fn report(&self, remote: Option<SocketAddr>, reason: &str) {
+        let remote = remote.map_or_else(|| "unknown".to_owned(), |a| a.ip().to_string());
+        self.refusals.report(&remote, reason);
+    }
+
+    async fn serve(self: Arc<Self>, caller: Caller, frame: Bytes) -> Result<Bytes, Status> {
+        let Ok(_turn) = self.turns.clone().try_acquire_owned() else {
+            return Err(overloaded());
+        };
+        let request: RpcRequest = message::decode(&frame).map_err(|reason| {
+            self.refusals.report(&format!("node {}", caller.node), &reason);
+            handshake::refusal(reason)
+        })?;
+        let may_ask = caller.same_cluster || matches!(request, RpcRequest::Join(JoinRequest::Allocate { .. }));
+        if !may_ask {
+            return Err(handshake::refusal("only a member of this cluster may ask that".to_owned()));
+        }
+        let Some(handler) = self.handler.load_full() else {
+            return Err(handshake::unavailable("the node is stopping"));
+        };
+        let response = handler.handle(caller.node, request).await;
+        if self.faults.is_cut(caller.node) {
+            return Err(Status::unavailable("cut off by the fault switch"));
+        }
+        message::encode(&response).map_err(|e| Status::internal(e.to_string()))
+    }
+}
+
+fn overloaded() -> Status {
+    handshake::unavailable("the node has too many calls under way")
+}
+
+/// One call that was let in. The work runs in a task of its own: a caller that gives up must not stop it
+/// half-way, and a panic in it must not take the connection along.
+struct Call {
+    shared: Arc<Shared>,
+    caller: Caller,
+}
+
+impl Service<Request<Bytes>> for Call {
+    type Response = Response<Bytes>;
+    type Error = Status;
+    type Future = BoxFuture<Result<Response<Bytes>, Status>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
+        let (shared, caller) = (self.shared.clone(), self.caller);
+        Box::pin(async move {
+            let work = shared.calls.spawn(shared.clone().serve(caller, request.into_inner()));
+            match work.await {
+                Ok(reply) => reply.map(Response::new),
+                Err(e) => {
+                    error!(from = caller.node, "a call ended abnormally: {e}");
+                    Err(Status::internal("the call ended abnormally"))
+                }
+            }
+        })
+    }
+}
