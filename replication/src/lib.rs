@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod error;
+pub mod rpc;
 pub mod leaderless;
 pub mod strong;
 

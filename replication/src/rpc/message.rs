@@ -10,15 +10,13 @@ use super::client::RpcError;
 use super::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION};
 use crate::api::ClusterStatus;
 use crate::strong::{self, Member};
-use crate::{NodeId, leaderless};
+use crate::NodeId;
 
 /// A request to a peer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum RpcRequest {
     /// To the Raft group
     Strong(strong::Request),
-    /// To the leaderless engine
-    Leaderless(leaderless::PeerRequest),
     /// From a node that wants to be, or to stay, a member
     Join(JoinRequest),
     /// What does the cluster look like from where you are?
@@ -30,8 +28,6 @@ pub enum RpcRequest {
 pub enum RpcResponse {
     /// From the Raft group
     Strong(strong::Reply),
-    /// From the leaderless engine
-    Leaderless(leaderless::PeerReply),
     /// To a node that joins
     Join(JoinReply),
     /// The cluster, seen from the node that was asked
@@ -88,7 +84,7 @@ impl RpcRequest {
     /// Which connection it takes.
     pub fn lane(&self) -> Lane {
         match self {
-            RpcRequest::Strong(strong::Request::Snapshot(_)) | RpcRequest::Leaderless(_) => Lane::Bulk,
+            RpcRequest::Strong(strong::Request::Snapshot(_)) => Lane::Bulk,
             _ => Lane::Urgent,
         }
     }
