@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::client::RpcError;
 use super::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION};
 use crate::api::ClusterStatus;
+use crate::leaderless::{PeerBody, PeerMessage, VersionVector};
 use crate::strong::{self, Member};
 use crate::NodeId;
 
@@ -17,10 +18,14 @@ use crate::NodeId;
 pub enum RpcRequest {
     /// To the Raft group
     Strong(strong::Request),
+    /// To the leaderless engine
+    Leaderless(PeerMessage),
     /// From a node that wants to be, or to stay, a member
     Join(JoinRequest),
     /// What does the cluster look like from where you are?
     Status,
+    /// What time is it where you are?
+    Clock,
 }
 
 /// A peer's answer.
@@ -28,10 +33,14 @@ pub enum RpcRequest {
 pub enum RpcResponse {
     /// From the Raft group
     Strong(strong::Reply),
+    /// From the leaderless engine: what it has on disk
+    Leaderless(VersionVector),
     /// To a node that joins
     Join(JoinReply),
     /// The cluster, seen from the node that was asked
     Status(Box<ClusterStatus>),
+    /// Milliseconds since 1970 by the wall clock of the node that was asked
+    Clock(u64),
     /// The request could not be served here and now
     Failed(String),
 }
@@ -85,6 +94,7 @@ impl RpcRequest {
     pub fn lane(&self) -> Lane {
         match self {
             RpcRequest::Strong(strong::Request::Snapshot(_)) => Lane::Bulk,
+            RpcRequest::Leaderless(message) if !matches!(message.body, PeerBody::Vector { .. }) => Lane::Bulk,
             _ => Lane::Urgent,
         }
     }
@@ -92,7 +102,7 @@ impl RpcRequest {
 
 /// Encodes a message, or says that it is too large to send.
 pub(super) fn encode<T: Serialize>(message: &T) -> Result<Bytes, RpcError> {
-    let bytes = codec::encode(message).map_err(|e| RpcError::Unreachable(format!("cannot encode: {e}")))?;
+    let bytes = codec::encode(message);
     if bytes.len() > MAX_MESSAGE_BYTES {
         let reason = format!("a message of {} bytes exceeds the limit of {MAX_MESSAGE_BYTES}", bytes.len());
         return Err(RpcError::Unreachable(reason));

@@ -29,7 +29,7 @@ impl Handler for Node {
                 RpcResponse::Join(JoinReply::Later(member.region))
             }
             RpcRequest::Status => panic!("a bug in a handler"),
-            RpcRequest::Strong(_) => {
+            _ => {
                 tokio::time::sleep(Duration::from_secs(60)).await;
                 RpcResponse::Failed("late".to_owned())
             }
