@@ -7,8 +7,9 @@
 
 pub mod api;
 pub mod error;
-pub mod rpc;
+pub mod gossip;
 pub mod leaderless;
+pub mod rpc;
 pub mod strong;
 
 pub use api::{
