@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use super::client::RpcError;
 use super::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION};
+use crate::NodeId;
 use crate::api::ClusterStatus;
 use crate::strong::{self, Member};
-use crate::NodeId;
 
 /// A request to a peer.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -185,7 +185,8 @@ impl Shared {
             self.refusals.report(&format!("node {}", caller.node), &reason);
             handshake::refusal(reason)
         })?;
-        let may_ask = caller.same_cluster || matches!(request, RpcRequest::Join(JoinRequest::Allocate { .. }));
+        let may_ask =
+            caller.same_cluster || matches!(request, RpcRequest::Join(JoinRequest::Allocate { .. }));
         if !may_ask {
             return Err(handshake::refusal("only a member of this cluster may ask that".to_owned()));
         }
