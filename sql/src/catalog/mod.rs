@@ -1,12 +1,36 @@
 //! System catalogs: `pg_catalog`, `information_schema` and `amphora`, as views computed when they are read.
+//!
+//! A view is a list of columns and a function that makes its rows from what the node knows. Rows are made
+//! by column name: what a view has in PostgreSQL and not here reads as NULL (or as the type's plain zero
+//! where a client would stumble over NULL), so that clients find every column they ask for.
 
-use std::sync::Arc;
+mod cluster;
+mod information_schema;
+mod objects;
+mod relations;
+mod session_views;
+mod type_catalog;
+
+use std::sync::{Arc, LazyLock};
 
 use amphora_replication::Engine;
-use amphora_storage::schema::Catalog;
+use amphora_storage::schema::{Catalog, Table};
 use amphora_storage::{DataType, Datum, Row};
 
 use crate::error::Result;
+
+/// OID of schema `pg_catalog`.
+pub const PG_CATALOG_OID: u32 = 11;
+/// OID of schema `public`.
+pub const PUBLIC_OID: u32 = 2200;
+/// OID of schema `information_schema`.
+pub const INFORMATION_SCHEMA_OID: u32 = 13_000;
+/// OID of schema `amphora`.
+pub const AMPHORA_SCHEMA_OID: u32 = 13_500;
+/// OID of the role `postgres`, and of all that the system owns.
+pub const POSTGRES_ROLE_OID: u32 = 10;
+/// OID of the role `amphora`.
+pub const AMPHORA_ROLE_OID: u32 = 16_000;
 
 /// What a view is computed from.
 pub struct SystemContext<'a> {
@@ -22,6 +46,10 @@ pub struct SystemContext<'a> {
     pub settings: &'a dyn Fn() -> Vec<(String, String, String)>,
 }
 
+/// Makes a view's rows. `equal` lists columns known to equal a constant: a view may use it to make fewer
+/// rows, the caller filters again anyway.
+pub type MakeRows = fn(&SystemContext<'_>, equal: &[(usize, Datum)]) -> Result<Vec<Row>>;
+
 /// A view over what the node knows.
 pub struct SystemView {
     /// `pg_catalog`, `information_schema`, `amphora`
@@ -31,10 +59,9 @@ pub struct SystemView {
     /// OID: PostgreSQL's own where it has the relation
     pub oid: u32,
     /// Columns
-    pub columns: &'static [(&'static str, DataType)],
-    /// Makes the rows. `equal` lists columns known to equal a constant: a view may use it to make fewer
-    /// rows, the caller filters again anyway.
-    pub rows: fn(&SystemContext<'_>, equal: &[(usize, Datum)]) -> Result<Vec<Row>>,
+    pub columns: Vec<(&'static str, DataType)>,
+    /// Makes the rows
+    pub rows: MakeRows,
 }
 
 impl std::fmt::Debug for SystemView {
@@ -46,8 +73,154 @@ impl std::fmt::Debug for SystemView {
 /// The view of this name. An unqualified name is looked for in `pg_catalog`.
 pub fn system_view(schema: Option<&str>, name: &str) -> Option<&'static SystemView> {
     let schema = schema.unwrap_or("pg_catalog");
-    VIEWS.iter().flat_map(|family| family.iter()).find(|v| v.schema == schema && v.name == name)
+    system_views().iter().find(|v| v.schema == schema && v.name == name)
 }
 
-/// All views, by family.
-static VIEWS: &[&[SystemView]] = &[];
+/// All views.
+pub fn system_views() -> &'static [SystemView] {
+    &VIEWS
+}
+
+static VIEWS: LazyLock<Vec<SystemView>> = LazyLock::new(|| {
+    let families = [
+        relations::DEFINITIONS,
+        type_catalog::DEFINITIONS,
+        objects::DEFINITIONS,
+        session_views::DEFINITIONS,
+        information_schema::DEFINITIONS,
+        cluster::DEFINITIONS,
+    ];
+    families.iter().flat_map(|family| family.iter()).map(Definition::view).collect()
+});
+
+/// Column types of the catalogs, in a form that constants can hold.
+#[derive(Clone, Copy, Debug)]
+enum Ty {
+    Bool,
+    Char,
+    Float4,
+    Int2,
+    Int2s,
+    Int4,
+    Int8,
+    Name,
+    Oid,
+    Oids,
+    Regproc,
+    Text,
+    Texts,
+    Timestamptz,
+    Uuid,
+}
+
+impl Ty {
+    fn data_type(self) -> DataType {
+        match self {
+            Ty::Bool => DataType::Bool,
+            Ty::Char => DataType::InternalChar,
+            Ty::Float4 => DataType::Float4,
+            Ty::Int2 => DataType::Int2,
+            Ty::Int2s => DataType::Int2.array(),
+            Ty::Int4 => DataType::Int4,
+            Ty::Int8 => DataType::Int8,
+            Ty::Name => DataType::Name,
+            Ty::Oid => DataType::Oid,
+            Ty::Oids => DataType::Oid.array(),
+            Ty::Regproc => DataType::Regproc,
+            Ty::Text => DataType::Text,
+            Ty::Texts => DataType::Text.array(),
+            Ty::Timestamptz => DataType::Timestamptz,
+            Ty::Uuid => DataType::Uuid,
+        }
+    }
+}
+
+type Columns = &'static [(&'static str, Ty)];
+
+/// A view as the files of this folder define it.
+struct Definition {
+    schema: &'static str,
+    name: &'static str,
+    oid: u32,
+    columns: Columns,
+    rows: MakeRows,
+}
+
+impl Definition {
+    fn view(&self) -> SystemView {
+        SystemView {
+            schema: self.schema,
+            name: self.name,
+            oid: self.oid,
+            columns: self.columns.iter().map(|(name, ty)| (*name, ty.data_type())).collect(),
+            rows: self.rows,
+        }
+    }
+}
+
+/// A view of `pg_catalog`.
+const fn pg(name: &'static str, oid: u32, columns: Columns, rows: MakeRows) -> Definition {
+    Definition { schema: "pg_catalog", name, oid, columns, rows }
+}
+
+/// Rows of a catalog that Amphora has nothing for.
+fn nothing(_: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    Ok(Vec::new())
+}
+
+/// A row by column name; columns not named are NULL.
+fn row(columns: Columns, values: &[(&str, Datum)]) -> Row {
+    debug_assert!(values.iter().all(|(n, _)| columns.iter().any(|(c, _)| c == n)), "{values:?}");
+    let value = |name: &str| values.iter().find(|(n, _)| *n == name).map_or(Datum::Null, |(_, v)| v.clone());
+    columns.iter().map(|(name, _)| value(name)).collect()
+}
+
+fn text(s: impl AsRef<str>) -> Datum {
+    Datum::text(s)
+}
+
+fn char(c: char) -> Datum {
+    Datum::text(c.to_string())
+}
+
+fn int2s(items: impl IntoIterator<Item = i16>) -> Datum {
+    Datum::array(DataType::Int2, items.into_iter().map(Datum::Int2).collect())
+}
+
+fn oids(items: impl IntoIterator<Item = u32>) -> Datum {
+    Datum::array(DataType::Oid, items.into_iter().map(Datum::Oid).collect())
+}
+
+/// The OID of a schema by name.
+pub fn schema_oid(schema: &str) -> u32 {
+    match schema {
+        "pg_catalog" => PG_CATALOG_OID,
+        "information_schema" => INFORMATION_SCHEMA_OID,
+        "amphora" => AMPHORA_SCHEMA_OID,
+        _ => PUBLIC_OID,
+    }
+}
+
+/// The OID of a role by name.
+pub fn role_oid(role: &str) -> u32 {
+    if role == "amphora" { AMPHORA_ROLE_OID } else { POSTGRES_ROLE_OID }
+}
+
+/// The name of a role by OID.
+pub fn role_name(oid: u32) -> Option<&'static str> {
+    match oid {
+        POSTGRES_ROLE_OID => Some("postgres"),
+        AMPHORA_ROLE_OID => Some("amphora"),
+        _ => None,
+    }
+}
+
+/// OID of a CHECK constraint: its table's id and its place among the table's checks, above all others.
+pub fn check_oid(table: &Table, position: usize) -> u32 {
+    0x8000_0000 | (table.id.0 << 6) | (position as u32 & 63)
+}
+
+/// OID of a column's default in `pg_attrdef`.
+pub fn default_oid(table: &Table, position: usize) -> u32 {
+    0x4000_0000 | (table.id.0 << 8) | (position as u32 & 255)
+}

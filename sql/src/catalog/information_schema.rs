@@ -1,0 +1,242 @@
+//! The SQL standard's own views, as far as tools ask for them.
+
+use amphora_storage::{DataType, Datum, Row};
+
+use super::{Columns, Definition, MakeRows, SystemContext, Ty, row, system_views, text};
+use crate::error::Result;
+
+const fn info(name: &'static str, oid: u32, columns: Columns, rows: MakeRows) -> Definition {
+    Definition { schema: "information_schema", name, oid, columns, rows }
+}
+
+pub(super) const DEFINITIONS: &[Definition] = &[
+    info("schemata", 13_001, SCHEMATA, schemata),
+    info("tables", 13_002, TABLES, tables),
+    info("columns", 13_003, COLUMNS, columns),
+    info("table_constraints", 13_004, TABLE_CONSTRAINTS, table_constraints),
+    info("key_column_usage", 13_005, KEY_COLUMN_USAGE, key_column_usage),
+];
+
+const SCHEMATA: Columns =
+    &[("catalog_name", Ty::Name), ("schema_name", Ty::Name), ("schema_owner", Ty::Name)];
+
+fn schemata(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let all = ["pg_catalog", "public", "information_schema", "amphora"];
+    Ok(all.into_iter().map(|s| vec![text(context.database), text(s), text("postgres")]).collect())
+}
+
+const TABLES: Columns = &[
+    ("table_catalog", Ty::Name),
+    ("table_schema", Ty::Name),
+    ("table_name", Ty::Name),
+    ("table_type", Ty::Text),
+    ("is_insertable_into", Ty::Text),
+    ("is_typed", Ty::Text),
+];
+
+fn tables(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let user = context.catalog.tables().map(|t| (t.schema.as_str(), t.name.as_str(), true));
+    let system = system_views().iter().map(|v| (v.schema, v.name, false));
+    Ok(user
+        .chain(system)
+        .map(|(schema, name, writable)| {
+            let kind = if writable || schema == "pg_catalog" { "BASE TABLE" } else { "VIEW" };
+            row(
+                TABLES,
+                &[
+                    ("table_catalog", text(context.database)),
+                    ("table_schema", text(schema)),
+                    ("table_name", text(name)),
+                    ("table_type", text(kind)),
+                    ("is_insertable_into", text(if writable { "YES" } else { "NO" })),
+                    ("is_typed", text("NO")),
+                ],
+            )
+        })
+        .collect())
+}
+
+const COLUMNS: Columns = &[
+    ("table_catalog", Ty::Name),
+    ("table_schema", Ty::Name),
+    ("table_name", Ty::Name),
+    ("column_name", Ty::Name),
+    ("ordinal_position", Ty::Int4),
+    ("column_default", Ty::Text),
+    ("is_nullable", Ty::Text),
+    ("data_type", Ty::Text),
+    ("character_maximum_length", Ty::Int4),
+    ("numeric_precision", Ty::Int4),
+    ("numeric_scale", Ty::Int4),
+    ("udt_catalog", Ty::Name),
+    ("udt_schema", Ty::Name),
+    ("udt_name", Ty::Name),
+    ("is_identity", Ty::Text),
+    ("is_generated", Ty::Text),
+    ("is_updatable", Ty::Text),
+];
+
+struct ColumnOf<'a> {
+    schema: &'a str,
+    table: &'a str,
+    name: &'a str,
+    position: usize,
+    ty: DataType,
+    not_null: bool,
+    default: Option<&'a str>,
+    writable: bool,
+}
+
+fn column_row(context: &SystemContext<'_>, c: &ColumnOf<'_>) -> Row {
+    let base = c.ty.base();
+    let length = match &base {
+        DataType::Varchar(Some(n)) | DataType::Char(n) => Datum::Int4(*n as i32),
+        _ => Datum::Null,
+    };
+    let (precision, scale) = match &base {
+        DataType::Int2 => (Datum::Int4(16), Datum::Int4(0)),
+        DataType::Int4 => (Datum::Int4(32), Datum::Int4(0)),
+        DataType::Int8 => (Datum::Int4(64), Datum::Int4(0)),
+        DataType::Numeric(Some((p, s))) => (Datum::Int4(i32::from(*p)), Datum::Int4(i32::from(*s))),
+        _ => (Datum::Null, Datum::Null),
+    };
+    let kind = match &base {
+        DataType::Array(_) => "ARRAY".to_owned(),
+        other => other.unmodified().to_string(),
+    };
+    row(
+        COLUMNS,
+        &[
+            ("table_catalog", text(context.database)),
+            ("table_schema", text(c.schema)),
+            ("table_name", text(c.table)),
+            ("column_name", text(c.name)),
+            ("ordinal_position", Datum::Int4(c.position as i32)),
+            ("column_default", c.default.map_or(Datum::Null, text)),
+            ("is_nullable", text(if c.not_null { "NO" } else { "YES" })),
+            ("data_type", text(kind)),
+            ("character_maximum_length", length),
+            ("numeric_precision", precision),
+            ("numeric_scale", scale),
+            ("udt_catalog", text(context.database)),
+            ("udt_schema", text("pg_catalog")),
+            ("udt_name", text(base.unmodified().to_string())),
+            ("is_identity", text("NO")),
+            ("is_generated", text("NEVER")),
+            ("is_updatable", text(if c.writable { "YES" } else { "NO" })),
+        ],
+    )
+}
+
+fn columns(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for table in context.catalog.tables() {
+        for (i, column) in table.visible_columns().iter().enumerate() {
+            rows.push(column_row(
+                context,
+                &ColumnOf {
+                    schema: &table.schema,
+                    table: &table.name,
+                    name: &column.name,
+                    position: i + 1,
+                    ty: column.ty.clone(),
+                    not_null: column.not_null,
+                    default: column.default.as_deref(),
+                    writable: true,
+                },
+            ));
+        }
+    }
+    for view in system_views() {
+        for (i, (name, ty)) in view.columns.iter().enumerate() {
+            rows.push(column_row(
+                context,
+                &ColumnOf {
+                    schema: view.schema,
+                    table: view.name,
+                    name,
+                    position: i + 1,
+                    ty: ty.clone(),
+                    not_null: false,
+                    default: None,
+                    writable: false,
+                },
+            ));
+        }
+    }
+    Ok(rows)
+}
+
+const TABLE_CONSTRAINTS: Columns = &[
+    ("constraint_catalog", Ty::Name),
+    ("constraint_schema", Ty::Name),
+    ("constraint_name", Ty::Name),
+    ("table_catalog", Ty::Name),
+    ("table_schema", Ty::Name),
+    ("table_name", Ty::Name),
+    ("constraint_type", Ty::Text),
+    ("is_deferrable", Ty::Text),
+    ("initially_deferred", Ty::Text),
+];
+
+fn table_constraints(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for table in context.catalog.tables() {
+        let keys = table.all_indexes().skip(usize::from(table.hidden_key)).filter(|i| i.constraint);
+        let keys =
+            keys.map(|i| (i.name.as_str(), if i.id == table.primary.id { "PRIMARY KEY" } else { "UNIQUE" }));
+        for (name, kind) in keys.chain(table.checks.iter().map(|c| (c.name.as_str(), "CHECK"))) {
+            rows.push(row(
+                TABLE_CONSTRAINTS,
+                &[
+                    ("constraint_catalog", text(context.database)),
+                    ("constraint_schema", text(&table.schema)),
+                    ("constraint_name", text(name)),
+                    ("table_catalog", text(context.database)),
+                    ("table_schema", text(&table.schema)),
+                    ("table_name", text(&table.name)),
+                    ("constraint_type", text(kind)),
+                    ("is_deferrable", text("NO")),
+                    ("initially_deferred", text("NO")),
+                ],
+            ));
+        }
+    }
+    Ok(rows)
+}
+
+const KEY_COLUMN_USAGE: Columns = &[
+    ("constraint_catalog", Ty::Name),
+    ("constraint_schema", Ty::Name),
+    ("constraint_name", Ty::Name),
+    ("table_catalog", Ty::Name),
+    ("table_schema", Ty::Name),
+    ("table_name", Ty::Name),
+    ("column_name", Ty::Name),
+    ("ordinal_position", Ty::Int4),
+    ("position_in_unique_constraint", Ty::Int4),
+];
+
+fn key_column_usage(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for table in context.catalog.tables() {
+        for index in table.all_indexes().skip(usize::from(table.hidden_key)).filter(|i| i.constraint) {
+            for (i, &column) in index.columns.iter().enumerate() {
+                rows.push(row(
+                    KEY_COLUMN_USAGE,
+                    &[
+                        ("constraint_catalog", text(context.database)),
+                        ("constraint_schema", text(&table.schema)),
+                        ("constraint_name", text(&index.name)),
+                        ("table_catalog", text(context.database)),
+                        ("table_schema", text(&table.schema)),
+                        ("table_name", text(&table.name)),
+                        ("column_name", text(&table.columns[column].name)),
+                        ("ordinal_position", Datum::Int4(i as i32 + 1)),
+                    ],
+                ));
+            }
+        }
+    }
+    Ok(rows)
+}

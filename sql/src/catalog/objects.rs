@@ -1,0 +1,474 @@
+//! Schemas, databases, roles, and the catalogs of things that Amphora does not have.
+
+use amphora_storage::{Datum, Row};
+
+use super::{
+    AMPHORA_ROLE_OID, AMPHORA_SCHEMA_OID, Columns, Definition, INFORMATION_SCHEMA_OID, PG_CATALOG_OID,
+    POSTGRES_ROLE_OID, PUBLIC_OID, SystemContext, Ty, char, nothing, pg, row, text,
+};
+use crate::error::Result;
+
+/// OID of the collation `default`.
+pub(super) const DEFAULT_COLLATION: u32 = 100;
+
+pub(super) const DEFINITIONS: &[Definition] = &[
+    pg("pg_namespace", 2615, NAMESPACE, namespaces),
+    pg("pg_database", 1262, DATABASE, databases),
+    pg("pg_roles", 12_050, ROLES, roles),
+    pg("pg_authid", 1260, ROLES, roles),
+    pg("pg_user", 12_055, USER, users),
+    pg(
+        "pg_am",
+        2601,
+        &[("oid", Ty::Oid), ("amname", Ty::Name), ("amhandler", Ty::Regproc), ("amtype", Ty::Char)],
+        access_methods,
+    ),
+    pg("pg_collation", 3456, COLLATION, collations),
+    pg(
+        "pg_tablespace",
+        1213,
+        &[
+            ("oid", Ty::Oid),
+            ("spcname", Ty::Name),
+            ("spcowner", Ty::Oid),
+            ("spcacl", Ty::Texts),
+            ("spcoptions", Ty::Texts),
+        ],
+        tablespaces,
+    ),
+    pg(
+        "pg_description",
+        2609,
+        &[("objoid", Ty::Oid), ("classoid", Ty::Oid), ("objsubid", Ty::Int4), ("description", Ty::Text)],
+        nothing,
+    ),
+    pg(
+        "pg_shdescription",
+        2396,
+        &[("objoid", Ty::Oid), ("classoid", Ty::Oid), ("description", Ty::Text)],
+        nothing,
+    ),
+    pg(
+        "pg_auth_members",
+        1261,
+        &[("roleid", Ty::Oid), ("member", Ty::Oid), ("grantor", Ty::Oid), ("admin_option", Ty::Bool)],
+        nothing,
+    ),
+    pg(
+        "pg_db_role_setting",
+        2964,
+        &[("setdatabase", Ty::Oid), ("setrole", Ty::Oid), ("setconfig", Ty::Texts)],
+        nothing,
+    ),
+    pg("pg_proc", 1255, PROC, nothing),
+    pg(
+        "pg_language",
+        2612,
+        &[
+            ("oid", Ty::Oid),
+            ("lanname", Ty::Name),
+            ("lanowner", Ty::Oid),
+            ("lanispl", Ty::Bool),
+            ("lanpltrusted", Ty::Bool),
+        ],
+        nothing,
+    ),
+    pg("pg_aggregate", 2600, &[("aggfnoid", Ty::Regproc), ("aggkind", Ty::Char)], nothing),
+    pg(
+        "pg_operator",
+        2617,
+        &[
+            ("oid", Ty::Oid),
+            ("oprname", Ty::Name),
+            ("oprnamespace", Ty::Oid),
+            ("oprleft", Ty::Oid),
+            ("oprright", Ty::Oid),
+            ("oprresult", Ty::Oid),
+        ],
+        nothing,
+    ),
+    pg(
+        "pg_opclass",
+        2616,
+        &[
+            ("oid", Ty::Oid),
+            ("opcmethod", Ty::Oid),
+            ("opcname", Ty::Name),
+            ("opcnamespace", Ty::Oid),
+            ("opcintype", Ty::Oid),
+            ("opcdefault", Ty::Bool),
+        ],
+        nothing,
+    ),
+    pg("pg_trigger", 2620, TRIGGER, nothing),
+    pg(
+        "pg_rewrite",
+        2618,
+        &[
+            ("oid", Ty::Oid),
+            ("rulename", Ty::Name),
+            ("ev_class", Ty::Oid),
+            ("ev_type", Ty::Char),
+            ("ev_enabled", Ty::Char),
+            ("is_instead", Ty::Bool),
+        ],
+        nothing,
+    ),
+    pg(
+        "pg_policy",
+        3256,
+        &[
+            ("oid", Ty::Oid),
+            ("polname", Ty::Name),
+            ("polrelid", Ty::Oid),
+            ("polcmd", Ty::Char),
+            ("polpermissive", Ty::Bool),
+            ("polroles", Ty::Oids),
+            ("polqual", Ty::Text),
+            ("polwithcheck", Ty::Text),
+        ],
+        nothing,
+    ),
+    pg("pg_statistic_ext", 3381, STATISTIC_EXT, nothing),
+    pg(
+        "pg_publication",
+        6104,
+        &[
+            ("oid", Ty::Oid),
+            ("pubname", Ty::Name),
+            ("pubowner", Ty::Oid),
+            ("puballtables", Ty::Bool),
+            ("pubinsert", Ty::Bool),
+            ("pubupdate", Ty::Bool),
+            ("pubdelete", Ty::Bool),
+            ("pubtruncate", Ty::Bool),
+            ("pubviaroot", Ty::Bool),
+        ],
+        nothing,
+    ),
+    pg(
+        "pg_publication_rel",
+        6106,
+        &[
+            ("oid", Ty::Oid),
+            ("prpubid", Ty::Oid),
+            ("prrelid", Ty::Oid),
+            ("prqual", Ty::Text),
+            ("prattrs", Ty::Int2s),
+        ],
+        nothing,
+    ),
+    pg(
+        "pg_publication_namespace",
+        6237,
+        &[("oid", Ty::Oid), ("pnpubid", Ty::Oid), ("pnnspid", Ty::Oid)],
+        nothing,
+    ),
+    pg(
+        "pg_subscription",
+        6100,
+        &[
+            ("oid", Ty::Oid),
+            ("subdbid", Ty::Oid),
+            ("subname", Ty::Name),
+            ("subowner", Ty::Oid),
+            ("subenabled", Ty::Bool),
+        ],
+        nothing,
+    ),
+    pg(
+        "pg_sequence",
+        2224,
+        &[
+            ("seqrelid", Ty::Oid),
+            ("seqtypid", Ty::Oid),
+            ("seqstart", Ty::Int8),
+            ("seqincrement", Ty::Int8),
+            ("seqmax", Ty::Int8),
+            ("seqmin", Ty::Int8),
+            ("seqcache", Ty::Int8),
+            ("seqcycle", Ty::Bool),
+        ],
+        nothing,
+    ),
+    pg(
+        "pg_foreign_table",
+        3118,
+        &[("ftrelid", Ty::Oid), ("ftserver", Ty::Oid), ("ftoptions", Ty::Texts)],
+        nothing,
+    ),
+    pg(
+        "pg_foreign_server",
+        1417,
+        &[("oid", Ty::Oid), ("srvname", Ty::Name), ("srvowner", Ty::Oid), ("srvfdw", Ty::Oid)],
+        nothing,
+    ),
+    pg(
+        "pg_foreign_data_wrapper",
+        2328,
+        &[("oid", Ty::Oid), ("fdwname", Ty::Name), ("fdwowner", Ty::Oid)],
+        nothing,
+    ),
+    pg(
+        "pg_depend",
+        2608,
+        &[
+            ("classid", Ty::Oid),
+            ("objid", Ty::Oid),
+            ("objsubid", Ty::Int4),
+            ("refclassid", Ty::Oid),
+            ("refobjid", Ty::Oid),
+            ("refobjsubid", Ty::Int4),
+            ("deptype", Ty::Char),
+        ],
+        nothing,
+    ),
+    pg(
+        "pg_extension",
+        3079,
+        &[
+            ("oid", Ty::Oid),
+            ("extname", Ty::Name),
+            ("extowner", Ty::Oid),
+            ("extnamespace", Ty::Oid),
+            ("extrelocatable", Ty::Bool),
+            ("extversion", Ty::Text),
+        ],
+        nothing,
+    ),
+    pg(
+        "pg_event_trigger",
+        3466,
+        &[
+            ("oid", Ty::Oid),
+            ("evtname", Ty::Name),
+            ("evtevent", Ty::Name),
+            ("evtowner", Ty::Oid),
+            ("evtenabled", Ty::Char),
+        ],
+        nothing,
+    ),
+    pg(
+        "pg_matviews",
+        12_203,
+        &[("schemaname", Ty::Name), ("matviewname", Ty::Name), ("matviewowner", Ty::Name)],
+        nothing,
+    ),
+    pg(
+        "pg_sequences",
+        12_204,
+        &[("schemaname", Ty::Name), ("sequencename", Ty::Name), ("sequenceowner", Ty::Name)],
+        nothing,
+    ),
+];
+
+const NAMESPACE: Columns =
+    &[("oid", Ty::Oid), ("nspname", Ty::Name), ("nspowner", Ty::Oid), ("nspacl", Ty::Texts)];
+
+fn namespaces(_: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let all = [
+        (PG_CATALOG_OID, "pg_catalog"),
+        (PUBLIC_OID, "public"),
+        (INFORMATION_SCHEMA_OID, "information_schema"),
+        (AMPHORA_SCHEMA_OID, "amphora"),
+    ];
+    let one = |(oid, name)| vec![Datum::Oid(oid), text(name), Datum::Oid(POSTGRES_ROLE_OID), Datum::Null];
+    Ok(all.into_iter().map(one).collect())
+}
+
+const DATABASE: Columns = &[
+    ("oid", Ty::Oid),
+    ("datname", Ty::Name),
+    ("datdba", Ty::Oid),
+    ("encoding", Ty::Int4),
+    ("datlocprovider", Ty::Char),
+    ("datistemplate", Ty::Bool),
+    ("datallowconn", Ty::Bool),
+    ("datconnlimit", Ty::Int4),
+    ("datfrozenxid", Ty::Oid),
+    ("datminmxid", Ty::Oid),
+    ("dattablespace", Ty::Oid),
+    ("datcollate", Ty::Text),
+    ("datctype", Ty::Text),
+    ("daticulocale", Ty::Text),
+    ("datcollversion", Ty::Text),
+    ("datacl", Ty::Texts),
+];
+
+/// `pg_encoding` of UTF-8.
+const UTF8: i32 = 6;
+
+fn databases(_: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let one = |(oid, name, owner)| {
+        row(
+            DATABASE,
+            &[
+                ("oid", Datum::Oid(oid)),
+                ("datname", text(name)),
+                ("datdba", Datum::Oid(owner)),
+                ("encoding", Datum::Int4(UTF8)),
+                ("datlocprovider", char('c')),
+                ("datistemplate", Datum::Bool(false)),
+                ("datallowconn", Datum::Bool(true)),
+                ("datconnlimit", Datum::Int4(-1)),
+                ("dattablespace", Datum::Oid(1663)),
+                ("datcollate", text("C")),
+                ("datctype", text("C.UTF-8")),
+            ],
+        )
+    };
+    let all = [(5, "postgres", POSTGRES_ROLE_OID), (16_001, "amphora", AMPHORA_ROLE_OID)];
+    Ok(all.into_iter().map(one).collect())
+}
+
+const ROLES: Columns = &[
+    ("oid", Ty::Oid),
+    ("rolname", Ty::Name),
+    ("rolsuper", Ty::Bool),
+    ("rolinherit", Ty::Bool),
+    ("rolcreaterole", Ty::Bool),
+    ("rolcreatedb", Ty::Bool),
+    ("rolcanlogin", Ty::Bool),
+    ("rolreplication", Ty::Bool),
+    ("rolbypassrls", Ty::Bool),
+    ("rolconnlimit", Ty::Int4),
+    ("rolpassword", Ty::Text),
+    ("rolvaliduntil", Ty::Timestamptz),
+    ("rolconfig", Ty::Texts),
+];
+
+/// The roles of every cluster.
+const ALL_ROLES: [(u32, &str); 2] = [(POSTGRES_ROLE_OID, "postgres"), (AMPHORA_ROLE_OID, "amphora")];
+
+fn roles(_: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let yes = Datum::Bool(true);
+    let one = |(oid, name)| {
+        row(
+            ROLES,
+            &[
+                ("oid", Datum::Oid(oid)),
+                ("rolname", text(name)),
+                ("rolsuper", yes.clone()),
+                ("rolinherit", yes.clone()),
+                ("rolcreaterole", yes.clone()),
+                ("rolcreatedb", yes.clone()),
+                ("rolcanlogin", yes.clone()),
+                ("rolreplication", yes.clone()),
+                ("rolbypassrls", yes.clone()),
+                ("rolconnlimit", Datum::Int4(-1)),
+                ("rolpassword", text("********")),
+            ],
+        )
+    };
+    Ok(ALL_ROLES.into_iter().map(one).collect())
+}
+
+const USER: Columns = &[
+    ("usename", Ty::Name),
+    ("usesysid", Ty::Oid),
+    ("usecreatedb", Ty::Bool),
+    ("usesuper", Ty::Bool),
+    ("passwd", Ty::Text),
+];
+
+fn users(_: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let yes = Datum::Bool(true);
+    let one = |(oid, name)| vec![text(name), Datum::Oid(oid), yes.clone(), yes.clone(), text("********")];
+    Ok(ALL_ROLES.into_iter().map(one).collect())
+}
+
+fn access_methods(_: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let one = |(oid, name, kind)| vec![Datum::Oid(oid), text(name), Datum::Oid(0), char(kind)];
+    Ok([(2, "heap", 't'), (403, "btree", 'i')].into_iter().map(one).collect())
+}
+
+const COLLATION: Columns = &[
+    ("oid", Ty::Oid),
+    ("collname", Ty::Name),
+    ("collnamespace", Ty::Oid),
+    ("collowner", Ty::Oid),
+    ("collprovider", Ty::Char),
+    ("collisdeterministic", Ty::Bool),
+    ("collencoding", Ty::Int4),
+    ("collcollate", Ty::Text),
+    ("collctype", Ty::Text),
+    ("colliculocale", Ty::Text),
+    ("collversion", Ty::Text),
+];
+
+fn collations(_: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let one = |(oid, name)| {
+        row(
+            COLLATION,
+            &[
+                ("oid", Datum::Oid(oid)),
+                ("collname", text(name)),
+                ("collnamespace", Datum::Oid(PG_CATALOG_OID)),
+                ("collowner", Datum::Oid(POSTGRES_ROLE_OID)),
+                ("collprovider", char('c')),
+                ("collisdeterministic", Datum::Bool(true)),
+                ("collencoding", Datum::Int4(-1)),
+                ("collcollate", text("C")),
+                ("collctype", text("C")),
+            ],
+        )
+    };
+    Ok([(DEFAULT_COLLATION, "default"), (950, "C")].into_iter().map(one).collect())
+}
+
+fn tablespaces(_: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let owner = Datum::Oid(POSTGRES_ROLE_OID);
+    Ok(vec![vec![Datum::Oid(1663), text("pg_default"), owner, Datum::Null, Datum::Null]])
+}
+
+const PROC: Columns = &[
+    ("oid", Ty::Oid),
+    ("proname", Ty::Name),
+    ("pronamespace", Ty::Oid),
+    ("proowner", Ty::Oid),
+    ("prolang", Ty::Oid),
+    ("prokind", Ty::Char),
+    ("prosecdef", Ty::Bool),
+    ("proleakproof", Ty::Bool),
+    ("proisstrict", Ty::Bool),
+    ("proretset", Ty::Bool),
+    ("provolatile", Ty::Char),
+    ("proparallel", Ty::Char),
+    ("pronargs", Ty::Int2),
+    ("prorettype", Ty::Oid),
+    ("proargtypes", Ty::Oids),
+    ("proallargtypes", Ty::Oids),
+    ("proargmodes", Ty::Texts),
+    ("proargnames", Ty::Texts),
+    ("prosrc", Ty::Text),
+    ("proacl", Ty::Texts),
+];
+
+const TRIGGER: Columns = &[
+    ("oid", Ty::Oid),
+    ("tgrelid", Ty::Oid),
+    ("tgparentid", Ty::Oid),
+    ("tgname", Ty::Name),
+    ("tgfoid", Ty::Oid),
+    ("tgtype", Ty::Int2),
+    ("tgenabled", Ty::Char),
+    ("tgisinternal", Ty::Bool),
+    ("tgconstrrelid", Ty::Oid),
+    ("tgconstrindid", Ty::Oid),
+    ("tgconstraint", Ty::Oid),
+    ("tgdeferrable", Ty::Bool),
+    ("tginitdeferred", Ty::Bool),
+    ("tgnargs", Ty::Int2),
+];
+
+const STATISTIC_EXT: Columns = &[
+    ("oid", Ty::Oid),
+    ("stxrelid", Ty::Oid),
+    ("stxname", Ty::Name),
+    ("stxnamespace", Ty::Oid),
+    ("stxowner", Ty::Oid),
+    ("stxstattarget", Ty::Int4),
+    ("stxkeys", Ty::Int2s),
+    ("stxkind", Ty::Texts),
+    ("stxexprs", Ty::Text),
+];

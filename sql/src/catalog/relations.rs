@@ -1,0 +1,551 @@
+//! Tables, indexes and their columns: `pg_class`, `pg_attribute`, `pg_index`, `pg_constraint`, …
+
+use amphora_storage::schema::{Index, Table};
+use amphora_storage::{DataType, Datum, Row};
+
+use super::{
+    Columns, Definition, PG_CATALOG_OID, SystemContext, Ty, char, check_oid, default_oid, int2s, nothing,
+    oids, pg, role_oid, row, schema_oid, system_views, text,
+};
+use crate::error::Result;
+
+pub(super) const DEFINITIONS: &[Definition] = &[
+    pg("pg_class", 1259, CLASS, class),
+    pg("pg_attribute", 1249, ATTRIBUTE, attribute),
+    pg("pg_attrdef", 2604, ATTRDEF, attrdef),
+    pg("pg_index", 2610, INDEX, index),
+    pg("pg_constraint", 2606, CONSTRAINT, constraint),
+    pg("pg_tables", 12_201, TABLES, tables),
+    pg("pg_indexes", 12_211, INDEXES, indexes),
+    pg("pg_views", 12_202, VIEWS, views),
+    pg(
+        "pg_inherits",
+        2611,
+        &[
+            ("inhrelid", Ty::Oid),
+            ("inhparent", Ty::Oid),
+            ("inhseqno", Ty::Int4),
+            ("inhdetachpending", Ty::Bool),
+        ],
+        nothing,
+    ),
+    pg(
+        "pg_partitioned_table",
+        3350,
+        &[("partrelid", Ty::Oid), ("partstrat", Ty::Char), ("partnatts", Ty::Int2), ("partdefid", Ty::Oid)],
+        nothing,
+    ),
+];
+
+const CLASS: Columns = &[
+    ("oid", Ty::Oid),
+    ("relname", Ty::Name),
+    ("relnamespace", Ty::Oid),
+    ("reltype", Ty::Oid),
+    ("reloftype", Ty::Oid),
+    ("relowner", Ty::Oid),
+    ("relam", Ty::Oid),
+    ("relfilenode", Ty::Oid),
+    ("reltablespace", Ty::Oid),
+    ("relpages", Ty::Int4),
+    ("reltuples", Ty::Float4),
+    ("relallvisible", Ty::Int4),
+    ("reltoastrelid", Ty::Oid),
+    ("relhasindex", Ty::Bool),
+    ("relisshared", Ty::Bool),
+    ("relpersistence", Ty::Char),
+    ("relkind", Ty::Char),
+    ("relnatts", Ty::Int2),
+    ("relchecks", Ty::Int2),
+    ("relhasrules", Ty::Bool),
+    ("relhastriggers", Ty::Bool),
+    ("relhassubclass", Ty::Bool),
+    ("relrowsecurity", Ty::Bool),
+    ("relforcerowsecurity", Ty::Bool),
+    ("relispopulated", Ty::Bool),
+    ("relreplident", Ty::Char),
+    ("relispartition", Ty::Bool),
+    ("relrewrite", Ty::Oid),
+    ("relfrozenxid", Ty::Oid),
+    ("relminmxid", Ty::Oid),
+    ("relacl", Ty::Texts),
+    ("reloptions", Ty::Texts),
+    ("relpartbound", Ty::Text),
+];
+
+struct Relation<'a> {
+    oid: u32,
+    name: &'a str,
+    schema: u32,
+    owner: u32,
+    kind: char,
+    columns: usize,
+    checks: usize,
+    has_index: bool,
+    access_method: u32,
+    options: Option<Vec<String>>,
+}
+
+fn class_row(r: &Relation<'_>) -> Row {
+    let no = Datum::Bool(false);
+    let zero = Datum::Oid(0);
+    let options = r
+        .options
+        .as_ref()
+        .map_or(Datum::Null, |o| Datum::array(DataType::Text, o.iter().map(text).collect()));
+    row(
+        CLASS,
+        &[
+            ("oid", Datum::Oid(r.oid)),
+            ("relname", text(r.name)),
+            ("relnamespace", Datum::Oid(r.schema)),
+            ("reltype", zero.clone()),
+            ("reloftype", zero.clone()),
+            ("relowner", Datum::Oid(r.owner)),
+            ("relam", Datum::Oid(r.access_method)),
+            ("relfilenode", Datum::Oid(r.oid)),
+            ("reltablespace", zero.clone()),
+            ("relpages", Datum::Int4(0)),
+            ("reltuples", Datum::Float4(-1.0)),
+            ("relallvisible", Datum::Int4(0)),
+            ("reltoastrelid", zero.clone()),
+            ("relhasindex", Datum::Bool(r.has_index)),
+            ("relisshared", no.clone()),
+            ("relpersistence", char('p')),
+            ("relkind", char(r.kind)),
+            ("relnatts", Datum::Int2(r.columns as i16)),
+            ("relchecks", Datum::Int2(r.checks as i16)),
+            ("relhasrules", no.clone()),
+            ("relhastriggers", no.clone()),
+            ("relhassubclass", no.clone()),
+            ("relrowsecurity", no.clone()),
+            ("relforcerowsecurity", no.clone()),
+            ("relispopulated", Datum::Bool(true)),
+            ("relreplident", char('d')),
+            ("relispartition", no),
+            ("relrewrite", zero.clone()),
+            ("relfrozenxid", zero.clone()),
+            ("relminmxid", zero),
+            ("reloptions", options),
+        ],
+    )
+}
+
+/// The indexes a user sees: all but a hidden primary key.
+fn visible_indexes(table: &Table) -> impl Iterator<Item = &Index> {
+    table.all_indexes().skip(usize::from(table.hidden_key))
+}
+
+/// Access method OIDs: PostgreSQL's heap and btree, so that tools know what to make of them.
+const HEAP: u32 = 2;
+const BTREE: u32 = 403;
+
+fn class(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for table in context.catalog.tables() {
+        let (schema, owner) = (schema_oid(&table.schema), role_oid(&table.owner));
+        rows.push(class_row(&Relation {
+            oid: table.id.0,
+            name: &table.name,
+            schema,
+            owner,
+            kind: 'r',
+            columns: table.visible_columns().len(),
+            checks: table.checks.len(),
+            has_index: visible_indexes(table).next().is_some(),
+            access_method: HEAP,
+            options: (!table.is_strong())
+                .then(|| vec![format!("replication={}", table.replication.as_str())]),
+        }));
+        for index in visible_indexes(table) {
+            rows.push(class_row(&Relation {
+                oid: index.oid,
+                name: &index.name,
+                schema,
+                owner,
+                kind: 'i',
+                columns: index.columns.len(),
+                checks: 0,
+                has_index: false,
+                access_method: BTREE,
+                options: None,
+            }));
+        }
+    }
+    for view in system_views() {
+        rows.push(class_row(&Relation {
+            oid: view.oid,
+            name: view.name,
+            schema: schema_oid(view.schema),
+            owner: role_oid("postgres"),
+            kind: if view.schema == "pg_catalog" { 'r' } else { 'v' },
+            columns: view.columns.len(),
+            checks: 0,
+            has_index: false,
+            access_method: if view.schema == "pg_catalog" { HEAP } else { 0 },
+            options: None,
+        }));
+    }
+    Ok(rows)
+}
+
+const ATTRIBUTE: Columns = &[
+    ("attrelid", Ty::Oid),
+    ("attname", Ty::Name),
+    ("atttypid", Ty::Oid),
+    ("attstattarget", Ty::Int4),
+    ("attlen", Ty::Int2),
+    ("attnum", Ty::Int2),
+    ("attndims", Ty::Int4),
+    ("attcacheoff", Ty::Int4),
+    ("atttypmod", Ty::Int4),
+    ("attbyval", Ty::Bool),
+    ("attalign", Ty::Char),
+    ("attstorage", Ty::Char),
+    ("attcompression", Ty::Char),
+    ("attnotnull", Ty::Bool),
+    ("atthasdef", Ty::Bool),
+    ("atthasmissing", Ty::Bool),
+    ("attidentity", Ty::Char),
+    ("attgenerated", Ty::Char),
+    ("attisdropped", Ty::Bool),
+    ("attislocal", Ty::Bool),
+    ("attinhcount", Ty::Int4),
+    ("attcollation", Ty::Oid),
+    ("attacl", Ty::Texts),
+    ("attoptions", Ty::Texts),
+    ("attfdwoptions", Ty::Texts),
+    ("attmissingval", Ty::Texts),
+];
+
+fn attribute_row(
+    relation: u32,
+    name: &str,
+    number: usize,
+    ty: &DataType,
+    not_null: bool,
+    default: bool,
+) -> Row {
+    let no = Datum::Bool(false);
+    let base = ty.base();
+    let collation = if base.is_string() { super::objects::DEFAULT_COLLATION } else { 0 };
+    row(
+        ATTRIBUTE,
+        &[
+            ("attrelid", Datum::Oid(relation)),
+            ("attname", text(name)),
+            ("atttypid", Datum::Oid(ty.oid())),
+            ("attstattarget", Datum::Int4(-1)),
+            ("attlen", Datum::Int2(ty.len())),
+            ("attnum", Datum::Int2(number as i16)),
+            ("attndims", Datum::Int4(i32::from(matches!(base, DataType::Array(_))))),
+            ("attcacheoff", Datum::Int4(-1)),
+            ("atttypmod", Datum::Int4(ty.modifier())),
+            ("attbyval", Datum::Bool(matches!(ty.len(), 1..=8))),
+            ("attalign", char('i')),
+            ("attstorage", char(if ty.len() < 0 { 'x' } else { 'p' })),
+            ("attcompression", text("")),
+            ("attnotnull", Datum::Bool(not_null)),
+            ("atthasdef", Datum::Bool(default)),
+            ("atthasmissing", no.clone()),
+            ("attidentity", text("")),
+            ("attgenerated", text("")),
+            ("attisdropped", no),
+            ("attislocal", Datum::Bool(true)),
+            ("attinhcount", Datum::Int4(0)),
+            ("attcollation", Datum::Oid(collation)),
+        ],
+    )
+}
+
+fn attribute(context: &SystemContext<'_>, equal: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let only = equal.iter().find(|(column, _)| *column == 0).and_then(|(_, v)| v.as_i64());
+    let wanted = |oid: u32| only.is_none_or(|o| o == i64::from(oid));
+    let mut rows = Vec::new();
+    for table in context.catalog.tables() {
+        if wanted(table.id.0) {
+            for (i, column) in table.visible_columns().iter().enumerate() {
+                let default = column.default.is_some();
+                rows.push(attribute_row(
+                    table.id.0,
+                    &column.name,
+                    i + 1,
+                    &column.ty,
+                    column.not_null,
+                    default,
+                ));
+            }
+        }
+        for index in visible_indexes(table).filter(|i| wanted(i.oid)) {
+            for (i, &column) in index.columns.iter().enumerate() {
+                let column = &table.columns[column];
+                rows.push(attribute_row(index.oid, &column.name, i + 1, &column.ty, false, false));
+            }
+        }
+    }
+    for view in system_views().iter().filter(|v| wanted(v.oid)) {
+        for (i, (name, ty)) in view.columns.iter().enumerate() {
+            rows.push(attribute_row(view.oid, name, i + 1, ty, false, false));
+        }
+    }
+    Ok(rows)
+}
+
+const ATTRDEF: Columns = &[("oid", Ty::Oid), ("adrelid", Ty::Oid), ("adnum", Ty::Int2), ("adbin", Ty::Text)];
+
+fn attrdef(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for table in context.catalog.tables() {
+        for (i, column) in table.visible_columns().iter().enumerate() {
+            if let Some(default) = &column.default {
+                rows.push(vec![
+                    Datum::Oid(default_oid(table, i)),
+                    Datum::Oid(table.id.0),
+                    Datum::Int2(i as i16 + 1),
+                    text(default),
+                ]);
+            }
+        }
+    }
+    Ok(rows)
+}
+
+const INDEX: Columns = &[
+    ("indexrelid", Ty::Oid),
+    ("indrelid", Ty::Oid),
+    ("indnatts", Ty::Int2),
+    ("indnkeyatts", Ty::Int2),
+    ("indisunique", Ty::Bool),
+    ("indnullsnotdistinct", Ty::Bool),
+    ("indisprimary", Ty::Bool),
+    ("indisexclusion", Ty::Bool),
+    ("indimmediate", Ty::Bool),
+    ("indisclustered", Ty::Bool),
+    ("indisvalid", Ty::Bool),
+    ("indcheckxmin", Ty::Bool),
+    ("indisready", Ty::Bool),
+    ("indislive", Ty::Bool),
+    ("indisreplident", Ty::Bool),
+    ("indkey", Ty::Int2s),
+    ("indcollation", Ty::Oids),
+    ("indclass", Ty::Oids),
+    ("indoption", Ty::Int2s),
+    ("indexprs", Ty::Text),
+    ("indpred", Ty::Text),
+];
+
+fn index(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for table in context.catalog.tables() {
+        for index in visible_indexes(table) {
+            let (yes, no) = (Datum::Bool(true), Datum::Bool(false));
+            let n = index.columns.len();
+            rows.push(row(
+                INDEX,
+                &[
+                    ("indexrelid", Datum::Oid(index.oid)),
+                    ("indrelid", Datum::Oid(table.id.0)),
+                    ("indnatts", Datum::Int2(n as i16)),
+                    ("indnkeyatts", Datum::Int2(n as i16)),
+                    ("indisunique", Datum::Bool(index.unique)),
+                    ("indnullsnotdistinct", no.clone()),
+                    ("indisprimary", Datum::Bool(index.id == table.primary.id)),
+                    ("indisexclusion", no.clone()),
+                    ("indimmediate", yes.clone()),
+                    ("indisclustered", no.clone()),
+                    ("indisvalid", yes.clone()),
+                    ("indcheckxmin", no.clone()),
+                    ("indisready", yes.clone()),
+                    ("indislive", yes),
+                    ("indisreplident", no),
+                    ("indkey", int2s(index.columns.iter().map(|c| *c as i16 + 1))),
+                    ("indcollation", oids(vec![0; n])),
+                    ("indclass", oids(vec![0; n])),
+                    ("indoption", int2s(vec![0; n])),
+                ],
+            ));
+        }
+    }
+    Ok(rows)
+}
+
+const CONSTRAINT: Columns = &[
+    ("oid", Ty::Oid),
+    ("conname", Ty::Name),
+    ("connamespace", Ty::Oid),
+    ("contype", Ty::Char),
+    ("condeferrable", Ty::Bool),
+    ("condeferred", Ty::Bool),
+    ("convalidated", Ty::Bool),
+    ("conrelid", Ty::Oid),
+    ("contypid", Ty::Oid),
+    ("conindid", Ty::Oid),
+    ("conparentid", Ty::Oid),
+    ("confrelid", Ty::Oid),
+    ("confupdtype", Ty::Char),
+    ("confdeltype", Ty::Char),
+    ("confmatchtype", Ty::Char),
+    ("conislocal", Ty::Bool),
+    ("coninhcount", Ty::Int4),
+    ("connoinherit", Ty::Bool),
+    ("conkey", Ty::Int2s),
+    ("confkey", Ty::Int2s),
+    ("conpfeqop", Ty::Oids),
+    ("conppeqop", Ty::Oids),
+    ("conffeqop", Ty::Oids),
+    ("conexclop", Ty::Oids),
+    ("conbin", Ty::Text),
+];
+
+fn constraint_row(
+    table: &Table,
+    oid: u32,
+    name: &str,
+    kind: char,
+    index: u32,
+    special: (&str, Datum),
+) -> Row {
+    let no = Datum::Bool(false);
+    row(
+        CONSTRAINT,
+        &[
+            ("oid", Datum::Oid(oid)),
+            ("conname", text(name)),
+            ("connamespace", Datum::Oid(schema_oid(&table.schema))),
+            ("contype", char(kind)),
+            ("condeferrable", no.clone()),
+            ("condeferred", no.clone()),
+            ("convalidated", Datum::Bool(true)),
+            ("conrelid", Datum::Oid(table.id.0)),
+            ("contypid", Datum::Oid(0)),
+            ("conindid", Datum::Oid(index)),
+            ("conparentid", Datum::Oid(0)),
+            ("confrelid", Datum::Oid(0)),
+            ("confupdtype", char(' ')),
+            ("confdeltype", char(' ')),
+            ("confmatchtype", char(' ')),
+            ("conislocal", Datum::Bool(true)),
+            ("coninhcount", Datum::Int4(0)),
+            ("connoinherit", no),
+            special,
+        ],
+    )
+}
+
+fn constraint(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for table in context.catalog.tables() {
+        for index in visible_indexes(table).filter(|i| i.constraint) {
+            let kind = if index.id == table.primary.id { 'p' } else { 'u' };
+            let key = int2s(index.columns.iter().map(|c| *c as i16 + 1));
+            rows.push(constraint_row(table, index.oid, &index.name, kind, index.oid, ("conkey", key)));
+        }
+        for (i, check) in table.checks.iter().enumerate() {
+            let expression = ("conbin", text(&check.expression));
+            rows.push(constraint_row(table, check_oid(table, i), &check.name, 'c', 0, expression));
+        }
+    }
+    Ok(rows)
+}
+
+const TABLES: Columns = &[
+    ("schemaname", Ty::Name),
+    ("tablename", Ty::Name),
+    ("tableowner", Ty::Name),
+    ("tablespace", Ty::Name),
+    ("hasindexes", Ty::Bool),
+    ("hasrules", Ty::Bool),
+    ("hastriggers", Ty::Bool),
+    ("rowsecurity", Ty::Bool),
+];
+
+fn tables(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let no = Datum::Bool(false);
+    let user = context.catalog.tables().map(|t| {
+        let indexed = visible_indexes(t).next().is_some();
+        (t.schema.as_str(), t.name.as_str(), t.owner.as_str(), indexed)
+    });
+    let system = system_views().iter().filter(|v| v.schema == "pg_catalog");
+    let all = user.chain(system.map(|v| (v.schema, v.name, "postgres", false)));
+    Ok(all
+        .map(|(schema, name, owner, indexed)| {
+            row(
+                TABLES,
+                &[
+                    ("schemaname", text(schema)),
+                    ("tablename", text(name)),
+                    ("tableowner", text(owner)),
+                    ("hasindexes", Datum::Bool(indexed)),
+                    ("hasrules", no.clone()),
+                    ("hastriggers", no.clone()),
+                    ("rowsecurity", no.clone()),
+                ],
+            )
+        })
+        .collect())
+}
+
+const INDEXES: Columns = &[
+    ("schemaname", Ty::Name),
+    ("tablename", Ty::Name),
+    ("indexname", Ty::Name),
+    ("tablespace", Ty::Name),
+    ("indexdef", Ty::Text),
+];
+
+fn indexes(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for table in context.catalog.tables() {
+        for index in visible_indexes(table) {
+            rows.push(row(
+                INDEXES,
+                &[
+                    ("schemaname", text(&table.schema)),
+                    ("tablename", text(&table.name)),
+                    ("indexname", text(&index.name)),
+                    ("indexdef", text(index_definition(table, index))),
+                ],
+            ));
+        }
+    }
+    Ok(rows)
+}
+
+/// The statement that would make an index, as `pg_get_indexdef` prints it.
+pub fn index_definition(table: &Table, index: &Index) -> String {
+    let unique = if index.unique { "UNIQUE " } else { "" };
+    let columns: Vec<String> = index.columns.iter().map(|&c| quoted(&table.columns[c].name)).collect();
+    format!(
+        "CREATE {unique}INDEX {} ON {}.{} USING btree ({})",
+        quoted(&index.name),
+        quoted(&table.schema),
+        quoted(&table.name),
+        columns.join(", ")
+    )
+}
+
+/// A constraint's definition, as `pg_get_constraintdef` prints it, by its OID.
+pub fn constraint_definition(table: &Table, oid: u32) -> Option<String> {
+    if let Some(index) = table.all_indexes().find(|i| i.constraint && i.oid == oid) {
+        let kind = if index.id == table.primary.id { "PRIMARY KEY" } else { "UNIQUE" };
+        let columns: Vec<String> = index.columns.iter().map(|&c| quoted(&table.columns[c].name)).collect();
+        return Some(format!("{kind} ({})", columns.join(", ")));
+    }
+    let check = table.checks.iter().enumerate().find(|(i, _)| check_oid(table, *i) == oid)?.1;
+    Some(format!("CHECK ({})", check.expression))
+}
+
+/// An identifier as SQL needs it: in quotes where it is not plain lower case.
+pub fn quoted(name: &str) -> String {
+    let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
+const VIEWS: Columns =
+    &[("schemaname", Ty::Name), ("viewname", Ty::Name), ("viewowner", Ty::Name), ("definition", Ty::Text)];
+
+fn views(_: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let ours = system_views().iter().filter(|v| schema_oid(v.schema) != PG_CATALOG_OID);
+    Ok(ours.map(|v| vec![text(v.schema), text(v.name), text("postgres"), Datum::Null]).collect())
+}
