@@ -1,15 +1,17 @@
 //! How schemas, log entries, operations and messages become bytes: serde and bincode 2.
 //!
 //! This module is bincode's only caller. Every encoding begins with a version byte, so that another
-//! encoding can follow without guessing; what does not begin with a version we know is refused. Bytes are
-//! decoded out of the slice they lie in: a length that reaches beyond it is an error before anything is
+//! encoding can follow without guessing; what does not begin with a version we know is refused. A decoder
+//! may claim memory in proportion to its input only, so a damaged length is an error before anything is
 //! allocated for it.
 
-use bincode::config::{Configuration, standard};
+use bincode::config::standard;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::{Result, StorageError};
+use crate::error::StorageError;
+
+type Result<T, E = StorageError> = std::result::Result<T, E>;
 
 /// The encoding written today: bincode 2, standard configuration (little endian, variable integers).
 const VERSION: u8 = 1;
@@ -17,13 +19,11 @@ const VERSION: u8 = 1;
 /// No encoding is longer than this, in bytes.
 pub const MAX_ENCODED: usize = 1 << 30;
 
-const CONFIG: Configuration = standard();
-
 /// Encodes a value. Derived serde types cannot fail to encode into memory.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
     out.push(VERSION);
-    let written = bincode::serde::encode_into_std_write(value, &mut out, CONFIG);
+    let written = bincode::serde::encode_into_std_write(value, &mut out, standard());
     // The only failures left are a sequence of unknown length or a hand-written `Serialize` that refuses:
     // both are mistakes in our own types, and the version byte alone will not decode.
     debug_assert!(written.is_ok(), "a type that bincode cannot encode: {written:?}");
@@ -51,6 +51,25 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
         }
         Some((version, _)) => Err(damaged(format!("its encoding has the unknown version {version}"))),
         None => Err(damaged("it is empty".to_owned())),
+    }
+}
+
+/// Decodes with a limit on the memory claimed. bincode's limit is a constant, so there are a few; each is 32
+/// times the longest input it is for, because a one-byte variable integer claims the width it decodes to,
+/// at most 16.
+fn decode_limited<T: DeserializeOwned>(body: &[u8]) -> Result<(T, usize), bincode::error::DecodeError> {
+    const KB: usize = 1 << 10;
+    macro_rules! within {
+        ($limit:expr) => {
+            bincode::serde::decode_from_slice(body, standard().with_limit::<{ $limit }>())
+        };
+    }
+    match body.len() {
+        0..=KB => within!(32 * KB),
+        ..=0x8000 => within!(32 * 32 * KB),
+        ..=0x10_0000 => within!(32 * KB * KB),
+        ..=0x200_0000 => within!(32 * 32 * KB * KB),
+        _ => within!(32 * MAX_ENCODED),
     }
 }
 

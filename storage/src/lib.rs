@@ -7,12 +7,14 @@
 pub mod codec;
 pub mod datum;
 pub mod error;
+mod file;
 pub mod hlc;
 pub mod json;
 pub mod key;
 pub mod numeric;
 pub mod row;
 pub mod schema;
+pub mod store;
 pub mod types;
 
 pub use datum::{Array, Datum, Row};

@@ -1,0 +1,278 @@
+//! The data of a node: one RocksDB with five column families.
+//!
+//! ```text
+//!   strong      row and index entries of strong tables, every version under its commit timestamp
+//!   leaderless  merge states of leaderless tables              ┐
+//!   oplog       what leaderless commits say to other nodes     │ plain: the newest value only
+//!   conflicts   losers of concurrent writes                    │
+//!   meta        facts of this node                             ┘
+//! ```
+//!
+//! **Versions** are RocksDB's user-defined timestamps, so a read "as of t" is a read option. A version's
+//! value begins with its own timestamp as well, because compaction zeroes the timestamps of keys whose
+//! history is collected, and the certifier compares them for as long as the row lives.
+//!
+//! **Durability.** What the Raft log can replay is written with [`Wal::Off`]; the record of how far it has
+//! been applied ([`Batch::set_applied`]) lies in the `strong` family and rides in the same batch, and
+//! all families flush atomically, so after a crash data and record agree, at some earlier point. The log may
+//! be purged up to [`Store::durable_applied`]. Leaderless commits are written with [`Wal::On`] and are
+//! durable once [`Store::sync`], which fsyncs for all waiters at once, has returned.
+//!
+//! ```text
+//!   apply ──► write(Wal::Off) ──► memtables ──flush──► SST files      durable_applied() moves on
+//!   commit ─► write(Wal::On) ───► memtables + WAL buffer ──sync()──► disk
+//! ```
+//!
+//! **Replacing everything.** A node that fell too far behind receives a checkpoint and
+//! [installs](Store::install) it: a new generation of the database beside the old one, and one rename that
+//! decides which of them is the node's data.
+
+mod batch;
+mod checkpoint;
+mod flush;
+mod generation;
+mod reclaim;
+mod scan;
+mod sync;
+mod view;
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, MutexGuard, RwLock};
+
+pub use batch::{Batch, Cf, Wal};
+pub use scan::{Direction, Entry, PlainEntry, PlainScan, Scan};
+pub use view::{Version, View};
+
+use crate::error::{Result, StorageError};
+use crate::hlc::Timestamp;
+use flush::Flusher;
+use generation::{Generation, Layout};
+use sync::SyncGroup;
+
+/// How much memory the store takes and how often it flushes.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Blocks of SST files kept in memory, in bytes, for all column families together
+    pub block_cache_bytes: usize,
+    /// A column family's memtable is flushed when it has this many bytes
+    pub write_buffer_bytes: usize,
+    /// All memtables together are flushed when they have this many bytes
+    pub total_write_buffer_bytes: usize,
+    /// Threads for flushes and compactions
+    pub background_jobs: i32,
+    /// Everything is flushed, and the Raft log may be purged, after this many unlogged bytes …
+    pub flush_bytes: u64,
+    /// … or after this time, if anything was written
+    pub flush_interval: Duration,
+}
+
+impl Default for StoreOptions {
+    /// About 100 MB when busy, little when idle.
+    fn default() -> StoreOptions {
+        StoreOptions {
+            block_cache_bytes: 48 << 20,
+            write_buffer_bytes: 24 << 20,
+            total_write_buffer_bytes: 48 << 20,
+            background_jobs: 2,
+            flush_bytes: 20 << 20,
+            flush_interval: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A node's data. Shared, and used from any thread; all calls but [`sync`](Store::sync) may touch the disk
+/// and block.
+pub struct Store {
+    shared: Arc<Shared>,
+    layout: Layout,
+    sync: SyncGroup,
+    flusher: Flusher,
+    merge: Mutex<()>,
+}
+
+/// What the background threads share with the store.
+struct Shared {
+    current: ArcSwap<Generation>,
+    options: StoreOptions,
+    /// Held for reading by every write, for writing while a checkpoint takes the data's place.
+    swap: RwLock<()>,
+    flushed: flush::Progress,
+}
+
+impl Store {
+    /// Opens the data in a node's data directory, or makes it. The directory's lock is the caller's
+    /// ([`DataDir`](crate::data_dir::DataDir)).
+    pub fn open(dir: &Path, options: StoreOptions) -> Result<Arc<Store>> {
+        let layout = Layout::new(dir);
+        let generation = layout.open(&options)?;
+        let applied = View::new(generation.clone()).applied()?;
+        let shared = Arc::new(Shared {
+            current: ArcSwap::new(generation),
+            options,
+            swap: RwLock::new(()),
+            flushed: flush::Progress::new(applied),
+        });
+        Ok(Arc::new(Store {
+            sync: SyncGroup::start(shared.clone())?,
+            flusher: Flusher::start(shared.clone())?,
+            merge: Mutex::new(()),
+            shared,
+            layout,
+        }))
+    }
+
+    /// The data as it is now, for several reads that must not straddle an [`install`](Store::install).
+    pub fn view(&self) -> View {
+        self.shared.view()
+    }
+
+    /// The newest version of a key at or before `at`.
+    pub fn get(&self, key: impl AsRef<[u8]>, at: Timestamp) -> Result<Option<Version>> {
+        self.view().get(key, at)
+    }
+
+    /// As [`get`](Store::get), for many keys at once; one answer per key, in order.
+    pub fn multi_get<K: AsRef<[u8]>>(&self, keys: &[K], at: Timestamp) -> Result<Vec<Option<Version>>> {
+        self.view().multi_get(keys, at)
+    }
+
+    /// The commit timestamp of a key's newest version; ZERO if there is none or it is a deletion.
+    pub fn newest(&self, key: impl AsRef<[u8]>) -> Result<Timestamp> {
+        self.view().newest(key)
+    }
+
+    /// The keys of a range that are alive at `at`. The scan owns what it reads: it sees the data of this
+    /// moment however long it lives. An empty end is the end of the keyspace.
+    pub fn scan(&self, range: Range<Vec<u8>>, at: Timestamp, direction: Direction) -> Result<Scan> {
+        self.view().scan(range, at, direction)
+    }
+
+    /// A value of a plain column family.
+    pub fn get_plain(&self, cf: Cf, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
+        self.view().get_plain(cf, key)
+    }
+
+    /// As [`scan`](Store::scan), of a plain column family.
+    pub fn scan_plain(&self, cf: Cf, range: Range<Vec<u8>>, direction: Direction) -> Result<PlainScan> {
+        self.view().scan_plain(cf, range, direction)
+    }
+
+    /// The record of the last batch that [set](Batch::set_applied) one.
+    pub fn applied(&self) -> Result<Option<Vec<u8>>> {
+        self.view().applied()
+    }
+
+    /// Writes a batch, atomically and visible at once. Durable only after a flush ([`Wal::Off`]) or after
+    /// [`sync`](Store::sync) ([`Wal::On`]).
+    pub fn write(&self, batch: Batch, wal: Wal) -> Result<()> {
+        let bytes = batch.size() as u64;
+        {
+            let _no_swap = self.shared.swap.read();
+            self.shared.current.load().write(&batch, wal)?;
+        }
+        if self.shared.flushed.wrote(bytes) >= self.shared.options.flush_bytes {
+            self.flusher.wake();
+        }
+        Ok(())
+    }
+
+    /// Makes everything written so far with [`Wal::On`] durable. One fsync serves all who wait.
+    pub fn sync(&self) -> impl Future<Output = Result<()>> + Send + 'static {
+        self.sync.wait()
+    }
+
+    /// As [`sync`](Store::sync), from a thread that may block.
+    pub fn sync_blocking(&self) -> Result<()> {
+        self.sync.wait_blocking()
+    }
+
+    /// Excludes other read-modify-writes of leaderless states. Never hold it across an await.
+    pub fn merge_lock(&self) -> MutexGuard<'_, ()> {
+        self.merge.lock()
+    }
+
+    /// Flushes all memtables and returns when their contents are durable, WAL or not.
+    pub fn flush(&self) -> Result<()> {
+        self.shared.flush()
+    }
+
+    /// The newest applied record known to be durable: the Raft log may be purged up to it.
+    pub fn durable_applied(&self) -> Option<Vec<u8>> {
+        self.shared.flushed.applied()
+    }
+
+    /// Lets versions that no read at or after `low` can see be collected. Reads below `low` fail from now
+    /// on with [`StorageError::SnapshotTooOld`]. Never goes back; an older `low` is ignored.
+    pub fn advance_history(&self, low: Timestamp) -> Result<()> {
+        let _no_swap = self.shared.swap.read();
+        self.shared.current.load().advance_history(low)?;
+        self.flusher.wake_for_reclaim();
+        Ok(())
+    }
+
+    /// The oldest timestamp that can be read.
+    pub fn history_low(&self) -> Timestamp {
+        self.shared.current.load().history_low()
+    }
+
+    /// Gives back the space of all strong keys with this prefix, whose table was dropped at `at`. Nothing
+    /// is written under the prefix after `at`; history before `at` stays readable until
+    /// [`advance_history`](Store::advance_history) passes it, and then goes in the background. Remembered
+    /// across restarts. [`Batch::drop_strong_prefix`] does the same as part of a batch.
+    pub fn drop_table_range(&self, prefix: &[u8], at: Timestamp) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.drop_strong_prefix(prefix, at);
+        self.write(batch, Wal::On)?;
+        self.sync_blocking()
+    }
+
+    /// Reclaims now what the background would reclaim: dropped prefixes whose history has passed. Returns
+    /// how many were finished.
+    pub fn reclaim_dropped(&self) -> Result<usize> {
+        self.shared.reclaim()
+    }
+
+    /// Bytes on disk of a range, about.
+    pub fn approximate_size(&self, cf: Cf, range: &Range<Vec<u8>>) -> Result<u64> {
+        self.shared.current.load().approximate_size(cf, range)
+    }
+
+    /// Bytes in memtables, table readers and the block cache, about.
+    pub fn memory_usage(&self) -> u64 {
+        self.shared.current.load().memory_usage()
+    }
+
+    /// Where the database lies now; it moves with [`install`](Store::install).
+    pub fn path(&self) -> PathBuf {
+        self.shared.current.load().path().to_owned()
+    }
+}
+
+impl Shared {
+    fn view(&self) -> View {
+        View::new(self.current.load_full())
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("path", &self.path()).finish_non_exhaustive()
+    }
+}
+
+fn start_thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map_err(|e| StorageError::Engine(format!("could not start thread {name}: {e}")))
+}
+
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod tests;
