@@ -42,8 +42,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     }
     match bytes.split_first() {
         Some((&VERSION, body)) => {
-            let (value, used) =
-                bincode::serde::borrow_decode_from_slice(body, CONFIG).map_err(|e| damaged(e.to_string()))?;
+            let (value, used) = decode_limited(body).map_err(|e| damaged(e.to_string()))?;
             if used != body.len() {
                 return Err(damaged(format!("{} bytes are left over", body.len() - used)));
             }
