@@ -108,3 +108,11 @@ impl From<ClockDrift> for Error {
         Error::new("58000", e.to_string()).hint("Synchronize the nodes' clocks (NTP).")
     }
 }
+
+impl From<amphora_storage::error::StorageError> for Error {
+    fn from(e: amphora_storage::error::StorageError) -> Error {
+        let mut error = Error::new(e.sqlstate(), e.to_string());
+        error.hint = e.hint();
+        error
+    }
+}

@@ -9,6 +9,7 @@ pub mod api;
 pub mod error;
 pub mod gossip;
 pub mod leaderless;
+pub mod node;
 pub mod rpc;
 pub mod strong;
 
