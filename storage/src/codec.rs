@@ -25,7 +25,7 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     out.push(VERSION);
     let written = bincode::serde::encode_into_std_write(value, &mut out, standard());
     // The only failures left are a sequence of unknown length or a hand-written `Serialize` that refuses:
-    // both are mistakes in our own types, and the version byte alone will not decode.
+    // both are mistakes in our own types, and what is left, nothing, does not decode.
     debug_assert!(written.is_ok(), "a type that bincode cannot encode: {written:?}");
     if written.is_err() {
         tracing::error!("a value of type {} cannot be encoded", std::any::type_name::<T>());

@@ -5,6 +5,7 @@
 //! leaderless ones, the Raft log and checkpoints. This crate knows nothing of networks or SQL.
 
 pub mod codec;
+pub mod data_dir;
 pub mod datum;
 pub mod error;
 mod file;
@@ -12,14 +13,18 @@ pub mod hlc;
 pub mod json;
 pub mod key;
 pub mod numeric;
+pub mod raft_log;
 pub mod row;
 pub mod schema;
 pub mod store;
 pub mod types;
 
+pub use data_dir::{DataDir, Identity};
 pub use datum::{Array, Datum, Row};
 pub use error::{Result, StorageError};
 pub use hlc::{Hlc, Timestamp};
 pub use json::Json;
 pub use numeric::Numeric;
+pub use raft_log::{RaftLog, RaftLogOptions};
+pub use store::{Batch, Cf, Direction, Store, StoreOptions, Wal};
 pub use types::DataType;
