@@ -13,7 +13,7 @@ pub enum Numeric {
     /// `-Infinity`
     NegInfinity,
     /// A number
-    Finite(BigDecimal),
+    Finite(#[serde(with = "digits")] BigDecimal),
     /// `Infinity`
     Infinity,
     /// `NaN`, which equals itself and is greater than everything
@@ -102,5 +102,26 @@ impl std::fmt::Display for Numeric {
             Numeric::Infinity => f.write_str("Infinity"),
             Numeric::NegInfinity => f.write_str("-Infinity"),
         }
+    }
+}
+
+/// `BigDecimal`'s own serde asks the format what comes next, which a compact format cannot say.
+mod digits {
+    use bigdecimal::BigDecimal;
+    use num_bigint::BigInt;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(d: &BigDecimal, s: S) -> Result<S::Ok, S::Error> {
+        let (unscaled, scale) = d.as_bigint_and_exponent();
+        (unscaled.to_signed_bytes_le(), scale).serialize(s)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<BigDecimal, D::Error> {
+        let (unscaled, scale) = <(Vec<u8>, i64)>::deserialize(d)?;
+        // The scale bounds what printing allocates.
+        if !(0..=1 << 16).contains(&scale) {
+            return Err(serde::de::Error::custom("numeric scale out of range"));
+        }
+        Ok(BigDecimal::from_bigint(BigInt::from_signed_bytes_le(&unscaled), scale))
     }
 }
