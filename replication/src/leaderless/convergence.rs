@@ -310,6 +310,19 @@ proptest! {
         let row = visible(&table(), &cluster.heal()).unwrap().unwrap();
         prop_assert_eq!(&row[2], &Datum::Int8(sum));
     }
+
+    #[test]
+    fn states_survive_their_encoding(actions in vec(action(), 1..30)) {
+        let cluster = Cluster::run(&actions);
+        for state in cluster.history.iter().chain(&cluster.deltas) {
+            let bytes = amphora_storage::codec::encode(state);
+            prop_assert_eq!(&amphora_storage::codec::decode::<RowState>(&bytes).unwrap(), state);
+        }
+        for op in &cluster.log {
+            let bytes = amphora_storage::codec::encode(op);
+            prop_assert_eq!(&amphora_storage::codec::decode::<RowOp>(&bytes).unwrap(), op);
+        }
+    }
 }
 
 /// A cluster whose replicas all hold the row, with this set and flag.

@@ -11,15 +11,28 @@
 
 pub mod cell;
 pub mod dots;
+pub mod engine;
+pub mod group;
+pub mod messages;
 pub mod op;
+mod oplog;
+pub mod peer_stream;
 pub mod row_state;
+mod streams;
 pub mod surface;
 
 pub use dots::{Context, Dot, GROUP, VersionVector};
+pub use engine::{Committed, Engine, QUORUM_TIMEOUT};
+pub use group::GroupApply;
+pub use messages::{GroupOp, OpBatch, PeerBody, PeerMessage, PeerTransport};
 pub use op::{CellOp, RowOp};
+pub use oplog::join_stores;
 pub use row_state::{GroupIndex, RowState};
 pub use surface::{PendingRow, plan_delete, plan_insert, plan_update, visible, visible_columns};
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod convergence;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod engine_tests;

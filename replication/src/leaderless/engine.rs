@@ -1,0 +1,434 @@
+//! The leaderless engine: commits of this node, batches of its peers, and the state that both join into.
+//!
+//! All that changes rows here holds the store's *merge lock* while it reads states, joins and writes them
+//! back: a commit, a received batch, a mixed transaction applied from the Raft log. The lock covers no
+//! fsync. What is written becomes visible to local reads when the lock is given back, and is acknowledged,
+//! streamed and counted in this node's version vector only when it is on disk: a node must never have
+//! told anyone of a commit that a crash can take back, because it would then give its number to another.
+//!
+//! ```text
+//!   commit ─┐                      ┌─ applied vector: what local reads see
+//!   receive ┼─► merge lock: join ──┤                      group fsync
+//!   group  ─┘    (store.write)     └─ durable vector ◄────────┘ acknowledged, streamed, relayed
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use amphora_storage::schema::Table;
+use amphora_storage::store::{Batch, Store};
+use amphora_storage::{Hlc, Timestamp, codec};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::dots::VersionVector;
+use super::messages::{BatchBody, OpBatch, PeerBody, PeerMessage, PeerTransport, ReseedPage};
+use super::op::RowOp;
+use super::oplog::OpLog;
+use super::peer_stream::PeerStream;
+use super::row_state::RowState;
+use crate::{Error, NodeId, Result};
+
+/// How long a commit waits for its write quorum, and a read for its read quorum.
+pub const QUORUM_TIMEOUT: Duration = Duration::from_secs(5);
+/// Received batches that are joined under one holding of the merge lock.
+const JOIN_CHUNK: usize = 128;
+
+/// What a commit came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Its number among this node's commits; 0 if it changed nothing
+    pub seq: u64,
+    /// Its time
+    pub hlc: Timestamp,
+}
+
+/// A node's leaderless tables.
+pub struct Engine {
+    pub(super) id: NodeId,
+    pub(super) clock: Arc<Hlc>,
+    pub(super) log: OpLog,
+    /// Everything joined into the rows. Written under the merge lock.
+    applied: Mutex<VersionVector>,
+    /// Everything joined and on disk
+    pub(super) durable: watch::Sender<VersionVector>,
+    pub(super) members: Mutex<Members>,
+    /// Ticks whenever a peer has said what it has
+    pub(super) heard: watch::Sender<u64>,
+    pub(super) transport: std::sync::OnceLock<Arc<dyn PeerTransport>>,
+    pub(super) stopped: CancellationToken,
+}
+
+/// The nodes that the catalog calls members, this one excluded.
+#[derive(Default)]
+pub(super) struct Members {
+    pub(super) peers: BTreeMap<NodeId, Peer>,
+    pub(super) dead: BTreeSet<NodeId>,
+}
+
+/// One peer and its running stream.
+pub(super) struct Peer {
+    pub(super) stream: PeerStream,
+    pub(super) wake: Arc<Notify>,
+    /// Stops the stream when the peer is removed
+    pub(super) removed: CancellationToken,
+}
+
+impl Engine {
+    /// Opens the leaderless tables of a node.
+    pub fn open(store: Arc<Store>, id: NodeId, clock: Arc<Hlc>) -> Result<Arc<Engine>> {
+        let log = OpLog::open(store)?;
+        let vector = log.vector()?;
+        if let Some(last) = log.record(id, vector.get(id))? {
+            clock.adopt(decode_body(&last)?.hlc);
+        }
+        Ok(Arc::new(Engine {
+            id,
+            clock,
+            log,
+            applied: Mutex::new(vector.clone()),
+            durable: watch::Sender::new(vector),
+            members: Mutex::default(),
+            heard: watch::Sender::new(0),
+            transport: std::sync::OnceLock::new(),
+            stopped: CancellationToken::new(),
+        }))
+    }
+
+    /// The state kept under a row key.
+    pub fn state(&self, key: &[u8]) -> Result<Option<RowState>> {
+        self.log.state(key)
+    }
+
+    /// What this node has on disk, by origin.
+    pub fn vector(&self) -> VersionVector {
+        self.durable.borrow().clone()
+    }
+
+    /// What local reads see, by origin.
+    pub fn applied(&self) -> VersionVector {
+        self.applied.lock().clone()
+    }
+
+    /// Commits a transaction that touched leaderless tables only: table, row key, operation.
+    ///
+    /// Returns when it is on this node's disk and, where a table's `write_quorum` asks for it, on others'.
+    /// Fails with 23505 if a row that a plain INSERT did not find exists now; nothing is written then.
+    pub async fn commit(&self, ops: Vec<(Arc<Table>, Vec<u8>, RowOp)>) -> Result<Committed> {
+        let quorum = ops.iter().map(|(table, ..)| table.write_quorum).max().unwrap_or(1);
+        let Some((committed, vector)) = self.join_own(&ops)? else {
+            return Ok(Committed { seq: 0, hlc: self.clock.last() });
+        };
+        self.make_durable(&vector).await?;
+        if quorum > 1 {
+            self.wait_quorum(committed.seq, quorum, QUORUM_TIMEOUT).await?;
+        }
+        Ok(committed)
+    }
+
+    /// Joins a commit's rows and logs it. `None` if there is nothing to change.
+    fn join_own(&self, ops: &[(Arc<Table>, Vec<u8>, RowOp)]) -> Result<Option<(Committed, VersionVector)>> {
+        let _lock = self.log.store().merge_lock();
+        let hlc = self.clock.now();
+        let mut rows = Rows::new(&self.log);
+        let mut deltas: BTreeMap<&[u8], RowState> = BTreeMap::new();
+        for (table, key, op) in ops {
+            let state = rows.get(key)?;
+            if op.must_not_exist && state.is_visible() {
+                return Err(duplicate_key(table));
+            }
+            if op.is_empty(state) {
+                continue;
+            }
+            let delta = op.resolve(state, self.id, hlc);
+            state.join(&delta);
+            deltas.entry(key).or_default().join(&delta);
+        }
+        if deltas.is_empty() {
+            return Ok(None);
+        }
+        let mut vector = self.applied.lock().clone();
+        let seq = vector.get(self.id) + 1;
+        let body = BatchBody {
+            hlc,
+            context: vector.clone(),
+            rows: deltas.into_iter().map(|(key, delta)| (key.to_vec(), delta)).collect(),
+        };
+        vector.advance(self.id, seq);
+        let mut batch = Batch::default();
+        rows.stage(&mut batch);
+        self.log.append(&mut batch, &OpBatch { origin: self.id, seq, body: codec::encode(&body).into() });
+        self.write(batch, &vector)?;
+        Ok(Some((Committed { seq, hlc }, vector)))
+    }
+
+    /// Writes under the merge lock, with the vector that this brings the node to.
+    fn write(&self, mut batch: Batch, vector: &VersionVector) -> Result<()> {
+        self.log.put_vector(&mut batch, vector);
+        self.log.write(batch)?;
+        self.applied.lock().clone_from(vector);
+        Ok(())
+    }
+
+    /// Waits until everything up to `vector`, which was written before, is on disk.
+    async fn make_durable(&self, vector: &VersionVector) -> Result<()> {
+        if !self.durable.borrow().covers(vector) {
+            self.log.sync().await?;
+            self.durable.send_if_modified(|durable| {
+                let news = !durable.covers(vector);
+                durable.join(vector);
+                news
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes note that the store's data was replaced by a checkpoint into which [`join_stores`] joined the
+    /// old data. To be called before the merge lock is given back.
+    ///
+    /// [`join_stores`]: super::join_stores
+    pub fn installed(&self) -> Result<()> {
+        let vector = self.log.vector()?;
+        self.log.measure()?;
+        self.applied.lock().clone_from(&vector);
+        // All of it is flushed.
+        self.durable.send_modify(|durable| durable.clone_from(&vector));
+        Ok(())
+    }
+
+    /// Answers a peer.
+    pub async fn handle(&self, message: PeerMessage) -> Result<VersionVector> {
+        // Before anything else: a clock too far ahead must not get into any row.
+        self.clock.observe(message.clock).map_err(|e| {
+            tracing::warn!("refused a message of node {}: {e}", message.from);
+            Error::from(e)
+        })?;
+        if let Some(peer) = self.members.lock().peers.get_mut(&message.from) {
+            let news = peer.stream.on_vector(Instant::now(), &message.vector);
+            let wanting = message.body == PeerBody::Vector { wanting: true };
+            if wanting {
+                peer.stream.on_wanting();
+            }
+            if news || wanting {
+                peer.wake.notify_one();
+            }
+        }
+        self.heard.send_modify(|n| *n = n.wrapping_add(1));
+        match message.body {
+            PeerBody::Push(batches) => self.receive(batches).await,
+            PeerBody::Vector { .. } => Ok(self.vector()),
+            PeerBody::Reseed(page) => self.receive_page(page).await,
+        }
+    }
+
+    /// Joins batches of other origins, durably, and returns what this node has then.
+    ///
+    /// Takes of each origin what continues what is here, once; what lies beyond a gap is left for later.
+    pub async fn receive(&self, batches: Vec<OpBatch>) -> Result<VersionVector> {
+        let mut outcome = Ok(());
+        for chunk in batches.chunks(JOIN_CHUNK) {
+            outcome = self.join_others(chunk);
+            if outcome.is_err() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        // Also what came before a batch that was refused, and what another call has just written.
+        self.make_durable(&self.applied()).await?;
+        outcome.map(|()| self.vector())
+    }
+
+    /// Stops at the first batch that is not admitted, and keeps what came before it.
+    fn join_others(&self, batches: &[OpBatch]) -> Result<()> {
+        let _lock = self.log.store().merge_lock();
+        let mut vector = self.applied.lock().clone();
+        let mut rows = Rows::new(&self.log);
+        let mut batch = Batch::default();
+        let mut outcome = Ok(());
+        for received in batches {
+            if Some(received.seq) != vector.get(received.origin).checked_add(1) {
+                continue;
+            }
+            let body = match self.admit(received) {
+                Ok(body) => body,
+                Err(e) => {
+                    outcome = Err(e);
+                    break;
+                }
+            };
+            for (key, delta) in &body.rows {
+                rows.get(key)?.join(delta);
+            }
+            self.log.append(&mut batch, received);
+            vector.advance(received.origin, received.seq);
+        }
+        if vector != *self.applied.lock() {
+            rows.stage(&mut batch);
+            self.write(batch, &vector)?;
+        }
+        outcome
+    }
+
+    /// Decodes a received batch and lets its time into the clock.
+    fn admit(&self, received: &OpBatch) -> Result<BatchBody> {
+        if received.origin == super::GROUP {
+            return Err(Error::new("08P01", "a peer sent a batch of no node"));
+        }
+        if received.origin == self.id {
+            tracing::warn!(
+                seq = received.seq,
+                "a peer knows a commit of this node that this node does not: its disk has lost data"
+            );
+        }
+        let body = decode_body(received)?;
+        self.clock.observe(body.hlc).map_err(|e| {
+            tracing::warn!("refused commit {} of node {}: {e}", received.seq, received.origin);
+            Error::from(e)
+        })?;
+        Ok(body)
+    }
+
+    /// Joins one page of a table transfer.
+    async fn receive_page(&self, page: ReseedPage) -> Result<VersionVector> {
+        let vector = {
+            let _lock = self.log.store().merge_lock();
+            let mut vector = self.applied.lock().clone();
+            let mut rows = Rows::new(&self.log);
+            for (key, state) in &page.rows {
+                rows.get(key)?.join(state);
+            }
+            if let Some(covered) = &page.complete {
+                vector.join(covered);
+            }
+            let mut batch = Batch::default();
+            rows.stage(&mut batch);
+            self.write(batch, &vector)?;
+            vector
+        };
+        self.make_durable(&vector).await?;
+        Ok(self.vector())
+    }
+
+    /// Waits until `w` nodes, this one included, have this node's commit `seq` on disk.
+    ///
+    /// On timeout the commit stays and will still spread: that is what the error says.
+    pub async fn wait_quorum(&self, seq: u64, w: u32, timeout: Duration) -> Result<()> {
+        let mut heard = self.heard.subscribe();
+        let have = || {
+            let members = self.members.lock();
+            1 + members.peers.values().filter(|p| p.stream.acked().get(self.id) >= seq).count()
+        };
+        let reached = tokio::time::timeout(timeout, async {
+            while have() < w as usize {
+                if heard.changed().await.is_err() {
+                    break;
+                }
+            }
+        });
+        if reached.await.is_ok() {
+            return Ok(());
+        }
+        Err(Error::new("58000", format!("write quorum of {w} nodes was not reached in time"))
+            .detail(format!(
+                "The write is on {} of {} nodes, it stays, and it will spread to the others.",
+                have(),
+                1 + self.members.lock().peers.len()
+            ))
+            .hint("Check the nodes of the cluster, or lower the table's write_quorum."))
+    }
+
+    /// Waits until local reads see everything that `vector` covers.
+    pub async fn wait_covers(&self, vector: &VersionVector, timeout: Duration) -> Result<()> {
+        let mut durable = self.durable.subscribe();
+        let covered = tokio::time::timeout(timeout, durable.wait_for(|v| v.covers(vector))).await;
+        match covered {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::new("58000", "this node did not catch up with its peers in time")
+                .hint("Check the nodes of the cluster, or lower the table's read_quorum.")),
+        }
+    }
+
+    /// Starts or stops streams so that they are with these nodes, this one excepted.
+    pub fn set_members(self: &Arc<Self>, members: impl IntoIterator<Item = NodeId>) {
+        let wanted: BTreeSet<NodeId> = members.into_iter().filter(|&n| n != self.id).collect();
+        let mut members = self.members.lock();
+        members.peers.retain(|id, peer| {
+            let stays = wanted.contains(id);
+            if !stays {
+                peer.removed.cancel();
+            }
+            stays
+        });
+        for id in wanted {
+            if members.peers.contains_key(&id) {
+                continue;
+            }
+            let peer = Peer {
+                stream: PeerStream::new(self.id),
+                wake: Arc::new(Notify::new()),
+                removed: self.stopped.child_token(),
+            };
+            self.spawn_stream(id, &peer);
+            members.peers.insert(id, peer);
+        }
+    }
+
+    /// Nodes whose commits their peers pass on without waiting.
+    pub fn set_dead(&self, dead: BTreeSet<NodeId>) {
+        let mut members = self.members.lock();
+        if members.dead != dead {
+            members.dead = dead;
+            members.peers.values().for_each(|p| p.wake.notify_one());
+        }
+    }
+
+    /// Stops all streams. Commits still work, and spread when the node starts again.
+    pub fn stop(&self) {
+        self.stopped.cancel();
+    }
+}
+
+/// Row states under change: read once, joined in memory, written together.
+pub(super) struct Rows<'a> {
+    log: &'a OpLog,
+    states: BTreeMap<Vec<u8>, RowState>,
+}
+
+impl<'a> Rows<'a> {
+    pub(super) fn new(log: &'a OpLog) -> Rows<'a> {
+        Rows { log, states: BTreeMap::new() }
+    }
+
+    /// The row as it is now, changes made here included.
+    pub(super) fn get(&mut self, key: &[u8]) -> Result<&mut RowState> {
+        if !self.states.contains_key(key) {
+            let state = self.log.state(key)?.unwrap_or_default();
+            self.states.insert(key.to_vec(), state);
+        }
+        Ok(self.states.entry(key.to_vec()).or_default())
+    }
+
+    pub(super) fn stage(&self, batch: &mut Batch) {
+        for (key, state) in &self.states {
+            self.log.put_state(batch, key, state);
+        }
+    }
+}
+
+pub(super) fn decode_body(batch: &OpBatch) -> Result<BatchBody> {
+    codec::decode(&batch.body).map_err(|e| {
+        Error::new("XX001", format!("commit {} of node {} cannot be decoded", batch.seq, batch.origin))
+            .detail(e.to_string())
+    })
+}
+
+fn duplicate_key(table: &Table) -> Error {
+    let name = &table.primary.name;
+    let mut error = Error::new("23505", format!("duplicate key value violates unique constraint \"{name}\""));
+    error.constraint = Some(name.clone());
+    error.table = Some(table.name.clone());
+    error
+}

@@ -1,0 +1,471 @@
+//! Engines on real stores, joined by a network that drops, repeats, delays and partitions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use amphora_storage::schema::Table;
+use amphora_storage::store::{Batch, Store, StoreOptions, Wal};
+use amphora_storage::{Datum, Hlc, Timestamp, codec};
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::time::Instant;
+
+use super::convergence::{new_row, table};
+use super::messages::BatchBody;
+use super::*;
+use crate::{Error, NodeId, Result};
+
+/// A network between engines.
+struct Net {
+    engines: Mutex<BTreeMap<NodeId, Arc<Engine>>>,
+    cut: Mutex<BTreeSet<(NodeId, NodeId)>>,
+    lossy: AtomicBool,
+    random: Mutex<StdRng>,
+    pushed: Mutex<BTreeMap<(NodeId, NodeId), usize>>,
+}
+
+impl Net {
+    fn cut_both(&self, a: NodeId, b: NodeId) {
+        self.cut.lock().extend([(a, b), (b, a)]);
+    }
+
+    fn heal(&self) {
+        self.cut.lock().clear();
+        self.lossy.store(false, Ordering::Relaxed);
+    }
+
+    /// What the network does to a message: delays, loses the request, loses the answer, repeats.
+    fn fate(&self) -> (Duration, bool, bool, bool) {
+        let random = &mut *self.random.lock();
+        let lossy = self.lossy.load(Ordering::Relaxed);
+        let mut chance = |p: f64| lossy && random.random_bool(p);
+        let (request, answer, repeat, slow) = (chance(0.15), chance(0.15), chance(0.15), chance(0.3));
+        let delay = if slow { Duration::from_millis(random.random_range(1..20)) } else { Duration::ZERO };
+        (delay, request, answer, repeat)
+    }
+}
+
+#[async_trait]
+impl PeerTransport for Net {
+    async fn call(&self, peer: NodeId, message: PeerMessage) -> Result<VersionVector> {
+        let lost = || Error::new("08006", "lost");
+        let from = message.from;
+        let (delay, lose_request, lose_answer, repeat) = self.fate();
+        tokio::time::sleep(delay).await;
+        if lose_request || self.cut.lock().contains(&(from, peer)) {
+            return Err(lost());
+        }
+        if let PeerBody::Push(batches) = &message.body {
+            let others = batches.iter().filter(|b| b.origin != from).count();
+            *self.pushed.lock().entry((from, peer)).or_default() += others;
+        }
+        let target = self.engines.lock().get(&peer).cloned().ok_or_else(lost)?;
+        if repeat {
+            let (target, message) = (target.clone(), message.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(15)).await;
+                let _ = target.handle(message).await;
+            });
+        }
+        let answer = target.handle(message).await;
+        if lose_answer || self.cut.lock().contains(&(peer, from)) { Err(lost()) } else { answer }
+    }
+}
+
+/// Nodes and what they stand on.
+struct Cluster {
+    net: Arc<Net>,
+    disks: BTreeMap<NodeId, Disk>,
+}
+
+struct Disk {
+    folder: tempfile::TempDir,
+}
+
+impl Disk {
+    fn new() -> Disk {
+        Disk { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn open(&self) -> Arc<Store> {
+        Store::open(self.folder.path(), StoreOptions::default()).unwrap()
+    }
+}
+
+impl Cluster {
+    fn new(nodes: NodeId, seed: u64) -> Cluster {
+        let net = Net {
+            engines: Mutex::default(),
+            cut: Mutex::default(),
+            lossy: AtomicBool::new(false),
+            random: Mutex::new(StdRng::seed_from_u64(seed)),
+            pushed: Mutex::default(),
+        };
+        let mut cluster = Cluster { net: Arc::new(net), disks: BTreeMap::new() };
+        for id in 1..=nodes {
+            cluster.disks.insert(id, Disk::new());
+        }
+        for id in 1..=nodes {
+            cluster.start(id);
+        }
+        cluster
+    }
+
+    fn start(&mut self, id: NodeId) {
+        let store = self.disks[&id].open();
+        let clock = Arc::new(Hlc::new(Hlc::DEFAULT_DRIFT));
+        let engine = Engine::open(store, id, clock).unwrap();
+        self.net.engines.lock().insert(id, engine.clone());
+        engine.set_members(self.disks.keys().copied());
+        engine.start(self.net.clone());
+    }
+
+    /// Stops a node; what it had on disk stays.
+    async fn stop(&mut self, id: NodeId) {
+        let engine = self.net.engines.lock().remove(&id).unwrap();
+        engine.stop();
+        // Its tasks, and messages it is answering, let go of it.
+        while Arc::strong_count(&engine) > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn node(&self, id: NodeId) -> Arc<Engine> {
+        self.net.engines.lock().get(&id).unwrap().clone()
+    }
+
+    /// Waits until all running nodes have everything that any of them has.
+    async fn converge(&self) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let engines: Vec<_> = self.net.engines.lock().values().cloned().collect();
+            let vectors: Vec<_> = engines.iter().map(|e| e.vector()).collect();
+            if vectors.windows(2).all(|w| w[0] == w[1]) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no convergence: {vectors:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+fn key(k: &str) -> Vec<u8> {
+    k.as_bytes().to_vec()
+}
+
+fn test_table() -> &'static Arc<Table> {
+    static TABLE: OnceLock<Arc<Table>> = OnceLock::new();
+    TABLE.get_or_init(table)
+}
+
+fn read(engine: &Engine, k: &str) -> Option<amphora_storage::Row> {
+    let state = engine.state(&key(k)).unwrap()?;
+    visible(test_table(), &state).unwrap()
+}
+
+fn counter(engine: &Engine, k: &str) -> i64 {
+    read(engine, k).map_or(0, |row| row[2].as_i64().unwrap())
+}
+
+/// INSERT … ON CONFLICT DO UPDATE SET n = n + `by`
+fn upsert(engine: &Engine, k: &str, by: i64) -> RowOp {
+    let mut row = PendingRow::new(engine.state(&key(k)).unwrap());
+    let old = row.row(test_table()).unwrap();
+    let mut new = old.clone().unwrap_or_else(|| new_row(k, 0));
+    new[2] = Datum::Int8(new[2].as_i64().unwrap() + by);
+    row.put(test_table(), old.as_deref(), &new).unwrap();
+    row.op().unwrap().clone()
+}
+
+async fn add(engine: &Engine, k: &str, by: i64) -> Committed {
+    for _ in 0..100 {
+        match engine.commit(vec![(test_table().clone(), key(k), upsert(engine, k, by))]).await {
+            Err(e) if e.sqlstate == "23505" => {}
+            other => return other.unwrap(),
+        }
+    }
+    panic!("another session inserts the same row again and again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_writers_converge_under_faults_and_lose_no_increment() {
+    let seed = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
+    println!("SEED={seed}");
+    let mut cluster = Cluster::new(3, seed);
+    let mut random = StdRng::seed_from_u64(seed);
+    cluster.net.lossy.store(true, Ordering::Relaxed);
+    let keys = ["a", "b", "c", "d"];
+    let mut sums: BTreeMap<&str, i64> = BTreeMap::new();
+    for round in 0..300 {
+        if round % 50 == 10 {
+            cluster.net.cut_both(random.random_range(1..4), random.random_range(1..4));
+        }
+        if round % 50 == 40 {
+            cluster.net.cut.lock().clear();
+        }
+        if round % 100 == 70 {
+            let id = random.random_range(1..4);
+            cluster.stop(id).await;
+            cluster.start(id);
+        }
+        let node = cluster.node(random.random_range(1..4));
+        let (k, by) = (keys[random.random_range(0..keys.len())], random.random_range(1..50));
+        add(&node, k, by).await;
+        *sums.entry(k).or_default() += by;
+    }
+    cluster.net.heal();
+    cluster.converge().await;
+    for id in 1..4 {
+        for k in keys {
+            assert_eq!(
+                counter(&cluster.node(id), k),
+                sums.get(k).copied().unwrap_or(0),
+                "key {k} on node {id}"
+            );
+            let (mine, first) = (cluster.node(id).state(&key(k)), cluster.node(1).state(&key(k)));
+            assert_eq!(mine.unwrap(), first.unwrap());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_sessions_of_one_node_lose_no_increment() {
+    let cluster = Cluster::new(1, 0);
+    let node = cluster.node(1);
+    let sessions: Vec<_> = (0..16)
+        .map(|_| {
+            let node = node.clone();
+            tokio::spawn(async move {
+                for _ in 0..25 {
+                    add(&node, "k", 1).await;
+                }
+            })
+        })
+        .collect();
+    for session in sessions {
+        session.await.unwrap();
+    }
+    assert_eq!(counter(&node, "k"), 400);
+    assert_eq!(node.vector().get(1), 400);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_is_soon_readable_everywhere_and_is_not_relayed() {
+    let cluster = Cluster::new(3, 0);
+    add(&cluster.node(1), "k", 1).await;
+    cluster.converge().await;
+    let mut latencies = Vec::new();
+    for n in 2..40 {
+        let started = Instant::now();
+        add(&cluster.node(1), "k", 1).await;
+        while (2..4).any(|id| counter(&cluster.node(id), "k") < n) {
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+        latencies.push(started.elapsed());
+    }
+    latencies.sort();
+    println!("median {:?}, worst {:?}", latencies[latencies.len() / 2], latencies.last());
+    assert!(latencies[latencies.len() / 2] < Duration::from_millis(50), "{latencies:?}");
+    // Long enough for anyone to find that a peer lacks something.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(cluster.net.pushed.lock().values().all(|n| *n == 0), "{:?}", cluster.net.pushed.lock());
+    assert!(cluster.node(1).lag().iter().all(|l| l.lag == 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn survivors_pass_on_what_a_dead_node_could_not() {
+    let mut cluster = Cluster::new(3, 0);
+    cluster.net.cut_both(1, 3);
+    add(&cluster.node(1), "k", 7).await;
+    while cluster.node(2).vector().get(1) < 1 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    cluster.stop(1).await;
+    cluster.converge().await;
+    assert_eq!(counter(&cluster.node(3), "k"), 7);
+    // And so does a node in reach of both, while the origin lives but cannot get through.
+    cluster.start(1);
+    add(&cluster.node(1), "k", 1).await;
+    cluster.converge().await;
+    assert_eq!(counter(&cluster.node(3), "k"), 8);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_catches_up_after_downtime_and_keeps_what_it_had() {
+    let mut cluster = Cluster::new(3, 0);
+    add(&cluster.node(3), "k", 1).await;
+    cluster.converge().await;
+    cluster.stop(3).await;
+    for _ in 0..50 {
+        add(&cluster.node(1), "k", 1).await;
+        add(&cluster.node(2), "k", 1).await;
+    }
+    cluster.start(3);
+    assert_eq!(counter(&cluster.node(3), "k"), 1);
+    assert_eq!(cluster.node(1).lag().len(), 2);
+    assert_eq!(add(&cluster.node(3), "k", 1).await.seq, 2, "numbers go on where they were");
+    cluster.converge().await;
+    assert_eq!(counter(&cluster.node(3), "k"), 102);
+    assert_eq!(counter(&cluster.node(1), "k"), 102);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quorums_are_reached_or_said_to_be_missed() {
+    let cluster = Cluster::new(3, 0);
+    let done = add(&cluster.node(1), "k", 1).await;
+    cluster.node(1).wait_quorum(done.seq, 3, Duration::from_secs(5)).await.unwrap();
+    cluster.node(2).read_quorum(3, Duration::from_secs(5)).await.unwrap();
+    cluster.net.cut_both(1, 2);
+    cluster.net.cut_both(1, 3);
+    let done = add(&cluster.node(1), "k", 1).await;
+    let missed = cluster.node(1).wait_quorum(done.seq, 2, Duration::from_millis(50)).await.unwrap_err();
+    assert!(missed.detail.unwrap().contains("it stays"));
+    assert!(cluster.node(1).read_quorum(2, Duration::from_millis(50)).await.is_err());
+    cluster.node(2).read_quorum(2, Duration::from_secs(5)).await.unwrap();
+    cluster.net.heal();
+    cluster.node(3).read_quorum(3, Duration::from_secs(5)).await.unwrap();
+    assert_eq!(counter(&cluster.node(3), "k"), 2, "a read quorum sees what a peer had");
+}
+
+#[tokio::test]
+async fn a_plain_insert_of_a_key_taken_meanwhile_is_refused_and_writes_nothing() {
+    let cluster = Cluster::new(1, 0);
+    let node = cluster.node(1);
+    let (first, second) = (upsert(&node, "k", 1), upsert(&node, "k", 2));
+    node.commit(vec![(test_table().clone(), key("k"), first)]).await.unwrap();
+    let other = upsert(&node, "other", 1);
+    let ops = vec![(test_table().clone(), key("other"), other), (test_table().clone(), key("k"), second)];
+    let error = node.commit(ops).await.unwrap_err();
+    assert_eq!((error.sqlstate, error.constraint.as_deref()), ("23505", Some("t_pkey")));
+    assert_eq!((counter(&node, "k"), read(&node, "other")), (1, None));
+    assert_eq!(node.vector().get(1), 1);
+}
+
+#[tokio::test]
+async fn gaps_repeats_and_the_future_are_not_taken() {
+    let cluster = Cluster::new(1, 0);
+    let node = cluster.node(1);
+    let batch = |seq, hlc| {
+        let op = upsert(&node, "k", 1);
+        let delta = op.resolve(&RowState::default(), 9, hlc);
+        let body = BatchBody { hlc, context: VersionVector::new(), rows: vec![(key("k"), delta)] };
+        OpBatch { origin: 9, seq, body: codec::encode(&body).into() }
+    };
+    let now = Hlc::new(Hlc::DEFAULT_DRIFT).now();
+    let future = Timestamp::from_millis(now.millis() + 60_000);
+    let got = node.receive(vec![batch(1, now), batch(1, now), batch(3, now)]).await.unwrap();
+    assert_eq!(got.get(9), 1);
+    let error = node.receive(vec![batch(2, now), batch(3, future), batch(4, now)]).await.unwrap_err();
+    assert_eq!(error.sqlstate, "58000");
+    assert_eq!(node.vector().get(9), 2);
+    assert!(node.clock.last() < future);
+    let garbage = OpBatch { origin: 9, seq: 3, body: vec![1, 255, 255].into() };
+    assert!(node.receive(vec![garbage]).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_behind_the_beginning_of_the_log_is_sent_the_rows() {
+    let mut cluster = Cluster::new(2, 0);
+    for n in 0..40 {
+        add(&cluster.node(1), &format!("k{n}"), n).await;
+    }
+    cluster.converge().await;
+    let engine = cluster.node(1);
+    engine.log.truncate_to(&engine.vector(), 0).unwrap();
+    assert!(engine.log.read(1, 1, 40, 1 << 20).unwrap().is_empty());
+    cluster.node(2).log.truncate_to(&engine.vector(), 0).unwrap();
+    cluster.disks.insert(3, Disk::new());
+    cluster.start(3);
+    for id in 1..3 {
+        cluster.node(id).set_members([1, 2, 3]);
+    }
+    add(&cluster.node(1), "k39", 1).await;
+    cluster.converge().await;
+    assert_eq!(counter(&cluster.node(3), "k39"), 40);
+    assert_eq!(counter(&cluster.node(3), "k7"), 7);
+    add(&cluster.node(3), "k7", 1).await;
+    cluster.converge().await;
+    assert_eq!(counter(&cluster.node(1), "k7"), 8);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_member_lacks_is_never_truncated() {
+    let mut cluster = Cluster::new(3, 0);
+    add(&cluster.node(1), "k", 1).await;
+    cluster.converge().await;
+    cluster.stop(3).await;
+    for _ in 0..10 {
+        add(&cluster.node(1), "k", 1).await;
+    }
+    let engine = cluster.node(1);
+    engine.truncate().unwrap();
+    engine.log.truncate_to(&engine.acked_by_all().unwrap(), 0).unwrap();
+    assert_eq!(engine.log.read(1, 2, 11, 1 << 20).unwrap().len(), 10);
+    cluster.start(3);
+    cluster.converge().await;
+    assert_eq!(counter(&cluster.node(3), "k"), 11);
+}
+
+#[tokio::test]
+async fn mixed_transactions_see_each_other_and_replay_harmlessly() {
+    let cluster = Cluster::new(2, 0);
+    let table_id = test_table().id;
+    let plan = |by| (table_id, key("k"), upsert(&cluster.node(1), "k", by));
+    let (insert, same) = (plan(5), plan(7));
+    let entry = [
+        (Timestamp(10), codec::encode(&vec![insert.clone()])),
+        (Timestamp(11), codec::encode(&vec![same.clone(), same])),
+    ];
+    for id in [1, 2, 1] {
+        let node = cluster.node(id);
+        let mut batch = Batch::default();
+        let mut group = node.begin_group();
+        for (commit, ops) in &entry {
+            group.apply(4, *commit, ops).unwrap();
+        }
+        group.stage(&mut batch);
+        node.log.store().write(batch, Wal::Off).unwrap();
+        drop(group);
+    }
+    assert_eq!(counter(&cluster.node(1), "k"), 19);
+    add(&cluster.node(1), "k", 1).await;
+    cluster.converge().await;
+    assert_eq!(counter(&cluster.node(2), "k"), 20);
+    assert_eq!(cluster.node(1).state(&key("k")).unwrap(), cluster.node(2).state(&key("k")).unwrap());
+    assert!(cluster.node(1).begin_group().apply(5, Timestamp(12), &[9]).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_takes_the_place_of_the_data_and_loses_nothing() {
+    let cluster = Cluster::new(3, 0);
+    add(&cluster.node(2), "k", 1).await;
+    cluster.converge().await;
+    cluster.net.cut_both(1, 2);
+    cluster.net.cut_both(1, 3);
+    for (id, by) in [(1, 10), (1, 20), (2, 100), (3, 1000)] {
+        add(&cluster.node(id), "k", by).await;
+    }
+    add(&cluster.node(1), "only here", 5).await;
+    let (mine, theirs) = (cluster.node(1), cluster.node(2));
+    let store = mine.log.store();
+    let received = store.incoming_dir();
+    theirs.log.store().checkpoint(&received).unwrap();
+    {
+        let _lock = store.merge_lock();
+        store.install(&received, join_stores).unwrap();
+        mine.installed().unwrap();
+    }
+    assert_eq!(counter(&mine, "only here"), 5);
+    assert!(counter(&mine, "k") >= 131);
+    assert_eq!(add(&mine, "k", 1).await.seq, 4);
+    cluster.net.heal();
+    cluster.converge().await;
+    for id in 1..4 {
+        assert_eq!(counter(&cluster.node(id), "k"), 1132);
+        assert_eq!(counter(&cluster.node(id), "only here"), 5);
+    }
+}
