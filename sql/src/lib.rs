@@ -1,1 +1,5 @@
-//! x
+//! Amphora's SQL floor.
+
+pub mod error;
+pub mod functions;
+pub mod types;

@@ -1,0 +1,102 @@
+//! From the name in a statement to the type.
+
+use amphora_storage::DataType;
+use amphora_storage::types::Crdt;
+
+/// The type of this name, as in `CREATE TABLE` or a cast. `arguments` are what stood in parentheses:
+/// numbers for modifiers, type names for CRDT types, e.g. `["10", "2"]` or `["text"]`. A name that ends
+/// in `[]` or begins with `_` is an array. `None` if there is no such type or its arguments are wrong.
+pub fn type_from_name(schema: Option<&str>, name: &str, arguments: &[&str]) -> Option<DataType> {
+    if !matches!(schema, None | Some("pg_catalog" | "public" | "amphora")) {
+        return None;
+    }
+    let name = name.trim();
+    if let Some(element) = name.strip_suffix("[]") {
+        return array_of(type_from_name(schema, element, arguments)?);
+    }
+    let lower = name.to_ascii_lowercase();
+    if let (Some(open), true) = (lower.find('('), arguments.is_empty()) {
+        let close = lower.rfind(')')?;
+        let inner: Vec<&str> = lower.get(open + 1..close)?.split(',').map(str::trim).collect();
+        let whole = format!("{} {}", lower[..open].trim(), lower[close + 1..].trim());
+        return type_from_name(schema, whole.trim(), &inner);
+    }
+    let number = |i: usize| arguments.get(i).and_then(|a| a.trim().parse::<i64>().ok());
+    let length = || match arguments.len() {
+        0 => Some(None),
+        1 => number(0).filter(|n| (1..=10_485_760).contains(n)).map(|n| Some(n as u32)),
+        _ => None,
+    };
+    let element = || match arguments {
+        [inner] => type_from_name(None, inner, &[]).filter(|t| !matches!(t, DataType::Crdt(_))),
+        _ => None,
+    };
+    Some(match lower.as_str() {
+        "bool" | "boolean" => DataType::Bool,
+        "int2" | "smallint" => DataType::Int2,
+        "int" | "int4" | "integer" => DataType::Int4,
+        "int8" | "bigint" => DataType::Int8,
+        "float4" | "real" => DataType::Float4,
+        "float8" | "double precision" | "double" => DataType::Float8,
+        "float" => match number(0) {
+            None if arguments.is_empty() => DataType::Float8,
+            Some(1..=24) => DataType::Float4,
+            Some(25..=53) => DataType::Float8,
+            _ => return None,
+        },
+        "numeric" | "decimal" | "dec" => match arguments.len() {
+            0 => DataType::Numeric(None),
+            1 | 2 => {
+                let precision = number(0).filter(|p| (1..=1000).contains(p))?;
+                let scale = if arguments.len() == 2 { number(1)? } else { 0 };
+                if !(-1000..=1000).contains(&scale) {
+                    return None;
+                }
+                DataType::Numeric(Some((precision as u16, scale as i16)))
+            }
+            _ => return None,
+        },
+        "text" | "string" => DataType::Text,
+        "varchar" | "character varying" | "char varying" => DataType::Varchar(length()?),
+        "bpchar" | "character" | "char" => DataType::Char(length()?.unwrap_or(1)),
+        "name" => DataType::Name,
+        "\"char\"" => DataType::InternalChar,
+        "bytea" => DataType::Bytea,
+        "date" => DataType::Date,
+        "time" | "time without time zone" => DataType::Time,
+        "timestamp" | "timestamp without time zone" => DataType::Timestamp,
+        "timestamptz" | "timestamp with time zone" => DataType::Timestamptz,
+        "interval" => DataType::Interval,
+        "uuid" => DataType::Uuid,
+        "json" => DataType::Json,
+        "jsonb" => DataType::Jsonb,
+        "oid" => DataType::Oid,
+        "regclass" => DataType::Regclass,
+        "regtype" => DataType::Regtype,
+        "regproc" | "regprocedure" => DataType::Regproc,
+        "regnamespace" => DataType::Regnamespace,
+        "regrole" => DataType::Regrole,
+        "record" => DataType::Record,
+        "void" => DataType::Void,
+        "unknown" => DataType::Unknown,
+        "crdt_counter" => DataType::Crdt(Crdt::Counter),
+        "crdt_flag" => DataType::Crdt(Crdt::Flag),
+        "crdt_max" => DataType::Crdt(Crdt::Max(Box::new(element()?))),
+        "crdt_min" => DataType::Crdt(Crdt::Min(Box::new(element()?))),
+        "crdt_set" => DataType::Crdt(Crdt::Set(Box::new(element()?))),
+        other => match other.strip_prefix('_') {
+            Some("char") => DataType::InternalChar.array(),
+            Some(element) => return array_of(type_from_name(schema, element, arguments)?),
+            None => return None,
+        },
+    })
+}
+
+/// PostgreSQL has one array type for all dimensions.
+fn array_of(element: DataType) -> Option<DataType> {
+    match element {
+        DataType::Array(_) => Some(element),
+        DataType::Crdt(_) | DataType::Void | DataType::Unknown => None,
+        other => Some(other.array()),
+    }
+}
