@@ -256,7 +256,6 @@ impl DataType {
     }
 
     /// PostgreSQL's `typlen`: bytes of a value, or -1 where it varies.
-    #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> i16 {
         match self.base() {
             DataType::Bool | DataType::InternalChar => 1,

@@ -1,22 +1,43 @@
 //! The group as the rest of the node sees it.
+//!
+//! A [`Group`] is an ordinary value: its id-less messages, its storage and its transport are all it knows,
+//! so a process can hold several. What a node asks of the leader lies in `gateway.rs`, what the leader does
+//! in `tenure.rs` and `certifier.rs`, who belongs to the group in `membership.rs`.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
+use amphora_storage::raft_log::RaftLog;
+use amphora_storage::store::Store;
 use amphora_storage::{Hlc, Timestamp};
-use tokio::sync::watch;
-use uuid::Uuid;
+use arc_swap::ArcSwapOption;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::{RaftDataMetrics, RaftServerMetrics};
+use openraft::{Instant as _, SnapshotPolicy};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
-use super::transport::{Reply, Request, Transport};
-use super::types::{CommitRequest, KeyLock, LockRequest, Member, TransactionId};
+use super::RaftHandle;
+use super::log_store::LogStore;
+use super::network::NetworkFactory;
+use super::reads::ReadIndex;
+use super::replica::{ApplyHook, InstallHook, Replica};
+use super::snapshot::Incoming;
+use super::state_machine::StateMachine;
+use super::tenure::Tenure;
+use super::transport::{Reply, Request, SnapshotPart, Transport};
+use super::types::{LeaderId, Member, TransactionId, TypeConfig};
 use crate::api::{PeerLag, RaftStatus};
 use crate::{Error, NodeId, Result};
 
-/// Applies the leaderless operations that ride in the group's entries.
-pub trait ApplyHook: Send + Sync + 'static {
-    /// Joins `ops` (as they were in [`CommitRequest::leaderless`]).
-    fn apply_group_ops(&self, log_index: u64, timestamp: Timestamp, ops: &[u8]) -> Result<()>;
-}
+/// Releases waiting to be sent to the leader, at most; what does not fit expires there.
+const MAX_RELEASES: usize = 16_384;
+/// How long a stopping leader waits for its successor.
+const HANDOVER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Raft's clocks, in one place. The defaults give a failover in about a second.
 #[derive(Clone, Debug)]
@@ -39,132 +60,408 @@ impl Default for Timing {
     }
 }
 
+/// How much log is kept.
+#[derive(Clone, Debug)]
+pub struct LogLimits {
+    /// Entries after which tables are flushed, so that the log before can go
+    pub flush_every: u64,
+    /// Entries kept for peers that are a little behind; those further behind get a snapshot
+    pub keep: u64,
+}
+
+impl Default for LogLimits {
+    fn default() -> LogLimits {
+        LogLimits { flush_every: 10_000, keep: 10_000 }
+    }
+}
+
 /// All that a group is made of.
 pub struct GroupConfig {
     /// This node
     pub node_id: NodeId,
     /// Its addresses
     pub member: Member,
+    /// The node's data
+    pub store: Arc<Store>,
+    /// The group's log
+    pub raft_log: Arc<RaftLog>,
+    /// A directory of the group's own for snapshots in transit, on the data's file system
+    pub snapshots: PathBuf,
     /// The node's clock
     pub clock: Arc<Hlc>,
     /// The wire
     pub transport: Arc<dyn Transport>,
     /// Applies leaderless operations
     pub hook: Arc<dyn ApplyHook>,
+    /// Merges this node's leaderless state into a snapshot that replaces its data
+    pub install: Arc<dyn InstallHook>,
     /// Clocks
     pub timing: Timing,
+    /// Log retention
+    pub log_limits: LogLimits,
 }
 
 /// This node's part in the Raft group. Cheap to clone.
 #[derive(Clone)]
 pub struct Group {
-    node_id: NodeId,
+    pub(super) inner: Arc<Inner>,
 }
 
-fn starting() -> Error {
-    Error::unavailable("the Raft group is starting")
+type Receiver<T> = openraft::alias::WatchReceiverOf<TypeConfig, T>;
+
+pub(super) struct Inner {
+    pub node_id: NodeId,
+    pub member: Member,
+    pub raft: RaftHandle,
+    pub server: Receiver<RaftServerMetrics<TypeConfig>>,
+    pub data: Receiver<RaftDataMetrics<TypeConfig>>,
+    pub replica: Arc<Replica>,
+    pub transport: Arc<dyn Transport>,
+    pub timing: Timing,
+    pub tenure: ArcSwapOption<Tenure>,
+    pub reads: ReadIndex,
+    /// Transactions of this node that may hold locks, and under which leadership
+    pub open: Mutex<HashMap<TransactionId, Option<LeaderId>>>,
+    pub releases: mpsc::Sender<TransactionId>,
+    incoming: tokio::sync::Mutex<Option<Incoming>>,
+    epoch: u64,
+    counter: AtomicU64,
+    started: Instant,
+    pub stop: CancellationToken,
+}
+
+fn millis(d: Duration) -> u64 {
+    d.as_millis() as u64
+}
+
+fn raft_config(timing: &Timing, limits: &LogLimits) -> Result<Arc<openraft::Config>> {
+    let config = openraft::Config {
+        cluster_name: "amphora".to_owned(),
+        heartbeat_interval: millis(timing.heartbeat),
+        election_timeout_min: millis(timing.election.0),
+        election_timeout_max: millis(timing.election.1),
+        enable_pre_vote: Some(true),
+        // A restarted leader is elected like everyone else: its lease may have passed to another.
+        enable_leader_restore: Some(false),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(limits.flush_every),
+        max_in_snapshot_log_to_keep: limits.keep,
+        purge_batch_size: 256,
+        // Whether the log still reaches back decides, not how far a peer is behind.
+        replication_lag_threshold: u64::MAX / 2,
+        install_snapshot_timeout: 3_600_000,
+        ..openraft::Config::default()
+    };
+    let config = config.validate().map_err(|e| Error::new("22023", format!("raft settings: {e}")))?;
+    Ok(Arc::new(config))
 }
 
 impl Group {
-    /// Opens the group from disk and takes part in it.
+    /// Opens the group from disk and takes part in it. Must be called within a Tokio runtime.
     pub async fn start(config: GroupConfig) -> Result<Group> {
-        Ok(Group { node_id: config.node_id })
+        let fatal = |e: &dyn std::fmt::Display| Error::new("58000", format!("could not start raft: {e}"));
+        let raft_config = raft_config(&config.timing, &config.log_limits)?;
+        let replica =
+            Replica::open(config.store, config.clock, config.snapshots, config.hook, config.install)?;
+        let log = LogStore::open(config.raft_log)?;
+        let network = NetworkFactory { transport: config.transport.clone() };
+        let machine = StateMachine::new(replica.clone());
+        let raft: RaftHandle = openraft::Raft::new(config.node_id, raft_config, network, log, machine)
+            .await
+            .map_err(|e| fatal(&e))?;
+        let (releases, to_release) = mpsc::channel(MAX_RELEASES);
+        let inner = Arc::new(Inner {
+            node_id: config.node_id,
+            member: config.member,
+            server: raft.server_metrics(),
+            data: raft.data_metrics(),
+            raft,
+            replica,
+            transport: config.transport,
+            timing: config.timing,
+            tenure: ArcSwapOption::empty(),
+            reads: ReadIndex::default(),
+            open: Mutex::default(),
+            releases,
+            incoming: tokio::sync::Mutex::default(),
+            epoch: rand::random(),
+            counter: AtomicU64::new(1),
+            started: Instant::now(),
+            stop: CancellationToken::new(),
+        });
+        let group = Group { inner };
+        group.spawn(watch_leadership(Arc::downgrade(&group.inner)));
+        group.spawn(super::gateway::renew(Arc::downgrade(&group.inner)));
+        group.spawn(super::gateway::release(Arc::downgrade(&group.inner), to_release));
+        group.spawn(super::membership::promote(Arc::downgrade(&group.inner)));
+        Ok(group)
     }
 
-    /// Founds a cluster of one.
-    pub async fn bootstrap(&self) -> Result<()> {
-        Err(starting())
-    }
-
-    /// Serves a request from a peer.
-    pub async fn handle(&self, _from: NodeId, _request: Request) -> Reply {
-        Reply::NotLeader(None)
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.inner.stop.clone();
+        tokio::spawn(async move { stop.run_until_cancelled(task).await });
     }
 
     /// A new transaction's name.
     pub fn transaction_id(&self) -> TransactionId {
-        TransactionId { node: self.node_id, epoch: 0, counter: 0 }
+        let counter = self.inner.counter.fetch_add(1, Ordering::Relaxed);
+        TransactionId { node: self.inner.node_id, epoch: self.inner.epoch, counter }
     }
 
-    /// A timestamp at which reads see every commit acknowledged anywhere before the call; all up to it is
-    /// applied here. Waits for a leader up to the configured patience, then fails with kind `Unavailable`.
-    pub async fn read_timestamp(&self) -> Result<Timestamp> {
-        Err(starting())
+    /// This node.
+    pub fn node_id(&self) -> NodeId {
+        self.inner.node_id
     }
 
     /// The newest commit applied here. Immediate, and possibly stale.
     pub fn applied_timestamp(&self) -> Timestamp {
-        Timestamp::ZERO
+        self.inner.replica.applied_timestamp()
     }
-
-    /// Locks keys for a transaction. One per key, in the request's order.
-    pub async fn lock(&self, _request: LockRequest) -> Result<Vec<KeyLock>> {
-        Err(starting())
-    }
-
-    /// Commits, and gives back all locks. Returns the commit timestamp once it is applied on the leader.
-    pub async fn commit(&self, _request: CommitRequest) -> Result<Timestamp> {
-        Err(starting())
-    }
-
-    /// Gives back all locks of a transaction that will not commit. Returns at once.
-    pub fn release(&self, _id: TransactionId) {}
 
     /// Changes with every applied commit that wrote to the catalog's keyspace.
     pub fn catalog_version(&self) -> watch::Receiver<Timestamp> {
-        watch::channel(Timestamp::ZERO).1
+        self.inner.replica.watch_catalog()
     }
 
-    /// An id for the node that chose this token: the same for the same token, never given twice.
-    pub async fn allocate_node(&self, _token: Uuid) -> Result<NodeId> {
-        Err(starting())
+    /// Serves a request from a peer.
+    pub async fn handle(&self, _from: NodeId, request: Request) -> Reply {
+        let raft = &self.inner.raft;
+        let failed = |e: &dyn std::fmt::Display| Reply::Failed(e.to_string());
+        match request {
+            Request::AppendEntries(rpc) => {
+                raft.append_entries(rpc).await.map_or_else(|e| failed(&e), Reply::AppendEntries)
+            }
+            Request::Vote(rpc) => {
+                // Before the last life of this process ended it may have promised a leader a lease.
+                if self.inner.started.elapsed() < self.inner.timing.election.1 && !rpc.leadership_transfer {
+                    return Reply::Failed("this node has just started".to_owned());
+                }
+                raft.vote(rpc).await.map_or_else(|e| failed(&e), Reply::Vote)
+            }
+            Request::PreVote(rpc) => raft.pre_vote(rpc).await.map_or_else(|e| failed(&e), Reply::Vote),
+            Request::TransferLeader(rpc) => {
+                raft.handle_transfer_leader(rpc).await.map_or_else(|e| failed(&e), Reply::TransferLeader)
+            }
+            Request::Snapshot(part) => self.receive_snapshot(part).await,
+            to_leader => match self.inner.tenure.load_full() {
+                Some(tenure) => self.serve(&tenure, to_leader).await,
+                None => Reply::NotLeader(self.leader()),
+            },
+        }
     }
 
-    /// Adds a member, or changes its addresses. A new member becomes a voter by itself once it has caught up.
-    pub async fn add_member(&self, _id: NodeId, _member: Member) -> Result<()> {
-        Err(starting())
+    /// Serves a request that is meant for the leader.
+    pub(super) async fn serve(&self, tenure: &Tenure, request: Request) -> Reply {
+        match request {
+            Request::ReadIndex => self.read_index(tenure).await,
+            Request::Lock { held_under, patience, request } => {
+                tenure.lock(held_under, patience, request).await
+            }
+            Request::Commit { leader, held_under, request } => {
+                tenure.commit(leader, held_under, request).await
+            }
+            Request::Outcome { leader, id, after } => tenure.outcome(leader, id, after).await,
+            Request::Release(ids) => {
+                tenure.release(ids);
+                Reply::Done
+            }
+            Request::Renew(ids) => {
+                tenure.renew(&ids);
+                Reply::Done
+            }
+            Request::AllocateNode(token) => self.allocate_as_leader(tenure, token).await,
+            Request::AddLearner(id, member) => self.add_as_leader(id, member).await,
+            Request::RemoveMember(id) => self.remove_as_leader(id).await,
+            Request::TransferTo(to) => self.transfer_as_leader(tenure, to).await,
+            _ => Reply::Failed("this is not a request to a leader".to_owned()),
+        }
     }
 
-    /// Removes a member for ever.
-    pub async fn remove_member(&self, _id: NodeId) -> Result<()> {
-        Err(starting())
+    async fn receive_snapshot(&self, part: SnapshotPart) -> Reply {
+        let mut incoming = self.inner.incoming.lock().await;
+        let result = match part {
+            SnapshotPart::Begin { transfer, vote, meta, files } => {
+                *incoming = None;
+                let snapshots = &self.inner.replica.snapshots;
+                Incoming::begin(snapshots, transfer, vote, meta, files)
+                    .await
+                    .map(|begun| *incoming = Some(begun))
+            }
+            SnapshotPart::Chunk { transfer, file, offset, crc, bytes } => match incoming.as_mut() {
+                Some(begun) if begun.is(transfer) => begun.write(file, offset, crc, bytes).await,
+                _ => return Reply::Failed("no such snapshot transfer".to_owned()),
+            },
+            SnapshotPart::Install { transfer } => {
+                let Some(begun) = incoming.take_if(|begun| begun.is(transfer)) else {
+                    return Reply::Failed("no such snapshot transfer".to_owned());
+                };
+                match begun.finish().await {
+                    Ok((vote, snapshot)) => {
+                        return match self.inner.raft.install_full_snapshot(vote, snapshot).await {
+                            Ok(response) => Reply::SnapshotInstalled(response),
+                            Err(e) => Reply::Failed(e.to_string()),
+                        };
+                    }
+                    Err(e) => Err(e),
+                }
+            }
+        };
+        match result {
+            Ok(()) => Reply::SnapshotPart,
+            Err(e) => {
+                *incoming = None;
+                Reply::Failed(e.to_string())
+            }
+        }
     }
 
-    /// Hands leadership to a voter.
-    pub async fn transfer_leader(&self, _to: NodeId) -> Result<()> {
-        Err(starting())
-    }
-
-    /// All members: id, addresses, true if a voter.
-    pub fn members(&self) -> Vec<(NodeId, Member, bool)> {
-        Vec::new()
-    }
-
-    /// True if this node leads.
+    /// True if this node leads and may grant and commit.
     pub fn is_leader(&self) -> bool {
-        false
+        self.inner.tenure.load().as_ref().is_some_and(|t| !t.has_ended())
     }
 
     /// The leader, if one is known.
     pub fn leader(&self) -> Option<NodeId> {
-        None
+        let server = self.inner.server.borrow_watched();
+        server.vote.committed.then_some(server.vote.leader_id.node_id)
+    }
+
+    /// All members: id, addresses, true if a voter.
+    pub fn members(&self) -> Vec<(NodeId, Member, bool)> {
+        let membership = self.inner.server.borrow_watched().membership_config.clone();
+        let voters: Vec<NodeId> = membership.membership().voter_ids().collect();
+        membership.membership().nodes().map(|(id, m)| (*id, m.clone(), voters.contains(id))).collect()
     }
 
     /// True if this node is a member that has caught up and knows a leader.
     pub fn is_ready(&self) -> bool {
-        false
+        let Some(leader) = self.leader() else { return false };
+        if !self.members().iter().any(|(id, _, _)| *id == self.inner.node_id) {
+            return false;
+        }
+        if leader == self.inner.node_id {
+            return self.is_leader();
+        }
+        let data = self.inner.data.borrow_watched();
+        let index = |id: &Option<super::types::LogId>| id.as_ref().map_or(0, |l| l.index);
+        data.cluster_committed.is_some()
+            && index(&data.last_applied) + super::membership::CAUGHT_UP >= index(&data.cluster_committed)
     }
 
     /// Where this node is in the log.
     pub fn status(&self) -> RaftStatus {
-        RaftStatus::default()
+        let (term, leader) = {
+            let server = self.inner.server.borrow_watched();
+            (server.vote.leader_id.term, server.vote.committed.then_some(server.vote.leader_id.node_id))
+        };
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let index = |id: &Option<super::types::LogId>| id.as_ref().map_or(0, |l| l.index);
+        RaftStatus {
+            term,
+            leader,
+            last_log_index: metrics.last_log_index.unwrap_or(0),
+            committed_index: index(&metrics.cluster_committed),
+            applied_index: index(&metrics.last_applied),
+            snapshot_index: index(&metrics.snapshot),
+            purged_index: index(&metrics.purged),
+            applied_timestamp: self.applied_timestamp(),
+        }
     }
 
-    /// On the leader, how far each peer is behind.
+    /// On the leader, how far each peer is behind; empty elsewhere.
     pub fn peer_lag(&self) -> Vec<PeerLag> {
-        Vec::new()
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let (Some(replication), Some(heartbeat)) = (&metrics.replication, &metrics.heartbeat) else {
+            return Vec::new();
+        };
+        let last = metrics.last_log_index.unwrap_or(0);
+        let peers = replication.iter().filter(|(id, _)| **id != self.inner.node_id);
+        peers
+            .map(|(id, matched)| {
+                let lag = last.saturating_sub(matched.as_ref().map_or(0, |l| l.index));
+                let heard = heartbeat.get(id).cloned().flatten().map_or(0, |at| millis(at.elapsed()));
+                let lag_ms = if lag == 0 { 0 } else { heard };
+                PeerLag { node_id: *id, mode: "strong".to_owned(), lag, lag_bytes: 0, lag_ms }
+            })
+            .collect()
     }
 
-    /// Hands over leadership, if it has it, and stops.
-    pub async fn shutdown(&self) {}
+    /// Hands over leadership, if it has it, and stops. Nothing can be asked of the group afterwards.
+    pub async fn shutdown(&self) {
+        if self.is_leader()
+            && let Some(successor) = self.successor()
+        {
+            let handover = self.transfer_leader(successor);
+            if !matches!(tokio::time::timeout(HANDOVER_PATIENCE, handover).await, Ok(Ok(()))) {
+                tracing::warn!(node = successor, "could not hand over leadership before stopping");
+            }
+        }
+        self.abort().await;
+    }
+
+    /// Stops at once, without a handover.
+    pub async fn abort(&self) {
+        self.inner.stop.cancel();
+        if let Some(tenure) = self.inner.tenure.swap(None) {
+            tenure.end();
+        }
+        if let Err(e) = self.inner.raft.shutdown().await {
+            tracing::warn!("raft did not stop cleanly: {e}");
+        }
+    }
+}
+
+impl Inner {
+    /// True while no other node can have become the leader. Only meaningful on the leader.
+    pub fn lease_is_valid(&self) -> bool {
+        // A tenth is left for clocks that do not run equally fast.
+        let lease = self.timing.election.1 * 9 / 10;
+        if self.data.borrow_watched().last_quorum_acked.is_some_and(|acked| acked.elapsed() < lease) {
+            return true;
+        }
+        let server = self.server.borrow_watched();
+        let mut voters = server.membership_config.membership().voter_ids();
+        voters.next() == Some(self.node_id) && voters.next().is_none()
+    }
+}
+
+/// Begins a tenure when this node has been elected and has applied an entry of its own term, and ends it
+/// when it is deposed.
+async fn watch_leadership(group: Weak<Inner>) {
+    let Some((mut server, mut applied)) =
+        group.upgrade().map(|g| (g.server.clone(), g.replica.watch_applied()))
+    else {
+        return;
+    };
+    loop {
+        let waiting = {
+            let Some(group) = group.upgrade() else { return };
+            let vote = server.borrow_and_update().vote;
+            let mine = (vote.committed && vote.leader_id.node_id == group.node_id).then_some(vote.leader_id);
+            let current = group.tenure.load_full();
+            if let Some(tenure) = &current
+                && Some(tenure.leader()) != mine
+            {
+                tracing::info!(term = tenure.leader().term, "this node no longer leads");
+                group.tenure.store(None);
+                tenure.end();
+            }
+            let held = group.tenure.load().is_some();
+            let ready = applied.borrow_and_update().log_id.is_some_and(|id| Some(id.leader_id) == mine);
+            if let (Some(leader), false, true) = (mine, held, ready) {
+                tracing::info!(term = leader.term, "this node leads");
+                let tenure = Tenure::begin(leader, group.replica.clone(), group.raft.clone());
+                group.tenure.store(Some(Arc::new(tenure)));
+            }
+            mine.is_some() && !held && !ready
+        };
+        let changed = tokio::select! {
+            changed = server.changed() => changed.is_ok(),
+            changed = applied.changed(), if waiting => changed.is_ok(),
+        };
+        if !changed {
+            return;
+        }
+    }
 }

@@ -26,13 +26,36 @@
 //! in log order, so a timestamp names a prefix of the log and a read at it is a consistent snapshot on
 //! every replica that has applied as far.
 
+mod certifier;
+mod gateway;
 pub mod group;
+pub mod locks;
+mod log_store;
+mod membership;
+mod network;
+mod outcomes;
+mod reads;
+pub mod replica;
+mod snapshot;
+mod state_machine;
+mod tenure;
 pub mod transport;
 pub mod types;
 
-pub use group::{ApplyHook, Group, GroupConfig, Timing};
+pub use gateway::MAX_TRANSACTION_BYTES;
+pub use group::{Group, GroupConfig, LogLimits, Timing};
+pub use replica::{ApplyHook, ApplyOps, InstallHook};
 pub use transport::{Reply, Request, Transport, TransportError};
 pub use types::{
     CommitRequest, CommittedTransaction, Expected, KeyLock, LockKey, LockRequest, Member, TableVersion,
     TransactionId, TypeConfig, Write,
 };
+
+type RaftHandle = openraft::Raft<TypeConfig, state_machine::StateMachine>;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+pub(crate) mod testing;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;

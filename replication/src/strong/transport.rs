@@ -85,6 +85,8 @@ pub enum Request {
     Renew(Vec<TransactionId>),
     /// To the leader: what became of this commit? If it has not been seen, refuse it from now on.
     Outcome {
+        /// The leadership this is meant for; any other refuses it
+        leader: LeaderId,
         /// The transaction
         id: TransactionId,
         /// Every entry that could carry it lies after this index

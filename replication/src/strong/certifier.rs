@@ -1,0 +1,259 @@
+//! The one task of a leader that decides which transactions commit, and in which order.
+//!
+//! ```text
+//!   requests ──► drain all that are ready ──► check each ──► stamp ──► ONE entry ──► raft
+//!                      ▲                        │ refused                     │ applied here
+//!                      │                        ▼                             ▼
+//!                      └── up to 16 entries   reply             release locks, then reply
+//!                          in flight
+//! ```
+//!
+//! While entries are in flight, more requests gather and go into the next one together: the busier the
+//! group, the larger its entries. A transaction's locks are held until its entry is applied here, so what
+//! two transactions in flight write never overlaps and versions read from storage are never about to move.
+//! Only the catalog needs a note of its own of what is in flight ([`Certifier::moving`]): statements do not
+//! lock the descriptors of the tables they use.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use amphora_storage::Timestamp;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use openraft::errors::ClientWriteError;
+use openraft::impls::ProgressResponder;
+use tokio::sync::{mpsc, oneshot};
+
+use super::RaftHandle;
+use super::replica::in_catalog;
+use super::tenure::TenureState;
+use super::transport::{Refusal, Reply};
+use super::types::{
+    Applied, Command, CommitBatch, CommitRequest, CommittedTransaction, LeaderId, LockKey, TransactionId,
+};
+use crate::api::LockMode;
+
+/// Entries proposed and not yet applied here, at most.
+const MAX_IN_FLIGHT: usize = 16;
+/// Transactions in one entry, at most.
+const MAX_BATCH: usize = 1_024;
+/// Bytes after which an entry is closed.
+const MAX_BATCH_BYTES: usize = 4 << 20;
+/// How often silent gateways are looked for.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A commit on its way through the certifier.
+pub struct Item {
+    /// What to commit
+    pub request: CommitRequest,
+    /// The leadership under which it holds locks
+    pub held_under: Option<LeaderId>,
+    /// Who waits
+    pub reply: oneshot::Sender<Reply>,
+}
+
+/// A transaction in an entry in flight.
+struct Proposed {
+    id: TransactionId,
+    timestamp: Timestamp,
+    catalog_keys: Vec<Vec<u8>>,
+    reply: oneshot::Sender<Reply>,
+}
+
+/// What became of an entry.
+struct Done {
+    transactions: Vec<Proposed>,
+    fate: Fate,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    Committed,
+    NotCommitted,
+    Unknown,
+}
+
+struct Certifier {
+    tenure: Arc<TenureState>,
+    raft: RaftHandle,
+    in_flight: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Descriptors written by entries in flight
+    moving: HashSet<Vec<u8>>,
+    /// Newest versions of descriptors, as of `catalog_version`
+    descriptors: HashMap<Vec<u8>, Timestamp>,
+    catalog_version: Timestamp,
+}
+
+/// Certifies until the queue is closed and everything in flight has its answer.
+pub async fn run(tenure: Arc<TenureState>, raft: RaftHandle, mut queue: mpsc::Receiver<Item>) {
+    let mut certifier = Certifier {
+        tenure,
+        raft,
+        in_flight: FuturesUnordered::new(),
+        moving: HashSet::new(),
+        descriptors: HashMap::new(),
+        catalog_version: Timestamp::ZERO,
+    };
+    let mut expiry = tokio::time::interval(EXPIRY_INTERVAL);
+    expiry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut items = Vec::new();
+    let mut open = true;
+    while open || !certifier.in_flight.is_empty() {
+        tokio::select! {
+            biased;
+            Some(done) = certifier.in_flight.next(), if !certifier.in_flight.is_empty() => certifier.finish(done),
+            n = queue.recv_many(&mut items, MAX_BATCH), if open && certifier.in_flight.len() < MAX_IN_FLIGHT => {
+                if n == 0 {
+                    open = false;
+                } else {
+                    certifier.take(&mut items).await;
+                }
+            }
+            _ = expiry.tick(), if open => certifier.tenure.expire(),
+        }
+    }
+}
+
+fn size(request: &CommitRequest) -> usize {
+    let writes: usize =
+        request.writes.iter().map(|w| w.key.len() + w.value.as_ref().map_or(0, Vec::len) + 16).sum();
+    writes + request.leaderless.len() + 64
+}
+
+impl Certifier {
+    /// Certifies what has arrived and proposes what may commit, in as few entries as their size allows.
+    async fn take(&mut self, items: &mut Vec<Item>) {
+        let mut accepted = Vec::with_capacity(items.len());
+        let mut transactions = Vec::with_capacity(items.len());
+        let mut bytes = 0;
+        for item in items.drain(..) {
+            if self.tenure.has_ended() {
+                self.answer(item.request.id, item.reply, Reply::NotLeader(None));
+                continue;
+            }
+            match self.certify(&item.request, item.held_under) {
+                Ok(timestamp) => {
+                    bytes += size(&item.request);
+                    let (proposed, transaction) = self.accept(item, timestamp);
+                    accepted.push(proposed);
+                    transactions.push(transaction);
+                    if bytes > MAX_BATCH_BYTES {
+                        bytes = 0;
+                        self.propose(std::mem::take(&mut accepted), std::mem::take(&mut transactions)).await;
+                    }
+                }
+                Err(refusal) => {
+                    self.tenure.release([item.request.id]);
+                    self.answer(item.request.id, item.reply, refusal);
+                }
+            }
+        }
+        if !accepted.is_empty() {
+            self.propose(accepted, transactions).await;
+        }
+    }
+
+    fn certify(&mut self, request: &CommitRequest, held_under: Option<LeaderId>) -> Result<Timestamp, Reply> {
+        let refused = |why| Err(Reply::Refused(why));
+        if self.tenure.replica.clock.observe(request.clock).is_err() {
+            return refused(Refusal::ClockDrift);
+        }
+        for table in &request.tables {
+            if self.moving.contains(&table.key) || self.descriptor(&table.key)? != table.version {
+                return refused(Refusal::CatalogMoved);
+            }
+        }
+        if request.locked {
+            if !self.tenure.hold_for_commit(request.id, held_under) {
+                return refused(Refusal::LocksLost);
+            }
+        } else {
+            let expected = request.expected.iter().map(|e| LockKey { key: e.key.clone(), mode: e.mode });
+            let intents =
+                request.intents.iter().map(|key| LockKey { key: key.clone(), mode: LockMode::Shared });
+            let keys: Vec<LockKey> = expected.chain(intents).collect();
+            if !self.tenure.try_lock(request.id, &keys) {
+                return refused(Refusal::Conflict);
+            }
+            for expected in &request.expected {
+                let newest =
+                    self.tenure.replica.newest(&expected.key).map_err(|e| Reply::Failed(e.to_string()))?;
+                if newest != expected.version {
+                    return refused(Refusal::Conflict);
+                }
+            }
+        }
+        // The clock has passed every commit applied here, and the commits in flight were stamped by it.
+        Ok(self.tenure.replica.clock.now())
+    }
+
+    fn descriptor(&mut self, key: &[u8]) -> Result<Timestamp, Reply> {
+        let version = self.tenure.replica.catalog_version();
+        if version != self.catalog_version {
+            self.descriptors.clear();
+            self.catalog_version = version;
+        }
+        if let Some(version) = self.descriptors.get(key) {
+            return Ok(*version);
+        }
+        let version = self.tenure.replica.newest(key).map_err(|e| Reply::Failed(e.to_string()))?;
+        self.descriptors.insert(key.to_vec(), version);
+        Ok(version)
+    }
+
+    fn accept(&mut self, item: Item, timestamp: Timestamp) -> (Proposed, CommittedTransaction) {
+        let CommitRequest { id, writes, leaderless, .. } = item.request;
+        let catalog_keys: Vec<Vec<u8>> =
+            writes.iter().filter(|w| in_catalog(&w.key)).map(|w| w.key.clone()).collect();
+        self.moving.extend(catalog_keys.iter().cloned());
+        let proposed = Proposed { id, timestamp, catalog_keys, reply: item.reply };
+        (proposed, CommittedTransaction { id, timestamp, writes, leaderless })
+    }
+
+    async fn propose(&mut self, transactions: Vec<Proposed>, committed: Vec<CommittedTransaction>) {
+        let leader = self.tenure.leader;
+        let command = Command::Commit(Arc::new(CommitBatch { leader, transactions: committed }));
+        let (responder, result) = ProgressResponder::complete_only();
+        let sent = self.raft.write(command).with_leader(leader).responder(responder).await;
+        self.in_flight.push(Box::pin(async move {
+            let fate = if sent.is_err() {
+                Fate::NotCommitted
+            } else {
+                match result.await {
+                    Ok(Ok(response)) if response.data == Applied::Committed => Fate::Committed,
+                    Ok(Ok(_)) => Fate::NotCommitted,
+                    Ok(Err(ClientWriteError::ForwardToLeader(_))) => Fate::NotCommitted,
+                    Ok(Err(_)) | Err(_) => Fate::Unknown,
+                }
+            };
+            Done { transactions, fate }
+        }));
+    }
+
+    fn finish(&mut self, done: Done) {
+        self.tenure.release(done.transactions.iter().map(|t| t.id));
+        for transaction in done.transactions {
+            for key in &transaction.catalog_keys {
+                self.moving.remove(key);
+            }
+            let reply = match done.fate {
+                Fate::Committed => Reply::Committed(transaction.timestamp),
+                Fate::NotCommitted => Reply::NotLeader(None),
+                Fate::Unknown => {
+                    // It stays active: this tenure must never say that it was not committed.
+                    let _ = transaction.reply.send(Reply::Unknown);
+                    continue;
+                }
+            };
+            self.answer(transaction.id, transaction.reply, reply);
+        }
+    }
+
+    fn answer(&self, id: TransactionId, to: oneshot::Sender<Reply>, reply: Reply) {
+        self.tenure.finish(id);
+        // Whoever asked may have given up; the outcome can be asked for.
+        let _ = to.send(reply);
+    }
+}

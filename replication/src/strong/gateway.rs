@@ -1,0 +1,361 @@
+//! What any node asks of the leader on behalf of its transactions: snapshots, locks, commits.
+//!
+//! The leader may be this node, another, or nobody for a second or two. Requests that certainly had no
+//! effect are sent again to whoever leads next, until patience runs out. A commit whose reply was lost is
+//! never sent again: its outcome is asked for.
+//!
+//! ```text
+//!   Commit ──► Committed                                              ──► Ok
+//!          ──► Refused                                                ──► an error of its own
+//!          ──► NotLeader, unreachable         certainly not committed ──► again, at the next leader
+//!          ──► reply lost, leader deposed     ──► Outcome ──► Committed      ──► Ok
+//!                                                         ──► NotCommitted   ──► 40001 (or run again)
+//!                                                         ──► nobody knows   ──► 08007
+//! ```
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use amphora_storage::Timestamp;
+use openraft::ReadPolicy;
+use openraft::async_runtime::watch::WatchReceiver;
+use tokio::sync::mpsc;
+
+use super::group::{Group, Inner};
+use super::tenure::Tenure;
+use super::transport::{LockRefusal, Refusal, Reply, Request, TransportError};
+use super::types::{CommitRequest, KeyLock, LeaderId, LockRequest, TransactionId};
+use crate::{Error, NodeId, Result};
+
+/// How long a leader holds back its answer to a lock request that waits.
+const LOCK_POLL: Duration = Duration::from_secs(2);
+/// How long to wait for a commit's reply before its outcome is asked for.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long to go on asking for an outcome.
+const OUTCOME_PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for the reply to anything short.
+const CALL_PATIENCE: Duration = Duration::from_secs(1);
+/// Between two looks for a leader.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// How often the locks of open transactions are renewed.
+const RENEW_INTERVAL: Duration = Duration::from_secs(1);
+/// Releases in one message.
+const MAX_RELEASE_BATCH: usize = 1_024;
+/// Bytes one transaction may write.
+pub const MAX_TRANSACTION_BYTES: usize = 64 << 20;
+
+/// Where the leader is.
+pub(super) enum Route {
+    Local(Arc<Tenure>),
+    Remote { node: NodeId, address: String, leader: LeaderId },
+}
+
+impl Route {
+    fn leader(&self) -> LeaderId {
+        match self {
+            Route::Local(tenure) => tenure.leader(),
+            Route::Remote { leader, .. } => *leader,
+        }
+    }
+}
+
+fn no_leader() -> Error {
+    Error::unavailable(
+        "strong tables are not available: no leader or no quorum can be reached from this node",
+    )
+}
+
+fn locks_lost() -> Error {
+    Error::new("40001", "could not serialize access: the transaction's row locks were lost")
+        .detail("The leader of the Raft group changed, or this node was cut off from it for a while.")
+        .hint("The transaction might succeed if retried.")
+}
+
+impl Group {
+    pub(super) fn route(&self) -> Option<Route> {
+        let server = self.inner.server.borrow_watched();
+        if !server.vote.committed {
+            return None;
+        }
+        let leader = server.vote.leader_id;
+        if leader.node_id == self.inner.node_id {
+            let tenure = self.inner.tenure.load_full()?;
+            return (tenure.leader() == leader).then_some(Route::Local(tenure));
+        }
+        let address = server.membership_config.membership().get_node(&leader.node_id)?.rpc_address.clone();
+        Some(Route::Remote { node: leader.node_id, address, leader })
+    }
+
+    async fn find_leader(&self, until: Instant) -> Result<Route> {
+        loop {
+            if let Some(route) = self.route() {
+                return Ok(route);
+            }
+            if Instant::now() >= until || self.inner.stop.is_cancelled() {
+                return Err(no_leader());
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    async fn ask(
+        &self,
+        route: &Route,
+        request: Request,
+        wait: Duration,
+    ) -> std::result::Result<Reply, TransportError> {
+        match route {
+            Route::Local(tenure) => match tokio::time::timeout(wait, self.serve(tenure, request)).await {
+                Ok(reply) => Ok(reply),
+                Err(_) => {
+                    Err(TransportError::Lost(self.inner.node_id, "no quorum answered in time".to_owned()))
+                }
+            },
+            Route::Remote { node, address, .. } => {
+                self.inner.transport.call(*node, address, request, wait).await
+            }
+        }
+    }
+
+    /// Asks whoever leads, again and again until patience runs out: for requests that may be repeated.
+    pub(super) async fn ask_leader(&self, request: Request, wait: Duration) -> Result<Reply> {
+        let until = Instant::now() + self.inner.timing.patience;
+        loop {
+            let route = self.find_leader(until).await?;
+            match self.ask(&route, request.clone(), wait).await {
+                Ok(Reply::NotLeader(_)) | Err(_) if Instant::now() < until => {
+                    tokio::time::sleep(LOOK_INTERVAL).await;
+                }
+                Ok(Reply::NotLeader(_)) | Err(_) => return Err(no_leader()),
+                Ok(reply) => return Ok(reply),
+            }
+        }
+    }
+
+    /// A timestamp at which reads see every commit acknowledged anywhere before the call; all up to it is
+    /// applied here. Looks for a leader as long as it is configured to, then fails with kind `Unavailable`.
+    pub async fn read_timestamp(&self) -> Result<Timestamp> {
+        {
+            let tenure = self.inner.tenure.load();
+            if let Some(tenure) = tenure.as_ref()
+                && tenure.may_use_lease()
+                && self.inner.lease_is_valid()
+            {
+                return Ok(tenure.applied_timestamp());
+            }
+        }
+        let (answer, drive) = self.inner.reads.join()?;
+        if drive {
+            let group = self.clone();
+            tokio::spawn(async move {
+                while let Some(batch) = group.inner.reads.next_batch() {
+                    batch.answer(group.ask_read_index().await);
+                }
+            });
+        }
+        // Twice: a question may have to wait for the one before it.
+        let patience = self.inner.timing.patience * 2;
+        let wanted = match tokio::time::timeout(patience, answer).await {
+            Ok(Ok(answer)) => answer?,
+            _ => return Err(no_leader()),
+        };
+        match tokio::time::timeout(patience, self.inner.replica.wait_applied(wanted)).await {
+            Ok(()) => Ok(self.applied_timestamp()),
+            Err(_) => {
+                Err(Error::unavailable("strong tables are not available: this node lags too far behind"))
+            }
+        }
+    }
+
+    async fn ask_read_index(&self) -> Result<Timestamp> {
+        match self.ask_leader(Request::ReadIndex, CALL_PATIENCE).await? {
+            Reply::ReadIndex(timestamp) => Ok(timestamp),
+            _ => Err(no_leader()),
+        }
+    }
+
+    /// The leader's answer to a read index: its applied timestamp, once it is certain that it leads.
+    pub(super) async fn read_index(&self, tenure: &Tenure) -> Reply {
+        if !(tenure.may_use_lease() && self.inner.lease_is_valid()) {
+            // Everything acknowledged under this tenure is applied already. What remains to be shown is
+            // that no other leader has acknowledged anything: a round of heartbeats shows it.
+            let confirm = self.inner.raft.get_read_linearizer(ReadPolicy::ReadIndex);
+            match tokio::time::timeout(CALL_PATIENCE, confirm).await {
+                Ok(Ok(_confirmed)) => {}
+                _ => return Reply::NotLeader(None),
+            }
+        }
+        Reply::ReadIndex(tenure.applied_timestamp())
+    }
+
+    /// Locks keys for a transaction. One answer per key, in the request's order. Whatever comes of it, the
+    /// transaction must be ended with [`commit`](Group::commit) or [`release`](Group::release).
+    pub async fn lock(&self, mut request: LockRequest) -> Result<Vec<KeyLock>> {
+        let id = request.id;
+        let until = (!request.timeout.is_zero()).then(|| Instant::now() + request.timeout);
+        let mut patience = Instant::now() + self.inner.timing.patience;
+        loop {
+            let held_under = *self.inner.open.lock().entry(id).or_default();
+            if let Some(until) = until {
+                let left = until.saturating_duration_since(Instant::now());
+                request.timeout = left.max(Duration::from_millis(1));
+            }
+            let route = self.find_leader(patience).await?;
+            let ask = Request::Lock { held_under, patience: LOCK_POLL, request: request.clone() };
+            match self.ask(&route, ask, LOCK_POLL + CALL_PATIENCE).await {
+                Ok(Reply::Locked { leader, keys }) => {
+                    if let Some(open) = self.inner.open.lock().get_mut(&id) {
+                        *open = Some(leader);
+                    }
+                    return Ok(keys);
+                }
+                Ok(Reply::LockWaiting) => patience = Instant::now() + self.inner.timing.patience,
+                Ok(Reply::LockRefused(why)) => return Err(lock_error(why, &request.relation)),
+                Ok(Reply::Failed(message)) => return Err(Error::new("58000", message)),
+                Ok(_) | Err(_) => {
+                    if Instant::now() >= patience {
+                        return Err(no_leader());
+                    }
+                    tokio::time::sleep(LOOK_INTERVAL).await;
+                }
+            }
+        }
+    }
+
+    /// Commits, and gives back all locks. Returns the commit timestamp once it is applied on the leader.
+    ///
+    /// Errors: kind `Restart` for an optimistic transaction that met a conflict, `CatalogMoved`, 40001 for
+    /// a locked transaction that lost its locks, 08007 if the outcome cannot be learnt, 57P03 without a
+    /// quorum. In all cases but 08007 nothing was written.
+    pub async fn commit(&self, request: CommitRequest) -> Result<Timestamp> {
+        let id = request.id;
+        let result = self.commit_somewhere(request).await;
+        if result.is_err() {
+            // The leader that refused it has released it; the one that never saw the commit has not.
+            self.release(id);
+        } else {
+            self.inner.open.lock().remove(&id);
+        }
+        result
+    }
+
+    async fn commit_somewhere(&self, request: CommitRequest) -> Result<Timestamp> {
+        let id = request.id;
+        let values = request.writes.iter().map(|w| w.key.len() + w.value.as_ref().map_or(0, Vec::len));
+        if values.sum::<usize>() + request.leaderless.len() > MAX_TRANSACTION_BYTES {
+            return Err(Error::new("54000", "the transaction is too large")
+                .detail(format!("A transaction can write at most {} MB.", MAX_TRANSACTION_BYTES >> 20))
+                .hint("Split it into several transactions."));
+        }
+        let held_under = self.inner.open.lock().get(&id).copied().flatten();
+        let optimistic = !request.locked;
+        // Whatever entry carries it comes after what is applied here now.
+        let after = self.inner.replica.applied_index();
+        let until = Instant::now() + self.inner.timing.patience;
+        loop {
+            let route = self.find_leader(until).await?;
+            let ask = Request::Commit { leader: route.leader(), held_under, request: request.clone() };
+            match self.ask(&route, ask, COMMIT_PATIENCE).await {
+                Ok(Reply::Committed(timestamp)) => return Ok(timestamp),
+                Ok(Reply::Refused(why)) => return Err(commit_error(why, optimistic)),
+                Ok(Reply::Failed(message)) => return Err(Error::new("58000", message)),
+                Ok(Reply::Unknown) | Err(TransportError::Lost(..)) => {
+                    return self.resolve(id, after, optimistic).await;
+                }
+                Ok(_) | Err(TransportError::Unreachable(..)) => {
+                    if Instant::now() >= until {
+                        return Err(no_leader());
+                    }
+                    tokio::time::sleep(LOOK_INTERVAL).await;
+                }
+            }
+        }
+    }
+
+    /// Learns what became of a commit.
+    async fn resolve(&self, id: TransactionId, after: u64, optimistic: bool) -> Result<Timestamp> {
+        let until = Instant::now() + OUTCOME_PATIENCE;
+        while Instant::now() < until {
+            let Ok(route) = self.find_leader(until).await else { break };
+            let ask = Request::Outcome { leader: route.leader(), id, after };
+            match self.ask(&route, ask, CALL_PATIENCE * 3).await {
+                Ok(Reply::Committed(timestamp)) => return Ok(timestamp),
+                Ok(Reply::NotCommitted) if optimistic => return Err(Error::restart()),
+                Ok(Reply::NotCommitted) => return Err(locks_lost()),
+                _ => tokio::time::sleep(LOOK_INTERVAL * 2).await,
+            }
+        }
+        Err(Error::new("08007", "transaction resolution unknown")
+            .detail("The connection to the leader was lost while the transaction committed.")
+            .hint("Find out whether its effects are there before you run it again."))
+    }
+
+    /// Gives back all locks of a transaction that will not commit. Returns at once; harmless if it has none.
+    pub fn release(&self, id: TransactionId) {
+        if self.inner.open.lock().remove(&id).is_some() && self.inner.releases.try_send(id).is_err() {
+            tracing::debug!(transaction = %id, "its locks will expire: too many releases are waiting");
+        }
+    }
+}
+
+fn lock_error(why: LockRefusal, relation: &str) -> Error {
+    match why {
+        LockRefusal::Timeout => Error::new("55P03", "canceling statement due to lock timeout"),
+        LockRefusal::NotAvailable => {
+            Error::new("55P03", format!("could not obtain lock on row in relation \"{relation}\""))
+        }
+        LockRefusal::Deadlock => Error::new("40P01", "deadlock detected")
+            .detail(format!(
+                "To wait for a lock in relation \"{relation}\" would close a circle of waiting transactions."
+            ))
+            .hint("The transaction might succeed if retried."),
+        LockRefusal::LocksLost => locks_lost(),
+        LockRefusal::Overloaded => {
+            Error::new("53200", "out of shared memory").hint("The leader's lock table is full.")
+        }
+    }
+}
+
+fn commit_error(why: Refusal, optimistic: bool) -> Error {
+    match why {
+        Refusal::Conflict if optimistic => Error::restart(),
+        Refusal::Conflict => Error::serialization(),
+        Refusal::CatalogMoved => Error::catalog_moved(),
+        Refusal::LocksLost | Refusal::Fenced => locks_lost(),
+        Refusal::Overloaded => Error::new("53300", "too many commits are waiting")
+            .hint("The leader cannot keep up. Try again later, or with fewer clients."),
+        Refusal::ClockDrift => Error::new("58000", "this node's clock is too far ahead of the leader's")
+            .hint("Synchronize the nodes' clocks (NTP)."),
+    }
+}
+
+/// Tells the leader every second which transactions of this node are alive.
+pub(super) async fn renew(group: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(RENEW_INTERVAL).await;
+        let Some(inner) = group.upgrade() else { return };
+        let ids: Vec<TransactionId> = inner.open.lock().keys().copied().collect();
+        if ids.is_empty() {
+            continue;
+        }
+        let group = Group { inner };
+        if let Some(route) = group.route() {
+            // Lost, it is followed by another before the locks expire.
+            let _ = group.ask(&route, Request::Renew(ids), CALL_PATIENCE).await;
+        }
+    }
+}
+
+/// Sends releases to the leader, all that have gathered in one message.
+pub(super) async fn release(group: Weak<Inner>, mut releases: mpsc::Receiver<TransactionId>) {
+    let mut ids = Vec::new();
+    while releases.recv_many(&mut ids, MAX_RELEASE_BATCH).await > 0 {
+        let Some(inner) = group.upgrade() else { return };
+        let group = Group { inner };
+        let ids = std::mem::take(&mut ids);
+        if let Some(route) = group.route() {
+            // Lost, the locks expire.
+            let _ = group.ask(&route, Request::Release(ids), CALL_PATIENCE).await;
+        }
+    }
+}

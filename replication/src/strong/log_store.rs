@@ -1,0 +1,252 @@
+//! openraft's log, on storage's [`RaftLog`].
+//!
+//! Storage keeps bytes and syncs them in groups on a thread of its own; here entries become bytes, and the
+//! newest entries are also kept as they are, since the next to ask for them are this node's state machine
+//! and its followers.
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use amphora_storage::codec;
+use amphora_storage::raft_log::RaftLog;
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use openraft::{EntryPayload, OptionalSend, RaftLogReader};
+use parking_lot::Mutex;
+
+use super::replica::storage_error;
+use super::types::{Command, Entry, LogId, TypeConfig, Vote};
+
+/// Entries kept in memory, at most.
+const CACHE_ENTRIES: usize = 4_096;
+/// Their bytes, about, at most.
+const CACHE_BYTES: usize = 16 << 20;
+/// Bytes read from the log for one message to a follower, about.
+const READ_BYTES: usize = 4 << 20;
+
+#[derive(Default)]
+struct Cache {
+    /// Consecutive, up to the end of the log
+    entries: VecDeque<(Entry, usize)>,
+    bytes: usize,
+    purged: Option<LogId>,
+    last: Option<LogId>,
+    vote: Option<Vote>,
+}
+
+impl Cache {
+    fn first_index(&self) -> Option<u64> {
+        self.entries.front().map(|(e, _)| e.log_id.index)
+    }
+
+    fn push(&mut self, entry: Entry, bytes: usize) {
+        self.last = Some(entry.log_id);
+        self.bytes += bytes;
+        self.entries.push_back((entry, bytes));
+        while self.entries.len() > CACHE_ENTRIES || self.bytes > CACHE_BYTES {
+            let Some((_, bytes)) = self.entries.pop_front() else { break };
+            self.bytes -= bytes;
+        }
+    }
+
+    fn truncate(&mut self, from: u64) {
+        while self.entries.back().is_some_and(|(e, _)| e.log_id.index >= from) {
+            if let Some((_, bytes)) = self.entries.pop_back() {
+                self.bytes -= bytes;
+            }
+        }
+    }
+
+    fn purge(&mut self, upto: u64) {
+        while self.first_index().is_some_and(|first| first <= upto) {
+            if let Some((_, bytes)) = self.entries.pop_front() {
+                self.bytes -= bytes;
+            }
+        }
+    }
+
+    /// Entries of a range, if all of them are here.
+    fn get(&self, start: u64, end: u64) -> Option<Vec<Entry>> {
+        let first = self.first_index()?;
+        if start < first {
+            return None;
+        }
+        let skip = (start - first) as usize;
+        Some(
+            self.entries
+                .iter()
+                .skip(skip)
+                .take_while(|(e, _)| e.log_id.index < end)
+                .map(|(e, _)| e.clone())
+                .collect(),
+        )
+    }
+}
+
+/// See the module's text. Clones share everything.
+#[derive(Clone)]
+pub struct LogStore {
+    log: Arc<RaftLog>,
+    cache: Arc<Mutex<Cache>>,
+}
+
+fn corrupt(e: amphora_storage::StorageError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, e)
+}
+
+fn approximate_size(entry: &Entry) -> usize {
+    match &entry.payload {
+        EntryPayload::Normal(Command::Commit(batch)) => {
+            let writes = batch.transactions.iter().flat_map(|t| &t.writes);
+            let strong: usize = writes.map(|w| w.key.len() + w.value.as_ref().map_or(0, Vec::len) + 64).sum();
+            let leaderless: usize = batch.transactions.iter().map(|t| t.leaderless.len() + 64).sum();
+            strong + leaderless
+        }
+        _ => 256,
+    }
+}
+
+impl LogStore {
+    /// Reads the log's ends.
+    pub fn open(log: Arc<RaftLog>) -> crate::Result<LogStore> {
+        let mut cache = Cache::default();
+        if let Some(bytes) = log.purged().map_err(storage_error)? {
+            cache.purged = Some(codec::decode(&bytes).map_err(storage_error)?);
+        }
+        if let Some(bytes) = log.vote().map_err(storage_error)? {
+            cache.vote = Some(codec::decode(&bytes).map_err(storage_error)?);
+        }
+        let last = match log.last() {
+            Some(index) => log.entry(index).map_err(storage_error)?,
+            None => None,
+        };
+        cache.last = match last {
+            Some(bytes) => Some(codec::decode::<Entry>(&bytes).map_err(storage_error)?.log_id),
+            None => cache.purged,
+        };
+        Ok(LogStore { log, cache: Arc::new(Mutex::new(cache)) })
+    }
+
+    fn read(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        if start >= end {
+            return Ok(entries);
+        }
+        for (_, bytes) in self.log.read(start..end, max_bytes).map_err(io::Error::other)? {
+            entries.push(codec::decode(&bytes).map_err(corrupt)?);
+        }
+        Ok(entries)
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: R,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let start = match range.start_bound() {
+            Bound::Included(i) => *i,
+            Bound::Excluded(i) => i + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(i) => i.saturating_add(1),
+            Bound::Excluded(i) => *i,
+            Bound::Unbounded => u64::MAX,
+        };
+        if let Some(entries) = self.cache.lock().get(start, end) {
+            return Ok(entries);
+        }
+        self.read(start, end, usize::MAX)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        if let Some(entries) = self.cache.lock().get(start, end) {
+            let mut bytes = 0;
+            let fits = |entry: &Entry| {
+                let before = bytes;
+                bytes += approximate_size(entry);
+                before < READ_BYTES
+            };
+            return Ok(entries.into_iter().take_while(fits).collect());
+        }
+        self.read(start, end, READ_BYTES)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.cache.lock().vote)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = LogStore;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let cache = self.cache.lock();
+        Ok(LogState { last_purged_log_id: cache.purged, last_log_id: cache.last })
+    }
+
+    async fn get_log_reader(&mut self) -> LogStore {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let (done, saved) = tokio::sync::oneshot::channel();
+        let done = Box::new(move |result| drop(done.send(result)));
+        self.log.save_vote(&codec::encode(vote), done).map_err(io::Error::other)?;
+        saved.await.map_err(io::Error::other)??;
+        self.cache.lock().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        self.log.save_committed(&codec::encode(&committed)).map_err(io::Error::other)
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        match self.log.committed().map_err(io::Error::other)? {
+            Some(bytes) => codec::decode(&bytes).map_err(corrupt),
+            None => Ok(None),
+        }
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        let encoded: Vec<(u64, Vec<u8>)> =
+            entries.iter().map(|e| (e.log_id.index, codec::encode(e))).collect();
+        let sizes: Vec<usize> = encoded.iter().map(|(_, bytes)| bytes.len()).collect();
+        self.log
+            .append(encoded, Box::new(move |result| callback.io_completed(result)))
+            .map_err(io::Error::other)?;
+        let mut cache = self.cache.lock();
+        for (entry, bytes) in entries.into_iter().zip(sizes) {
+            cache.push(entry, bytes);
+        }
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        let from = last.map_or(0, |l| l.index + 1);
+        // What is appended next becomes durable after this, so no one has to wait for it.
+        self.log.truncate(from, Box::new(drop)).map_err(io::Error::other)?;
+        let mut cache = self.cache.lock();
+        cache.truncate(from);
+        cache.last = cache.last.min(last);
+        Ok(())
+    }
+
+    async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
+        self.log.purge(upto.index, &codec::encode(&upto), Box::new(drop)).map_err(io::Error::other)?;
+        let mut cache = self.cache.lock();
+        cache.purge(upto.index);
+        cache.purged = Some(upto);
+        cache.last = cache.last.max(Some(upto));
+        Ok(())
+    }
+}

@@ -1,0 +1,157 @@
+//! openraft's network, on our [`Transport`].
+//!
+//! Three clients a peer, so that a heartbeat never queues behind entries or a snapshot. How long a call
+//! may take is openraft's to say where it is about liveness (votes, heartbeats); entries get longer than
+//! openraft's default of one heartbeat, because a large one takes a peer a while to sync.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::alias::SnapshotOf;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{Backoff, RPCOption, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, RaftNetworkFactory};
+
+use super::snapshot::{self, SnapshotData};
+use super::transport::{Reply, Request, Transport, TransportError};
+use super::types::{Member, TypeConfig, Vote};
+use crate::NodeId;
+
+/// How long a peer may take to sync a batch of entries.
+const APPEND_DEADLINE: Duration = Duration::from_secs(2);
+/// How long a peer may take for one piece of a snapshot.
+const CHUNK_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a peer may take to put a snapshot in the place of its data.
+const INSTALL_DEADLINE: Duration = Duration::from_secs(600);
+/// Between two tries of an unreachable peer.
+const RETRY_INTERVAL: Duration = Duration::from_millis(150);
+
+/// Makes a client for each peer.
+pub struct NetworkFactory {
+    /// The wire
+    pub transport: Arc<dyn Transport>,
+}
+
+/// A client of one peer.
+pub struct Network {
+    transport: Arc<dyn Transport>,
+    target: NodeId,
+    address: String,
+}
+
+impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
+    type Network = Network;
+
+    async fn new_client(&mut self, target: NodeId, node: &Member) -> Network {
+        Network { transport: self.transport.clone(), target, address: node.rpc_address.clone() }
+    }
+}
+
+fn unexpected(target: NodeId, reply: &Reply) -> RPCError<TypeConfig> {
+    let message = match reply {
+        Reply::Failed(message) => message.clone(),
+        _ => "unexpected kind of reply".to_owned(),
+    };
+    RPCError::Network(NetworkError::from_string(format!("node {target}: {message}")))
+}
+
+impl Network {
+    async fn call(&self, request: Request, deadline: Duration) -> Result<Reply, RPCError<TypeConfig>> {
+        match self.transport.call(self.target, &self.address, request, deadline).await {
+            Ok(reply) => Ok(reply),
+            Err(e @ TransportError::Unreachable(..)) => Err(RPCError::Unreachable(Unreachable::new(&e))),
+            Err(e @ TransportError::Lost(..)) => Err(RPCError::Network(NetworkError::new(&e))),
+        }
+    }
+
+    async fn send_snapshot(
+        &self,
+        vote: Vote,
+        snapshot: SnapshotOf<TypeConfig, SnapshotData>,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let failed =
+            |e: std::io::Error| StreamingError::Network(NetworkError::from_string(format!("snapshot: {e}")));
+        let mut outgoing = snapshot::Outgoing::open(vote, snapshot).await.map_err(failed)?;
+        while let Some(part) = outgoing.next().await.map_err(failed)? {
+            match self.call(Request::Snapshot(part), CHUNK_DEADLINE).await? {
+                Reply::SnapshotPart => {}
+                other => return Err(unexpected(self.target, &other).into()),
+            }
+        }
+        match self.call(Request::Snapshot(outgoing.install()), INSTALL_DEADLINE).await? {
+            Reply::SnapshotInstalled(response) => Ok(response),
+            other => Err(unexpected(self.target, &other).into()),
+        }
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Network {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let deadline = if rpc.entries.is_empty() { option.hard_ttl() } else { APPEND_DEADLINE };
+        match self.call(Request::AppendEntries(rpc), deadline).await? {
+            Reply::AppendEntries(response) => Ok(response),
+            other => Err(unexpected(self.target, &other)),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.call(Request::Vote(rpc), option.soft_ttl()).await? {
+            Reply::Vote(response) => Ok(response),
+            other => Err(unexpected(self.target, &other)),
+        }
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.call(Request::PreVote(rpc), option.soft_ttl()).await? {
+            Reply::Vote(response) => Ok(response),
+            other => Err(unexpected(self.target, &other)),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: SnapshotOf<TypeConfig, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        tokio::select! {
+            sent = self.send_snapshot(vote, snapshot) => sent,
+            closed = cancel => Err(closed.into()),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        rpc: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.call(Request::TransferLeader(rpc), option.soft_ttl()).await? {
+            Reply::TransferLeader(response) => Ok(response),
+            other => Err(unexpected(self.target, &other)),
+        }
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        Some(Backoff::new(std::iter::repeat(RETRY_INTERVAL)))
+    }
+}

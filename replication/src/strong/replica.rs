@@ -1,0 +1,354 @@
+//! What has been applied on this node, and everyone who wants to know of it.
+//!
+//! Entries are applied in batches, each one storage batch with the write-ahead log off: the Raft log is
+//! the log. The position goes into the same batch, so a crash loses data and position together, and the
+//! log is replayed from there. Applying is blind (no reads, no decisions but one: see
+//! [`CommitBatch::leader`](super::types::CommitBatch)), and applying twice is harmless.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use amphora_storage::schema::TableId;
+use amphora_storage::store::{Batch, Store, Wal};
+use amphora_storage::{Hlc, StorageError, Timestamp, codec};
+use openraft::EntryPayload;
+use openraft::storage::ApplyResponder;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::outcomes::{Outcome, Outcomes};
+use super::types::{
+    Applied, Command, CommittedTransaction, Entry, LogId, SnapshotMeta, StoredMembership, TransactionId,
+    TypeConfig,
+};
+use crate::{Error, Result};
+
+/// A storage batch is written when it has grown to this many bytes.
+const MAX_BATCH_BYTES: usize = 4 << 20;
+
+/// Applies the leaderless operations that ride in the group's entries.
+pub trait ApplyHook: Send + Sync + 'static {
+    /// Begins to join operations into rows. No one else changes leaderless rows until the returned value is
+    /// dropped, which is after the batch it was staged into is written.
+    fn begin(&self) -> Box<dyn ApplyOps + '_>;
+}
+
+/// Leaderless operations on their way into one batch. They see each other.
+pub trait ApplyOps {
+    /// Joins one transaction's operations, as they were in
+    /// [`CommitRequest::leaderless`](super::CommitRequest). Rows that have them already stay as they are.
+    fn apply(&mut self, log_index: u64, timestamp: Timestamp, ops: &[u8]) -> Result<()>;
+
+    /// Adds the joined rows to the batch that holds the strong writes too.
+    fn stage(&self, batch: &mut Batch);
+}
+
+/// Puts a snapshot in the place of the node's data.
+pub trait InstallHook: Send + Sync + 'static {
+    /// Replaces the store's data by the checkpoint in `directory`, joined with the leaderless state this
+    /// node has.
+    fn install(&self, store: &Store, directory: &Path) -> std::result::Result<(), StorageError>;
+}
+
+/// A position in the log, with what it means.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Position {
+    /// The last entry applied
+    pub log_id: Option<LogId>,
+    /// The last membership applied
+    pub membership: StoredMembership,
+    /// The newest commit applied
+    pub timestamp: Timestamp,
+}
+
+impl Position {
+    fn index(&self) -> u64 {
+        self.log_id.map_or(0, |l| l.index)
+    }
+}
+
+/// What has been applied on this node.
+pub struct Replica {
+    /// The node's data
+    pub store: Arc<Store>,
+    /// The node's clock; it has passed every commit applied
+    pub clock: Arc<Hlc>,
+    /// Where snapshots in transit lie
+    pub snapshots: PathBuf,
+    hook: Arc<dyn ApplyHook>,
+    install: Arc<dyn InstallHook>,
+    timestamp: AtomicU64,
+    applied: watch::Sender<Position>,
+    catalog: watch::Sender<Timestamp>,
+    outcomes: Mutex<Outcomes>,
+    snapshot: Mutex<Option<SnapshotMeta>>,
+}
+
+/// True of keys of the catalog's keyspace.
+pub fn in_catalog(key: &[u8]) -> bool {
+    key.starts_with(&TableId::CATALOG.0.to_be_bytes())
+}
+
+pub(super) fn storage_error(e: StorageError) -> Error {
+    let error = Error::new(e.sqlstate(), e.to_string());
+    match e.hint() {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+fn load(store: &Store) -> Result<Position> {
+    match store.applied().map_err(storage_error)? {
+        Some(bytes) => codec::decode(&bytes).map_err(storage_error),
+        None => Ok(Position::default()),
+    }
+}
+
+/// One entry and whom to tell that it is applied.
+pub type ToApply = (Entry, Option<ApplyResponder<TypeConfig>>);
+
+/// What one storage batch holds before it is written.
+struct Pending<'a> {
+    batch: Batch,
+    leaderless: Option<Box<dyn ApplyOps + 'a>>,
+    leaderless_bytes: usize,
+    catalog: Option<Timestamp>,
+    commits: Vec<(u64, TransactionId, Timestamp)>,
+    responders: Vec<(ApplyResponder<TypeConfig>, Applied)>,
+}
+
+impl Pending<'_> {
+    fn new() -> Self {
+        Pending {
+            batch: Batch::new(),
+            leaderless: None,
+            leaderless_bytes: 0,
+            catalog: None,
+            commits: Vec::new(),
+            responders: Vec::new(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.batch.size() + self.leaderless_bytes
+    }
+}
+
+impl Replica {
+    /// Reads from the store how far this node is.
+    pub fn open(
+        store: Arc<Store>,
+        clock: Arc<Hlc>,
+        snapshots: PathBuf,
+        hook: Arc<dyn ApplyHook>,
+        install: Arc<dyn InstallHook>,
+    ) -> Result<Arc<Replica>> {
+        let failed = |e: io::Error| Error::new("58030", format!("could not prepare {snapshots:?}: {e}"));
+        // What is left of transfers of an earlier life is of no use.
+        if snapshots.exists() {
+            std::fs::remove_dir_all(&snapshots).map_err(failed)?;
+        }
+        std::fs::create_dir_all(&snapshots).map_err(failed)?;
+        let position = load(&store)?;
+        clock.adopt(position.timestamp);
+        let replica = Replica {
+            store,
+            clock,
+            snapshots,
+            hook,
+            install,
+            timestamp: AtomicU64::new(position.timestamp.0),
+            catalog: watch::Sender::new(position.timestamp),
+            outcomes: Mutex::new(Outcomes::after(position.index())),
+            snapshot: Mutex::new(position.log_id.map(|_| meta_of(&position))),
+            applied: watch::Sender::new(position),
+        };
+        Ok(Arc::new(replica))
+    }
+
+    /// The newest commit applied here.
+    pub fn applied_timestamp(&self) -> Timestamp {
+        Timestamp(self.timestamp.load(Ordering::Acquire))
+    }
+
+    /// The last entry applied here.
+    pub fn applied_index(&self) -> u64 {
+        self.applied.borrow().index()
+    }
+
+    /// How far this node is.
+    pub fn position(&self) -> Position {
+        self.applied.borrow().clone()
+    }
+
+    /// Changes with every batch applied.
+    pub fn watch_applied(&self) -> watch::Receiver<Position> {
+        self.applied.subscribe()
+    }
+
+    /// Waits until everything up to a commit is applied here.
+    pub async fn wait_applied(&self, timestamp: Timestamp) {
+        if self.applied_timestamp() < timestamp {
+            // Fails only if the sender is gone, and we have it.
+            let _ = self.applied.subscribe().wait_for(|p| p.timestamp >= timestamp).await;
+        }
+    }
+
+    /// Changes with every applied commit that wrote to the catalog.
+    pub fn watch_catalog(&self) -> watch::Receiver<Timestamp> {
+        self.catalog.subscribe()
+    }
+
+    /// The last applied commit that wrote to the catalog, or an upper bound of it.
+    pub fn catalog_version(&self) -> Timestamp {
+        *self.catalog.borrow()
+    }
+
+    /// The newest version of a key; ZERO if it has no row.
+    pub fn newest(&self, key: &[u8]) -> Result<Timestamp> {
+        self.store.newest(key).map_err(storage_error)
+    }
+
+    /// The newest row of a key.
+    pub fn newest_row(&self, key: &[u8]) -> Result<Option<(Timestamp, Vec<u8>)>> {
+        let row = self.store.get(key, Timestamp::MAX).map_err(storage_error)?;
+        Ok(row.map(|version| (version.ts, version.value)))
+    }
+
+    /// What became of a transaction that, if it is in the log, is after this index.
+    pub fn outcome(&self, id: TransactionId, after: u64) -> Outcome {
+        self.outcomes.lock().get(id, after)
+    }
+
+    /// Applies entries in order, tells who waits for them.
+    pub fn apply(&self, entries: Vec<ToApply>) -> Result<()> {
+        let mut position = self.position();
+        let mut pending = Pending::new();
+        for (entry, responder) in entries {
+            let index = entry.log_id.index;
+            let mut result = Applied::Nothing;
+            // A snapshot may have brought entries that come again in the log.
+            if position.log_id.is_none_or(|applied| applied.index < index) {
+                result = match entry.payload {
+                    EntryPayload::Blank => Applied::Nothing,
+                    EntryPayload::Membership(membership) => {
+                        position.membership = StoredMembership::new(Some(entry.log_id), membership);
+                        Applied::Nothing
+                    }
+                    EntryPayload::Normal(Command::Commit(batch)) => {
+                        if batch.leader == entry.log_id.leader_id {
+                            for transaction in &batch.transactions {
+                                self.add(&mut pending, &mut position, index, transaction)?;
+                            }
+                            Applied::Committed
+                        } else {
+                            tracing::info!(index, certified_by = %batch.leader, "commits aborted: their leader was deposed");
+                            Applied::Aborted
+                        }
+                    }
+                };
+                position.log_id = Some(entry.log_id);
+            }
+            pending.responders.extend(responder.map(|r| (r, result)));
+            if pending.bytes() > MAX_BATCH_BYTES {
+                self.write(std::mem::replace(&mut pending, Pending::new()), &position)?;
+            }
+        }
+        self.write(pending, &position)
+    }
+
+    fn add<'a>(
+        &'a self,
+        pending: &mut Pending<'a>,
+        position: &mut Position,
+        index: u64,
+        transaction: &CommittedTransaction,
+    ) -> Result<()> {
+        let timestamp = transaction.timestamp;
+        for write in &transaction.writes {
+            match &write.value {
+                Some(value) => pending.batch.put_strong(&write.key, timestamp, value),
+                None => pending.batch.delete_strong(&write.key, timestamp),
+            }
+            if in_catalog(&write.key) {
+                pending.catalog = Some(timestamp);
+            }
+        }
+        if !transaction.leaderless.is_empty() {
+            let joining = pending.leaderless.get_or_insert_with(|| self.hook.begin());
+            joining.apply(index, timestamp, &transaction.leaderless)?;
+            pending.leaderless_bytes += transaction.leaderless.len();
+        }
+        pending.commits.push((index, transaction.id, timestamp));
+        position.timestamp = position.timestamp.max(timestamp);
+        Ok(())
+    }
+
+    /// Data first, then what tells others of it, last those who wait for exactly this.
+    fn write(&self, mut pending: Pending<'_>, position: &Position) -> Result<()> {
+        if let Some(joined) = &pending.leaderless {
+            joined.stage(&mut pending.batch);
+        }
+        pending.batch.set_applied(codec::encode(position));
+        self.store.write(pending.batch, Wal::Off).map_err(storage_error)?;
+        drop(pending.leaderless);
+        {
+            let mut outcomes = self.outcomes.lock();
+            for (index, id, timestamp) in pending.commits {
+                outcomes.note(index, id, timestamp);
+            }
+        }
+        self.publish(position.clone());
+        if let Some(version) = pending.catalog {
+            self.catalog.send_replace(version);
+        }
+        for (responder, result) in pending.responders {
+            responder.send(result);
+        }
+        Ok(())
+    }
+
+    fn publish(&self, position: Position) {
+        self.clock.adopt(position.timestamp);
+        self.timestamp.store(position.timestamp.0, Ordering::Release);
+        self.applied.send_replace(position);
+    }
+
+    /// Flushes the tables: the log up to what is applied now is not needed for a restart any more.
+    pub fn flush(&self) -> Result<SnapshotMeta> {
+        let position = self.position();
+        self.store.flush().map_err(storage_error)?;
+        let meta = meta_of(&position);
+        *self.snapshot.lock() = Some(meta.clone());
+        Ok(meta)
+    }
+
+    /// The last entry known to be flushed, as openraft calls it.
+    pub fn snapshot(&self) -> Option<SnapshotMeta> {
+        self.snapshot.lock().clone()
+    }
+
+    /// Links the node's data files into a new directory.
+    pub fn checkpoint(&self, directory: &Path) -> io::Result<()> {
+        self.store.checkpoint(directory).map(|_| ()).map_err(io::Error::other)
+    }
+
+    /// Takes over a checkpoint in the place of the data.
+    pub fn install(&self, meta: &SnapshotMeta, directory: &Path) -> Result<()> {
+        self.install.install(&self.store, directory).map_err(storage_error)?;
+        let position = load(&self.store)?;
+        *self.outcomes.lock() = Outcomes::after(position.index());
+        *self.snapshot.lock() = Some(meta.clone());
+        let version = position.timestamp;
+        self.publish(position);
+        self.catalog.send_replace(version);
+        Ok(())
+    }
+}
+
+fn meta_of(position: &Position) -> SnapshotMeta {
+    SnapshotMeta { last_log_id: position.log_id, last_membership: position.membership.clone() }
+}

@@ -1,0 +1,354 @@
+//! One leadership of this node: what it holds in memory from its first applied entry until it is deposed.
+//!
+//! ```text
+//!     vote won        first entry of the term applied            higher vote seen
+//!  ──────┼───────────────────────┼──────────────────────────────────────┼────────►
+//!        │   nothing is granted  │   locks, commits, reads by lease      │ all gone
+//!        │                       └── Tenure::begin                       └── Tenure::end
+//! ```
+//!
+//! Nothing in here outlives the leadership, and nothing in here is needed for safety by the next one: who
+//! held locks under this tenure learns at its next step that they are lost.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use amphora_storage::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+use super::certifier::{self, Item};
+use super::locks::{Event, LockTable, Progress};
+use super::replica::Replica;
+use super::transport::{LockRefusal, Refusal, Reply};
+use super::types::{CommitRequest, KeyLock, LeaderId, LockKey, LockRequest, TransactionId};
+use super::{RaftHandle, outcomes::Outcome};
+
+/// Commits waiting for the certifier, at most.
+pub const MAX_QUEUED_COMMITS: usize = 16_384;
+/// Transactions whose late commit is to be refused, remembered at most.
+const MAX_FENCED: usize = 65_536;
+/// A transaction not heard of for so long loses its locks.
+pub const SILENCE_LIMIT: Duration = Duration::from_secs(5);
+/// How long a question for an outcome waits for a commit in flight.
+const OUTCOME_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The lock table and those who wait for it to answer.
+#[derive(Default)]
+struct Locks {
+    table: LockTable,
+    waiters: HashMap<TransactionId, oneshot::Sender<Progress>>,
+    ended: bool,
+}
+
+impl Locks {
+    fn deliver(&mut self, events: Vec<Event>) {
+        for event in events {
+            if let Some(waiter) = self.waiters.remove(&event.id) {
+                // A waiter that has gone away asks again, and finds its locks held.
+                let _ = waiter.send(event.progress);
+            }
+        }
+    }
+}
+
+/// Commits between arrival and reply, and those that must not arrive any more.
+#[derive(Default)]
+struct Active {
+    commits: HashSet<TransactionId>,
+    fenced: HashSet<TransactionId>,
+    fenced_order: VecDeque<TransactionId>,
+}
+
+/// What the certifier and the handlers of one tenure share.
+pub struct TenureState {
+    /// Which leadership this is
+    pub leader: LeaderId,
+    /// What has been applied here
+    pub replica: Arc<Replica>,
+    locks: Mutex<Locks>,
+    active: Mutex<Active>,
+    ended: AtomicBool,
+}
+
+/// One leadership of this node.
+pub struct Tenure {
+    state: Arc<TenureState>,
+    queue: mpsc::Sender<Item>,
+    lease_suspended: AtomicBool,
+}
+
+impl TenureState {
+    /// True once this node has been deposed.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Tries to lock an optimistic commit's keys.
+    pub fn try_lock(&self, id: TransactionId, keys: &[LockKey]) -> bool {
+        self.locks.lock().table.try_lock(Instant::now(), id, keys)
+    }
+
+    /// True if the transaction still holds what it locked; from now on it will until it is released.
+    pub fn hold_for_commit(&self, id: TransactionId, held_under: Option<LeaderId>) -> bool {
+        let mut locks = self.locks.lock();
+        if held_under != Some(self.leader) || !locks.table.knows(id) {
+            return false;
+        }
+        locks.table.set_committing(id);
+        true
+    }
+
+    /// Gives back locks and wakes those who waited for them.
+    pub fn release(&self, ids: impl IntoIterator<Item = TransactionId>) {
+        let mut locks = self.locks.lock();
+        let mut events = Vec::new();
+        for id in ids {
+            locks.waiters.remove(&id);
+            locks.table.release(id, &mut events);
+        }
+        locks.deliver(events);
+    }
+
+    /// Takes the locks of transactions whose gateway has fallen silent.
+    pub fn expire(&self) {
+        let mut locks = self.locks.lock();
+        let mut events = Vec::new();
+        for id in locks.table.expire(Instant::now(), SILENCE_LIMIT, &mut events) {
+            tracing::info!(transaction = %id, "its node fell silent: its locks are given back");
+            locks.waiters.remove(&id);
+        }
+        locks.deliver(events);
+    }
+
+    /// A commit has its answer.
+    pub fn finish(&self, id: TransactionId) {
+        self.active.lock().commits.remove(&id);
+    }
+}
+
+impl Tenure {
+    /// Begins to lead. To be called when an entry of this leadership has been applied here.
+    pub fn begin(leader: LeaderId, replica: Arc<Replica>, raft: RaftHandle) -> Tenure {
+        let state = Arc::new(TenureState {
+            leader,
+            replica,
+            locks: Mutex::default(),
+            active: Mutex::default(),
+            ended: AtomicBool::new(false),
+        });
+        let (queue, items) = mpsc::channel(MAX_QUEUED_COMMITS);
+        tokio::spawn(certifier::run(state.clone(), raft, items));
+        Tenure { state, queue, lease_suspended: AtomicBool::new(false) }
+    }
+
+    /// Deposed: those who wait for locks are told to look for the next leader.
+    pub fn end(&self) {
+        self.state.ended.store(true, Ordering::Release);
+        let mut locks = self.state.locks.lock();
+        locks.ended = true;
+        locks.waiters.clear();
+        locks.table = LockTable::new();
+    }
+
+    /// Which leadership this is.
+    pub fn leader(&self) -> LeaderId {
+        self.state.leader
+    }
+
+    /// True once this node has been deposed.
+    pub fn has_ended(&self) -> bool {
+        self.state.has_ended()
+    }
+
+    /// From now on reads need a round of heartbeats: leadership is being handed over, and who takes it
+    /// does not wait for the lease to run out.
+    pub fn suspend_lease(&self) {
+        self.lease_suspended.store(true, Ordering::Release);
+    }
+
+    /// True if reads may rely on the lease, when it is valid.
+    pub fn may_use_lease(&self) -> bool {
+        !self.lease_suspended.load(Ordering::Acquire) && !self.state.has_ended()
+    }
+
+    /// All transactions of a gateway are alive.
+    pub fn renew(&self, ids: &[TransactionId]) {
+        let now = Instant::now();
+        let mut locks = self.state.locks.lock();
+        for id in ids {
+            locks.table.touch(now, *id);
+        }
+    }
+
+    /// Transactions that ended without a commit.
+    pub fn release(&self, ids: Vec<TransactionId>) {
+        // A commit in flight gives its locks back itself.
+        let active = self.state.active.lock();
+        let over: Vec<TransactionId> = ids.into_iter().filter(|id| !active.commits.contains(id)).collect();
+        drop(active);
+        self.state.release(over);
+    }
+
+    /// Locks keys, waiting for `patience` at most before it says that it is still waiting.
+    pub async fn lock(
+        &self,
+        held_under: Option<LeaderId>,
+        patience: Duration,
+        request: LockRequest,
+    ) -> Reply {
+        let waiting = {
+            let mut locks = self.state.locks.lock();
+            if locks.ended {
+                return Reply::NotLeader(None);
+            }
+            if held_under.is_some_and(|l| l != self.state.leader || !locks.table.knows(request.id)) {
+                return Reply::LockRefused(LockRefusal::LocksLost);
+            }
+            let mut events = Vec::new();
+            let (id, keys, wait) = (request.id, &request.keys, request.wait);
+            let progress = locks.table.request(Instant::now(), id, keys, wait, &mut events);
+            locks.deliver(events);
+            if progress == Progress::Waiting {
+                let (tx, rx) = oneshot::channel();
+                locks.waiters.insert(id, tx);
+                Err(rx)
+            } else {
+                Ok(progress)
+            }
+        };
+        let progress = match waiting {
+            Ok(progress) => progress,
+            Err(woken) => {
+                let limit = if request.timeout.is_zero() { patience } else { patience.min(request.timeout) };
+                match tokio::time::timeout(limit, woken).await {
+                    Ok(Ok(progress)) => progress,
+                    Ok(Err(_)) if self.state.has_ended() => return Reply::NotLeader(None),
+                    Ok(Err(_)) => return Reply::LockWaiting,
+                    Err(_) if request.timeout.is_zero() || patience < request.timeout => {
+                        return Reply::LockWaiting;
+                    }
+                    Err(_) => return self.give_up_waiting(request.id),
+                }
+            }
+        };
+        match progress {
+            Progress::Granted { skipped } => self.granted(&request, &skipped),
+            Progress::Refused(why) => Reply::LockRefused(why),
+            Progress::Waiting => Reply::LockWaiting,
+        }
+    }
+
+    fn give_up_waiting(&self, id: TransactionId) -> Reply {
+        let mut locks = self.state.locks.lock();
+        if locks.table.is_waiting(id) {
+            let mut events = Vec::new();
+            locks.table.cancel(id, &mut events);
+            locks.waiters.remove(&id);
+            locks.deliver(events);
+        } else if locks.table.knows(id) {
+            // Granted at the last moment: the gateway asks once more and finds it so.
+            return Reply::LockWaiting;
+        }
+        Reply::LockRefused(LockRefusal::Timeout)
+    }
+
+    /// No one else can commit to a key once it is locked, so its newest version now is its newest version
+    /// until we commit.
+    fn granted(&self, request: &LockRequest, skipped: &[Arc<[u8]>]) -> Reply {
+        let mut keys = Vec::with_capacity(request.keys.len());
+        for key in &request.keys {
+            if skipped.iter().any(|s| **s == *key.key) {
+                keys.push(KeyLock::Skipped);
+                continue;
+            }
+            match self.state.replica.newest(&key.key) {
+                Ok(version) => keys.push(KeyLock::Granted(version)),
+                Err(e) => return Reply::Failed(e.to_string()),
+            }
+        }
+        Reply::Locked { leader: self.state.leader, keys }
+    }
+
+    /// Certifies and commits.
+    pub async fn commit(
+        &self,
+        leader: LeaderId,
+        held_under: Option<LeaderId>,
+        request: CommitRequest,
+    ) -> Reply {
+        if leader != self.state.leader || self.state.has_ended() {
+            return Reply::NotLeader(None);
+        }
+        let id = request.id;
+        {
+            let mut active = self.state.active.lock();
+            if active.fenced.contains(&id) {
+                return Reply::Refused(Refusal::Fenced);
+            }
+            if !active.commits.insert(id) {
+                // The same commit is in flight: whoever sent it twice has to ask for the outcome.
+                return Reply::Unknown;
+            }
+        }
+        let (reply, answer) = oneshot::channel();
+        match self.queue.try_send(Item { request, held_under, reply }) {
+            Ok(()) => answer.await.unwrap_or(Reply::Unknown),
+            Err(e) => {
+                self.state.finish(id);
+                self.state.release([id]);
+                match e {
+                    mpsc::error::TrySendError::Full(_) => Reply::Refused(Refusal::Overloaded),
+                    mpsc::error::TrySendError::Closed(_) => Reply::NotLeader(None),
+                }
+            }
+        }
+    }
+
+    /// What became of a commit. If it has not arrived it never will have: it is refused from now on.
+    pub async fn outcome(&self, leader: LeaderId, id: TransactionId, after: u64) -> Reply {
+        let deadline = Instant::now() + OUTCOME_PATIENCE;
+        loop {
+            if leader != self.state.leader || self.state.has_ended() {
+                return Reply::NotLeader(None);
+            }
+            {
+                let mut active = self.state.active.lock();
+                if !active.commits.contains(&id) {
+                    active.fence(id);
+                    // What has left `commits` is among the outcomes if it was committed, and what was
+                    // committed before this tenure was applied before it began.
+                    return match self.state.replica.outcome(id, after) {
+                        Outcome::Committed(timestamp) => Reply::Committed(timestamp),
+                        Outcome::NotCommitted => Reply::NotCommitted,
+                        Outcome::Unknown => Reply::Unknown,
+                    };
+                }
+            }
+            if Instant::now() >= deadline {
+                return Reply::Unknown;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The newest commit that anyone has been told of under this tenure or before it.
+    pub fn applied_timestamp(&self) -> Timestamp {
+        self.state.replica.applied_timestamp()
+    }
+}
+
+impl Active {
+    fn fence(&mut self, id: TransactionId) {
+        if self.fenced.insert(id) {
+            self.fenced_order.push_back(id);
+            if self.fenced_order.len() > MAX_FENCED
+                && let Some(oldest) = self.fenced_order.pop_front()
+            {
+                self.fenced.remove(&oldest);
+            }
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Groups in one process: what a transaction sees and keeps, whoever leads.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use amphora_storage::schema::TableId;
+use amphora_storage::{Cf, Timestamp};
+
+use super::testing::*;
+use super::types::{Command, CommitBatch};
+use super::*;
+use crate::ErrorKind;
+use crate::api::LockMode;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_node_commits_and_remembers_after_a_restart() {
+    let mut cluster = Cluster::one().await;
+    let group = cluster.node(1).group.clone();
+    let first = group.commit(put(&group, "a", Timestamp::ZERO, "1")).await.unwrap();
+    let second = group.commit(put(&group, "a", first, "2")).await.unwrap();
+    assert!(second > first);
+    assert!(group.read_timestamp().await.unwrap() >= second);
+    let mut mixed = commit(&group);
+    mixed.leaderless = b"ops".to_vec();
+    group.commit(mixed).await.unwrap();
+    let conflict = group.commit(put(&group, "a", first, "3")).await.unwrap_err();
+    assert_eq!(conflict.kind, ErrorKind::Restart);
+    let id = group.allocate_node(uuid::Uuid::from_u128(7)).await.unwrap();
+    assert_eq!(group.allocate_node(uuid::Uuid::from_u128(7)).await.unwrap(), id);
+    assert_eq!(group.allocate_node(uuid::Uuid::from_u128(8)).await.unwrap(), id + 1);
+    drop(group);
+    cluster.kill(1).await;
+    cluster.start(1).await;
+    let node = cluster.node(1);
+    assert_eq!(node.read("a").await.as_deref(), Some("2"));
+    assert_eq!(node.store.get_plain(Cf::Leaderless, b"ops").unwrap().unwrap(), b"applied");
+    let third = node.group.commit(put(&node.group, "a", second, "3")).await.unwrap();
+    assert!(third > second);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_node_is_a_gateway_and_reads_what_was_acknowledged() {
+    let cluster = Cluster::three().await;
+    let mut version = Timestamp::ZERO;
+    for round in 0..30 {
+        let writer = &cluster.nodes[round % 3].group;
+        version = writer.commit(put(writer, "a", version, &round.to_string())).await.unwrap();
+        for node in &cluster.nodes {
+            assert_eq!(node.read("a").await, Some(round.to_string()), "node {}", node.id);
+        }
+    }
+    assert!(cluster.nodes.iter().all(|n| n.group.is_ready()));
+    assert_eq!(cluster.node(1).group.peer_lag().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_conflicting_optimistic_commits_one_wins() {
+    let cluster = Cluster::three().await;
+    let version = {
+        let group = &cluster.node(1).group;
+        group.commit(put(group, "n", Timestamp::ZERO, "0")).await.unwrap()
+    };
+    let mut tries = Vec::new();
+    for n in 0..24 {
+        let group = cluster.nodes[n % 3].group.clone();
+        tries.push(tokio::spawn(
+            async move { group.commit(put(&group, "n", version, &format!("by {n}"))).await },
+        ));
+    }
+    let mut winners = 0;
+    for attempt in tries {
+        match attempt.await.unwrap() {
+            Ok(_) => winners += 1,
+            Err(e) => assert_eq!(e.kind, ErrorKind::Restart, "{e:?}"),
+        }
+    }
+    assert_eq!(winners, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn locks_serialize_increments_from_all_gateways() {
+    let cluster = Cluster::three().await;
+    let mut workers = Vec::new();
+    for n in 0..12 {
+        let (group, store) = (cluster.nodes[n % 3].group.clone(), cluster.nodes[n % 3].store.clone());
+        workers.push(tokio::spawn(async move {
+            for _ in 0..10 {
+                let mut request = commit(&group);
+                let granted = group.lock(locks(request.id, &["n"])).await.unwrap();
+                let KeyLock::Granted(version) = granted[0] else { panic!("skipped") };
+                let at = group.read_timestamp().await.unwrap();
+                assert!(at >= version);
+                let row = store.get(key("n"), at).unwrap();
+                let n: u64 = row.map_or(0, |v| String::from_utf8(v.value).unwrap().parse().unwrap());
+                request.locked = true;
+                request.writes = vec![Write { key: key("n"), value: Some((n + 1).to_string().into_bytes()) }];
+                group.commit(request).await.unwrap();
+            }
+        }));
+    }
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    assert_eq!(cluster.node(2).read("n").await.as_deref(), Some("120"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadlock_across_gateways_is_found() {
+    let cluster = Cluster::three().await;
+    let (one, two) = (cluster.node(2).group.clone(), cluster.node(3).group.clone());
+    let (a, b) = (one.transaction_id(), two.transaction_id());
+    one.lock(locks(a, &["a"])).await.unwrap();
+    two.lock(locks(b, &["b"])).await.unwrap();
+    let waiting = tokio::spawn({
+        let one = one.clone();
+        async move { one.lock(locks(a, &["b"])).await }
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let error = two.lock(locks(b, &["a"])).await.unwrap_err();
+    assert_eq!((error.sqlstate, error.message.as_str()), ("40P01", "deadlock detected"));
+    two.release(b);
+    waiting.await.unwrap().unwrap();
+    let mut impatient = locks(two.transaction_id(), &["a"]);
+    impatient.timeout = Duration::from_millis(100);
+    let error = two.lock(impatient).await.unwrap_err();
+    assert_eq!(error.sqlstate, "55P03");
+    assert_eq!(error.message, "canceling statement due to lock timeout");
+    let mut hasty = locks(two.transaction_id(), &["a"]);
+    hasty.wait = crate::api::WaitPolicy::NoWait;
+    let error = two.lock(hasty).await.unwrap_err();
+    assert_eq!(error.message, "could not obtain lock on row in relation \"t\"");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiter_outlasts_its_poll_and_locks_are_renewed() {
+    let cluster = Cluster::three().await;
+    let (one, two) = (cluster.node(2).group.clone(), cluster.node(3).group.clone());
+    let mut holder = commit(&one);
+    one.lock(locks(holder.id, &["a"])).await.unwrap();
+    let waiter = two.transaction_id();
+    let waiting = tokio::spawn({
+        let two = two.clone();
+        async move { two.lock(locks(waiter, &["a"])).await }
+    });
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(!waiting.is_finished());
+    holder.locked = true;
+    holder.writes = vec![Write { key: key("a"), value: Some(b"x".to_vec()) }];
+    let version = one.commit(holder).await.unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap(), [KeyLock::Granted(version)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_dies_and_nothing_acknowledged_is_lost() {
+    let mut cluster = Cluster::three().await;
+    let group = cluster.node(2).group.clone();
+    let mut holder = commit(&group);
+    group.lock(locks(holder.id, &["held"])).await.unwrap();
+    let version = group.commit(put(&group, "a", Timestamp::ZERO, "before")).await.unwrap();
+    let started = Instant::now();
+    // Writes go on while the leader dies.
+    let writing = async { group.commit(put(&group, "b", Timestamp::ZERO, "after")).await };
+    let ((), after) = tokio::join!(cluster.kill(1), writing);
+    let after = after.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    assert!(after > version);
+    for node in &cluster.nodes {
+        assert_eq!(node.read("a").await.as_deref(), Some("before"));
+        assert_eq!(node.read("b").await.as_deref(), Some("after"));
+    }
+    holder.locked = true;
+    holder.writes = vec![Write { key: key("held"), value: Some(b"x".to_vec()) }];
+    let error = group.commit(holder).await.unwrap_err();
+    assert_eq!((error.sqlstate, error.kind), ("40001", ErrorKind::Retry));
+    cluster.start(1).await;
+    cluster.until("the old leader has caught up", |c| c.node(1).group.is_ready()).await;
+    assert_eq!(cluster.node(1).read("b").await.as_deref(), Some("after"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_minority_refuses_and_a_majority_goes_on() {
+    let cluster = Cluster::three().await;
+    let version = {
+        let group = &cluster.node(1).group;
+        group.commit(put(group, "a", Timestamp::ZERO, "1")).await.unwrap()
+    };
+    cluster.wire.cut(1, 2);
+    cluster.wire.cut(1, 3);
+    let two = &cluster.node(2).group;
+    // Sent to the old leader first, its outcome is asked of the new one: certainly not committed.
+    let next = match two.commit(put(two, "a", version, "2")).await {
+        Err(e) if e.kind == ErrorKind::Restart => two.commit(put(two, "a", version, "2")).await.unwrap(),
+        other => other.unwrap(),
+    };
+    assert!(next > version);
+    assert_eq!(cluster.node(3).read("a").await.as_deref(), Some("2"));
+    let one = &cluster.node(1).group;
+    assert_eq!(one.read_timestamp().await.unwrap_err().kind, ErrorKind::Unavailable);
+    let error = one.commit(put(one, "a", version, "never")).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable, "{error:?}");
+    cluster.wire.heal();
+    cluster.until("node 1 follows", |c| c.node(1).group.leader().is_some_and(|l| l != 1)).await;
+    assert_eq!(cluster.node(1).read("a").await.as_deref(), Some("2"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_reply_is_asked_for() {
+    let cluster = Cluster::three().await;
+    cluster.wire.lose_commit_replies_of(1);
+    let two = &cluster.node(2).group;
+    let version = two.commit(put(two, "a", Timestamp::ZERO, "1")).await.unwrap();
+    let conflict = two.commit(put(two, "a", Timestamp::ZERO, "2")).await.unwrap_err();
+    assert_eq!(conflict.kind, ErrorKind::Restart);
+    cluster.wire.heal();
+    two.commit(put(two, "a", version, "3")).await.unwrap();
+    assert_eq!(cluster.node(3).read("a").await.as_deref(), Some("3"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_certified_under_another_leadership_is_aborted() {
+    let cluster = Cluster::one().await;
+    let group = &cluster.node(1).group;
+    let mut leader = group.inner.tenure.load_full().unwrap().leader();
+    leader.term -= 1;
+    let transaction = CommittedTransaction {
+        id: group.transaction_id(),
+        timestamp: group.inner.replica.clock.now(),
+        writes: vec![Write { key: key("a"), value: Some(b"stale".to_vec()) }],
+        leaderless: Vec::new(),
+    };
+    let batch = CommitBatch { leader, transactions: vec![transaction] };
+    let response = group.inner.raft.client_write(Command::Commit(Arc::new(batch))).await.unwrap();
+    assert_eq!(response.data, super::types::Applied::Aborted);
+    assert_eq!(cluster.node(1).read("a").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_far_behind_gets_a_snapshot() {
+    let mut cluster = Cluster::with_limits(LogLimits { flush_every: 50, keep: 5 }).await;
+    let group = cluster.node(1).group.clone();
+    for n in 0..300 {
+        group.commit(put(&group, &n.to_string(), Timestamp::ZERO, "x")).await.unwrap();
+    }
+    cluster.until("the log is purged", |c| c.node(1).group.status().purged_index > 100).await;
+    cluster.join().await;
+    cluster
+        .until("the new node is a voter", |c| {
+            c.node(2).group.is_ready() && c.node(1).group.members().iter().all(|(_, _, voter)| *voter)
+        })
+        .await;
+    assert_eq!(cluster.node(2).read("0").await.as_deref(), Some("x"));
+    assert_eq!(cluster.node(2).read("299").await.as_deref(), Some("x"));
+    let two = cluster.node(2).group.clone();
+    two.commit(put(&two, "later", Timestamp::ZERO, "y")).await.unwrap();
+    drop((group, two));
+    // It lives on after a restart, from what it was given.
+    cluster.kill(2).await;
+    cluster.start(2).await;
+    cluster.until("node 2 is back", |c| c.node(2).group.is_ready()).await;
+    assert_eq!(cluster.node(2).read("later").await.as_deref(), Some("y"));
+    assert_eq!(cluster.node(2).read("7").await.as_deref(), Some("x"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_handed_over() {
+    let cluster = Cluster::three().await;
+    cluster.node(2).group.transfer_leader(3).await.unwrap();
+    cluster.until("node 3 leads", |c| c.node(3).group.is_leader()).await;
+    let one = cluster.node(1).group.clone();
+    one.commit(put(&one, "a", Timestamp::ZERO, "1")).await.unwrap();
+    cluster.node(3).group.shutdown().await;
+    cluster.until("another leads", |c| c.node(1).group.is_leader() || c.node(2).group.is_leader()).await;
+    assert_eq!(cluster.node(2).read("a").await.as_deref(), Some("1"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_moved_refuses_commits_planned_before() {
+    let cluster = Cluster::one().await;
+    let group = &cluster.node(1).group;
+    let mut descriptor = TableId::CATALOG.0.to_be_bytes().to_vec();
+    descriptor.extend_from_slice(b"\0\0\0\0table");
+    let changed = |version| CommitRequest {
+        expected: vec![Expected { key: descriptor.clone(), version, mode: LockMode::Exclusive }],
+        writes: vec![Write { key: descriptor.clone(), value: Some(b"columns".to_vec()) }],
+        ..commit(group)
+    };
+    let catalog = group.catalog_version();
+    let old = group.commit(changed(Timestamp::ZERO)).await.unwrap();
+    assert_eq!(*catalog.borrow(), old);
+    let planned = |version| CommitRequest {
+        tables: vec![TableVersion { table: TableId(20_000), key: descriptor.clone(), version }],
+        ..put(group, "a", Timestamp::ZERO, "1")
+    };
+    let new = group.commit(changed(old)).await.unwrap();
+    let error = group.commit(planned(old)).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::CatalogMoved);
+    group.commit(planned(new)).await.unwrap();
+}
+
+mod suite {
+    use amphora_storage::Hlc;
+    use openraft::StorageError;
+    use openraft::testing::log::{StoreBuilder, Suite};
+    use tempfile::TempDir;
+
+    use super::super::log_store::LogStore;
+    use super::super::replica::Replica;
+    use super::super::state_machine::StateMachine;
+    use super::*;
+
+    struct Builder;
+
+    impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
+        async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
+            let dir = tempfile::tempdir().unwrap();
+            let log = LogStore::open(open_log(dir.path())).unwrap();
+            let clock = Arc::new(Hlc::new(Hlc::DEFAULT_DRIFT));
+            let snapshots = dir.path().join("snapshots");
+            let replica =
+                Replica::open(open_store(dir.path()), clock, snapshots, Arc::new(Note), Arc::new(Note));
+            Ok((dir, log, StateMachine::new(replica.unwrap())))
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn openraft_suite() {
+        Suite::test_all(Builder).await.unwrap();
+    }
+}
