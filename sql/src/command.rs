@@ -85,6 +85,8 @@ pub struct CreateTable {
     pub write_quorum: u32,
     /// Ask this many nodes (leaderless)
     pub read_quorum: u32,
+    /// What the client should be told
+    pub notices: Vec<String>,
 }
 
 /// A column of CREATE TABLE.

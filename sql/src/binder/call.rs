@@ -1,0 +1,381 @@
+//! Calls: functions, aggregates, window functions, and the forms that only look like functions.
+
+use amphora_storage::{DataType, Datum};
+use sqlparser::ast;
+use sqlparser::ast::{
+    DuplicateTreatment, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Spanned,
+    WindowFrameBound, WindowFrameUnits, WindowSpec, WindowType,
+};
+
+use super::level::{AGGREGATE_BASE, Clause, SET_BASE, SetCall, WINDOW_BASE};
+use super::{Binder, fold, name_parts};
+use crate::error::{Result, SqlError};
+use crate::expr::Expr;
+use crate::functions;
+use crate::plan::{Aggregate, SortKey, WindowCall, WindowFunction};
+use crate::types::{self, CastContext};
+use crate::walk::same_expr;
+
+impl Binder<'_> {
+    /// A call as it is written.
+    pub(super) fn function(&mut self, call: &ast::Function) -> Result<Expr> {
+        let parts = name_parts(&call.name)?;
+        let Some((last, schema)) = parts.split_last() else {
+            return Err(SqlError::syntax_error("a function has no name"));
+        };
+        let name = fold(last);
+        if let Some(schema) = schema.last().map(|s| fold(s)) {
+            if !matches!(schema.as_str(), "pg_catalog" | "public" | "amphora" | "information_schema") {
+                let error = SqlError::invalid_schema_name(format!("schema \"{schema}\" does not exist"));
+                return Err(self.at(error, last.span));
+            }
+        }
+        self.function_named(&name, call).map_err(|error| {
+            let place = matches!(error.sqlstate, "42883" | "42725" | "42803" | "42P20" | "0A000");
+            if place { self.at(error, call.name.span()) } else { error }
+        })
+    }
+
+    fn function_named(&mut self, name: &str, call: &ast::Function) -> Result<Expr> {
+        let list = match &call.args {
+            FunctionArguments::None => {
+                return match self.niladic(name)? {
+                    Some(bound) => Ok(bound),
+                    None => self.call_named(name, Vec::new()),
+                };
+            }
+            FunctionArguments::Subquery(query) if name == "array" => return self.array_subquery(query),
+            FunctionArguments::Subquery(_) => {
+                return Err(SqlError::syntax_error("a subquery needs its own parentheses here"));
+            }
+            FunctionArguments::List(list) => list,
+        };
+        if !call.within_group.is_empty() {
+            return Err(SqlError::feature_not_supported("WITHIN GROUP is not supported"));
+        }
+        let window = match &call.over {
+            Some(over) => Some(self.window_spec(over)?),
+            None => None,
+        };
+        if functions::is_aggregate(name) {
+            return self.aggregate(name, list, call.filter.as_deref(), window.as_ref());
+        }
+        if call.filter.is_some() {
+            let message = format!("FILTER specified, but {name} is not an aggregate function");
+            return Err(SqlError::wrong_object_type(message));
+        }
+        if list.duplicate_treatment == Some(DuplicateTreatment::Distinct) || !list.clauses.is_empty() {
+            let message = format!("DISTINCT or ORDER BY specified, but {name} is not an aggregate function");
+            return Err(SqlError::wrong_object_type(message));
+        }
+        if let Some(window) = window {
+            return self.window_function(name, list, &window);
+        }
+        let args = self.call_args(&list.args)?;
+        match name {
+            "coalesce" => {
+                let (args, ty) = self.unify(args, "COALESCE")?;
+                Ok(Expr::Coalesce(args, ty))
+            }
+            "greatest" | "least" => {
+                let greatest = name == "greatest";
+                let (args, ty) = self.unify(args, if greatest { "GREATEST" } else { "LEAST" })?;
+                Ok(Expr::Extreme { greatest, args, ty })
+            }
+            "nullif" => match <[Expr; 2]>::try_from(args) {
+                Ok([left, right]) => self.nullif(left, right),
+                Err(_) => Err(SqlError::syntax_error("NULLIF takes two arguments")),
+            },
+            "row" => {
+                let items = args.into_iter().map(|a| self.settle(a)).collect::<Result<_>>()?;
+                Ok(Expr::Row(items))
+            }
+            _ if functions::is_set_function(name) => self.set_function(name, args),
+            "row_number" | "rank" | "dense_rank" | "lag" | "lead" => Err(SqlError::wrong_object_type(format!(
+                "window function {name} requires an OVER clause"
+            ))),
+            _ => self.call_named(name, args),
+        }
+    }
+
+    /// The arguments of a call, bound.
+    pub(super) fn call_args(&mut self, args: &[FunctionArg]) -> Result<Vec<Expr>> {
+        let mut bound = Vec::with_capacity(args.len());
+        for arg in args {
+            match arg {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) => bound.push(self.expr(e)?),
+                FunctionArg::Unnamed(FunctionArgExpr::QualifiedWildcard(name)) => {
+                    let parts = name_parts(name)?;
+                    let Some(last) = parts.last() else {
+                        return Err(SqlError::syntax_error("a relation has no name"));
+                    };
+                    bound.push(self.bare_name(last)?);
+                }
+                FunctionArg::Unnamed(_) => {
+                    return Err(SqlError::syntax_error("* is not an argument of this function"));
+                }
+                FunctionArg::Named { .. } | FunctionArg::ExprNamed { .. } => {
+                    return Err(SqlError::feature_not_supported("named arguments are not supported"));
+                }
+            }
+        }
+        Ok(bound)
+    }
+
+    /// A scalar function over bound arguments; a type's name with one argument is a cast.
+    pub(super) fn call_named(&mut self, name: &str, args: Vec<Expr>) -> Result<Expr> {
+        let actual: Vec<DataType> = args.iter().map(|a| a.ty().base()).collect();
+        if !functions::is_function(name) && args.len() == 1 {
+            if let Some(ty) = types::type_from_name(None, name, &[]).filter(|_| !name.ends_with(')')) {
+                if let Some(arg) = args.into_iter().next() {
+                    return self.coerce(arg, &ty, CastContext::Explicit);
+                }
+                return Err(SqlError::internal("a cast has one argument"));
+            }
+        }
+        let resolved = functions::resolve_function(name, &actual)?;
+        let args = self.arguments(args, &resolved.arg_types)?;
+        Ok(Expr::Call { function: resolved.function, args, ty: resolved.return_type })
+    }
+
+    /// The functions that are called without parentheses.
+    pub(super) fn niladic(&mut self, name: &str) -> Result<Option<Expr>> {
+        let now = |b: &mut Self, ty: DataType| -> Result<Option<Expr>> {
+            let now = b.call_named("now", Vec::new())?;
+            b.coerce(now, &ty, CastContext::Explicit).map(Some)
+        };
+        match name {
+            "current_timestamp" => now(self, DataType::Timestamptz),
+            "localtimestamp" => now(self, DataType::Timestamp),
+            "current_date" => now(self, DataType::Date),
+            "localtime" | "current_time" => {
+                let timestamp = now(self, DataType::Timestamp)?;
+                timestamp.map(|t| self.coerce(t, &DataType::Time, CastContext::Explicit)).transpose()
+            }
+            "current_user" | "session_user" => self.call_named(name, Vec::new()).map(Some),
+            "user" | "current_role" => self.call_named("current_user", Vec::new()).map(Some),
+            "current_catalog" => self.call_named("current_database", Vec::new()).map(Some),
+            "current_schema" => self.call_named("current_schema", Vec::new()).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn aggregate(
+        &mut self,
+        name: &str,
+        list: &ast::FunctionArgumentList,
+        filter: Option<&ast::Expr>,
+        window: Option<&WindowSpec>,
+    ) -> Result<Expr> {
+        let clause = self.level()?.clause;
+        if window.is_none() && !clause.allows_aggregates() {
+            return Err(clause.no_aggregates());
+        }
+        // An aggregate over a window sees what the window sees; any other sees the rows before grouping.
+        let inner = if window.is_some() { Clause::Window } else { Clause::Aggregate };
+        let star = matches!(&list.args[..], [FunctionArg::Unnamed(FunctionArgExpr::Wildcard)]);
+        let args = if star {
+            if name != "count" {
+                return Err(SqlError::undefined_function(format!("function {name}(*) does not exist")));
+            }
+            Vec::new()
+        } else {
+            if list.args.is_empty() && name == "count" {
+                let error = SqlError::wrong_object_type("count(*) must be used to call a parameterless aggregate function");
+                return Err(error);
+            }
+            self.in_clause(inner, |b| b.call_args(&list.args))?
+        };
+        let mut order_by = Vec::new();
+        for clause in &list.clauses {
+            match clause {
+                FunctionArgumentClause::OrderBy(keys) => {
+                    order_by = self.in_clause(inner, |b| b.sort_keys(keys))?;
+                }
+                _ => return Err(SqlError::feature_not_supported("this aggregate clause is not supported")),
+            }
+        }
+        let filter = match filter {
+            Some(filter) => Some(self.in_clause(Clause::Filter, |b| b.condition(filter, "FILTER"))?),
+            None => None,
+        };
+        let actual: Vec<DataType> = args.iter().map(|a| a.ty().base()).collect();
+        let resolved = functions::resolve_aggregate(name, &actual)?;
+        let args = self.arguments(args, &resolved.arg_types)?;
+        let distinct = list.duplicate_treatment == Some(DuplicateTreatment::Distinct);
+        if let Some(window) = window {
+            if distinct {
+                return Err(SqlError::feature_not_supported("DISTINCT is not implemented for window functions"));
+            }
+            if filter.is_some() || !order_by.is_empty() {
+                return Err(SqlError::feature_not_supported(
+                    "FILTER and ORDER BY are not supported for aggregates over a window",
+                ));
+            }
+            let function = WindowFunction::Aggregate(resolved.function);
+            return self.window_call(function, args, window, resolved.return_type);
+        }
+        let ty = resolved.return_type;
+        let call = Aggregate { function: resolved.function, args, distinct, filter, order_by, ty: ty.clone() };
+        let level = self.level()?;
+        let known = level.aggregates.iter().position(|a| same_aggregate(a, &call));
+        let index = known.unwrap_or_else(|| {
+            level.aggregates.push(call);
+            level.aggregates.len() - 1
+        });
+        Ok(Expr::Column(AGGREGATE_BASE + index, ty))
+    }
+
+    fn set_function(&mut self, name: &str, args: Vec<Expr>) -> Result<Expr> {
+        let clause = self.level()?.clause;
+        if !clause.allows_sets() {
+            return Err(clause.no_sets());
+        }
+        let actual: Vec<DataType> = args.iter().map(|a| a.ty().base()).collect();
+        let resolved = functions::resolve_set_function(name, &actual)?;
+        let args = self.arguments(args, &resolved.arg_types)?;
+        let ty = match &resolved.columns[..] {
+            [(_, ty)] => ty.clone(),
+            _ => {
+                return Err(SqlError::feature_not_supported(format!(
+                    "function {name} returns several columns and is not supported in the SELECT list"
+                ))
+                .with_hint("Call it in FROM."));
+            }
+        };
+        let level = self.level()?;
+        level.sets.push(SetCall { function: resolved.function, args, ty: ty.clone() });
+        Ok(Expr::Column(SET_BASE + level.sets.len() - 1, ty))
+    }
+
+    // Window functions.
+
+    /// The definition that OVER names or gives.
+    fn window_spec(&mut self, over: &WindowType) -> Result<WindowSpec> {
+        match over {
+            WindowType::NamedWindow(name) => self.named_window(name),
+            WindowType::WindowSpec(spec) => match &spec.window_name {
+                None => Ok(spec.clone()),
+                Some(name) => {
+                    let mut base = self.named_window(name)?;
+                    base.order_by.extend(spec.order_by.iter().cloned());
+                    base.window_frame = spec.window_frame.clone().or(base.window_frame);
+                    Ok(base)
+                }
+            },
+        }
+    }
+
+    fn named_window(&mut self, name: &ast::Ident) -> Result<WindowSpec> {
+        let folded = fold(name);
+        let found = self.level()?.named_windows.iter().find(|(n, _)| *n == folded).map(|(_, spec)| spec.clone());
+        found.ok_or_else(|| {
+            self.at(SqlError::undefined_object(format!("window \"{folded}\" does not exist")), name.span)
+        })
+    }
+
+    fn window_function(&mut self, name: &str, list: &ast::FunctionArgumentList, spec: &WindowSpec) -> Result<Expr> {
+        let mut args = self.in_clause(Clause::Window, |b| b.call_args(&list.args))?;
+        let (function, ty) = match (name, args.len()) {
+            ("row_number", 0) => (WindowFunction::RowNumber, DataType::Int8),
+            ("rank", 0) => (WindowFunction::Rank, DataType::Int8),
+            ("dense_rank", 0) => (WindowFunction::DenseRank, DataType::Int8),
+            ("lag" | "lead", 1..=3) => {
+                let value = self.settle(args.remove(0))?;
+                let ty = value.ty();
+                let mut rest = args.into_iter();
+                let offset = rest.next().unwrap_or(Expr::Literal(Datum::Int4(1), DataType::Int4));
+                let offset = self.coerce(offset, &DataType::Int4, CastContext::Implicit)?;
+                let default = rest.next().unwrap_or(Expr::Literal(Datum::Null, ty.clone()));
+                let default = self.coerce(default, &ty, CastContext::Implicit)?;
+                args = vec![value, offset, default];
+                (WindowFunction::Shift(name == "lead"), ty)
+            }
+            (
+                "row_number" | "rank" | "dense_rank" | "lag" | "lead",
+                _,
+            ) => {
+                return Err(SqlError::undefined_function(format!("function {name} does not take these arguments")));
+            }
+            ("percent_rank" | "cume_dist" | "ntile" | "first_value" | "last_value" | "nth_value", _) => {
+                return Err(SqlError::feature_not_supported(format!("window function {name} is not yet supported")));
+            }
+            _ if functions::is_function(name) => {
+                return Err(SqlError::wrong_object_type(format!(
+                    "OVER specified, but {name} is not a window function nor an aggregate function"
+                )));
+            }
+            _ => return Err(SqlError::undefined_function(format!("function {name} does not exist"))),
+        };
+        self.window_call(function, args, spec, ty)
+    }
+
+    fn window_call(
+        &mut self,
+        function: WindowFunction,
+        args: Vec<Expr>,
+        spec: &WindowSpec,
+        ty: DataType,
+    ) -> Result<Expr> {
+        let clause = self.level()?.clause;
+        if !clause.allows_windows() {
+            return Err(clause.no_windows());
+        }
+        if spec.window_frame.as_ref().is_some_and(|frame| !is_default_frame(frame)) {
+            return Err(SqlError::feature_not_supported(
+                "window frames other than RANGE UNBOUNDED PRECEDING are not yet supported",
+            ));
+        }
+        let (partition_by, order_by) = self.in_clause(Clause::Window, |b| {
+            let partition = spec.partition_by.iter().map(|e| b.typed(e)).collect::<Result<_>>()?;
+            Ok((partition, b.sort_keys(&spec.order_by)?))
+        })?;
+        let level = self.level()?;
+        level.windows.push(WindowCall { function, args, partition_by, order_by, ty: ty.clone() });
+        Ok(Expr::Column(WINDOW_BASE + level.windows.len() - 1, ty))
+    }
+
+    /// The keys of an ORDER BY that has no output columns to refer to.
+    pub(super) fn sort_keys(&mut self, keys: &[ast::OrderByExpr]) -> Result<Vec<SortKey>> {
+        keys.iter()
+            .map(|key| {
+                let expr = self.typed(&key.expr)?;
+                sort_key(expr, &key.options)
+            })
+            .collect()
+    }
+}
+
+/// A key with PostgreSQL's default: NULLs are greater than everything.
+pub(super) fn sort_key(expr: Expr, options: &ast::OrderByOptions) -> Result<SortKey> {
+    let descending = match &options.sort {
+        None | Some(ast::OrderBySort::Asc) => false,
+        Some(ast::OrderBySort::Desc) => true,
+        Some(ast::OrderBySort::Using(_)) => {
+            return Err(SqlError::feature_not_supported("ORDER BY … USING is not supported"));
+        }
+    };
+    let nulls_first = options.nulls_first.unwrap_or(descending);
+    Ok(SortKey { expr, descending, nulls_first })
+}
+
+fn is_default_frame(frame: &ast::WindowFrame) -> bool {
+    frame.units == WindowFrameUnits::Range
+        && matches!(frame.start_bound, WindowFrameBound::Preceding(None))
+        && matches!(frame.end_bound, None | Some(WindowFrameBound::CurrentRow))
+}
+
+fn same_aggregate(a: &Aggregate, b: &Aggregate) -> bool {
+    let same_filter = match (&a.filter, &b.filter) {
+        (None, None) => true,
+        (Some(a), Some(b)) => same_expr(a, b),
+        _ => false,
+    };
+    std::ptr::eq(a.function, b.function)
+        && a.distinct == b.distinct
+        && same_filter
+        && a.args.len() == b.args.len()
+        && a.args.iter().zip(&b.args).all(|(a, b)| same_expr(a, b))
+        && a.order_by.is_empty()
+        && b.order_by.is_empty()
+}

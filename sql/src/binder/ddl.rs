@@ -1,0 +1,702 @@
+//! CREATE and DROP: checked here, carried out by the session.
+//!
+//! What concurrent writers could break on a leaderless table is refused here, when the table is made, with
+//! a hint that says what to do instead: unique constraints beyond the key, foreign keys, and checks that
+//! see more than one last-writer-wins column.
+
+use std::sync::Arc;
+
+use amphora_storage::schema::{
+    Column, ColumnId, Index, IndexId, Replication, Table, TableId,
+};
+use amphora_storage::{DataType, Timestamp};
+use sqlparser::ast;
+use sqlparser::ast::{ColumnOption, GeneratedAs, ObjectType, Spanned, TableConstraint};
+
+use super::from::Found;
+use super::level::Clause;
+use super::table_option::{TableOptions, table_options};
+use super::{Binder, fold, name_parts};
+use crate::command::{Command, CreateIndex, CreateTable, NewColumn};
+use crate::error::{Result, SqlError};
+use crate::expr::Expr;
+use crate::functions::Volatility;
+
+/// PostgreSQL's limit.
+const MAX_COLUMNS: usize = 1600;
+/// PostgreSQL's limit.
+const MAX_KEY_COLUMNS: usize = 32;
+
+/// A table being described.
+struct Draft {
+    table: CreateTable,
+    /// Every constraint name so far
+    names: Vec<String>,
+}
+
+impl Binder<'_> {
+    pub(super) fn create_table(&mut self, create: &ast::CreateTable) -> Result<Command> {
+        reject(create)?;
+        let (schema, name) = self.new_name(&create.name)?;
+        if self.context.catalog.table(&schema, &name).is_some() || self.find_index(&name).is_some() {
+            let message = format!("relation \"{name}\" already exists");
+            if create.if_not_exists {
+                return Ok(Command::Notice("CREATE TABLE", format!("{message}, skipping")));
+            }
+            return Err(SqlError::duplicate_table(message));
+        }
+        let TableOptions { replication, write_quorum, read_quorum } = table_options(&create.table_options)?;
+        let table = CreateTable {
+            schema,
+            name,
+            if_not_exists: create.if_not_exists,
+            replication,
+            columns: Vec::with_capacity(create.columns.len()),
+            primary_key: None,
+            uniques: Vec::new(),
+            checks: Vec::new(),
+            write_quorum,
+            read_quorum,
+            notices: Vec::new(),
+        };
+        let mut draft = Draft { table, names: Vec::new() };
+        if create.columns.len() > MAX_COLUMNS {
+            return Err(SqlError::new("54011", format!("tables can have at most {MAX_COLUMNS} columns")));
+        }
+        for column in &create.columns {
+            self.new_column(&mut draft, column)?;
+        }
+        for (position, column) in create.columns.iter().enumerate() {
+            for option in &column.options {
+                self.column_constraint(&mut draft, position, option)?;
+            }
+        }
+        for constraint in &create.constraints {
+            self.table_constraint(&mut draft, constraint)?;
+        }
+        Ok(Command::CreateTable(Box::new(draft.table)))
+    }
+
+    /// Schema and name for a new relation.
+    fn new_name(&self, name: &ast::ObjectName) -> Result<(String, String)> {
+        let parts = name_parts(name)?;
+        let (schema, last) = match &parts[..] {
+            [last] => (None, last),
+            [schema, last] | [_, schema, last] => (Some(fold(schema)), last),
+            _ => return Err(SqlError::syntax_error("improper relation name (too many dotted names)")),
+        };
+        let schema = schema.unwrap_or_else(|| {
+            let path = self.context.search_path.iter().find(|s| !is_system_schema(s) && *s != "$user");
+            path.cloned().unwrap_or_else(|| "public".into())
+        });
+        if is_system_schema(&schema) {
+            let message = format!("permission denied to create \"{schema}.{}\"", fold(last));
+            return Err(SqlError::insufficient_privilege(message)
+                .with_detail("System catalog modifications are currently disallowed."));
+        }
+        if schema != "public" {
+            let error = SqlError::invalid_schema_name(format!("schema \"{schema}\" does not exist"));
+            return Err(self.at(error, parts[0].span));
+        }
+        Ok((schema, fold(last)))
+    }
+
+    /// An index anywhere, by name.
+    fn find_index(&self, name: &str) -> Option<(&Arc<Table>, &Index)> {
+        self.context.catalog.tables().find_map(|table| {
+            table.all_indexes().find(|i| i.name == name && !(table.hidden_key && i.id == IndexId::PRIMARY)).map(|i| (table, i))
+        })
+    }
+
+    fn new_column(&mut self, draft: &mut Draft, column: &ast::ColumnDef) -> Result<()> {
+        let name = fold(&column.name);
+        if draft.table.columns.iter().any(|c| c.name == name) {
+            let error = SqlError::duplicate_column(format!("column \"{name}\" specified more than once"));
+            return Err(self.at(error, column.name.span));
+        }
+        if is_system_column(&name) {
+            let message = format!("column name \"{name}\" conflicts with a system column name");
+            return Err(self.at(SqlError::duplicate_column(message), column.name.span));
+        }
+        let leaderless = draft.table.replication == Replication::Leaderless;
+        let serial = match &column.data_type {
+            ast::DataType::Custom(name, _) => match name.to_string().to_lowercase().as_str() {
+                "bigserial" | "serial8" => Some(DataType::Int8),
+                "serial" | "serial4" => Some(DataType::Int4),
+                "smallserial" | "serial2" => Some(DataType::Int2),
+                _ => None,
+            },
+            _ => None,
+        };
+        let is_serial = serial.is_some();
+        let mut new = match serial {
+            Some(ty) => NewColumn { name, ty: self.unique_id_type(ty, leaderless)?, not_null: true, default: Some(UNIQUE_ID.into()) },
+            None => NewColumn { name, ty: self.data_type(&column.data_type)?, not_null: false, default: None },
+        };
+        if matches!(new.ty, DataType::Unknown | DataType::Record | DataType::Void) {
+            let message = format!("column \"{}\" has pseudo-type {}", new.name, new.ty);
+            return Err(SqlError::invalid_table_definition(message));
+        }
+        if let (DataType::Crdt(_), false) = (&new.ty, leaderless) {
+            let base = new.ty.base();
+            draft.table.notices.push(format!(
+                "column \"{}\" of type {} becomes {base}: a strong table has no concurrent writes to merge",
+                new.name, new.ty
+            ));
+            new.ty = base;
+        }
+        for option in &column.options {
+            match &option.option {
+                ColumnOption::NotNull => new.not_null = true,
+                ColumnOption::Null | ColumnOption::Comment(_) => {}
+                ColumnOption::Default(e) => {
+                    if is_serial {
+                        let message = format!("multiple default values specified for column \"{}\"", new.name);
+                        return Err(SqlError::syntax_error(message));
+                    }
+                    self.check_default(e, &new)?;
+                    new.default = Some(e.to_string());
+                }
+                ColumnOption::Generated { generated_as: GeneratedAs::ExpStored, .. } => {
+                    return Err(SqlError::feature_not_supported("generated columns are not yet supported"));
+                }
+                ColumnOption::Generated { generation_expr: Some(_), .. } => {
+                    return Err(SqlError::feature_not_supported("generated columns are not yet supported"));
+                }
+                ColumnOption::Generated { .. } | ColumnOption::Identity(_) => {
+                    new.ty = self.unique_id_type(new.ty, leaderless)?;
+                    new.default = Some(UNIQUE_ID.into());
+                    new.not_null = true;
+                }
+                ColumnOption::Collation(name) => {
+                    let last = name.0.last().and_then(|p| p.as_ident()).map(fold).unwrap_or_default();
+                    if !matches!(last.as_str(), "default" | "C" | "c" | "POSIX" | "ucs_basic") {
+                        let message = format!("collation \"{last}\" for encoding \"UTF8\" does not exist");
+                        return Err(SqlError::undefined_object(message));
+                    }
+                }
+                ColumnOption::PrimaryKey(_)
+                | ColumnOption::Unique(_)
+                | ColumnOption::ForeignKey(_)
+                | ColumnOption::Check(_) => {}
+                other => {
+                    return Err(SqlError::feature_not_supported(format!("column option {other} is not supported")));
+                }
+            }
+        }
+        draft.table.columns.push(new);
+        Ok(())
+    }
+
+    /// The type of a column that numbers itself.
+    fn unique_id_type(&self, ty: DataType, leaderless: bool) -> Result<DataType> {
+        if !leaderless {
+            return Err(SqlError::feature_not_supported(
+                "serial and identity columns are not yet supported on strong tables",
+            )
+            .with_hint("Use uuid DEFAULT gen_random_uuid(), or bigint DEFAULT amphora.unique_id()."));
+        }
+        if ty != DataType::Int8 {
+            return Err(SqlError::feature_not_supported(format!(
+                "an identity column of a leaderless table cannot be of type {ty}"
+            ))
+            .with_hint("Node-unique ids have 64 bits; use bigserial, or bigint GENERATED BY DEFAULT AS IDENTITY."));
+        }
+        Ok(ty)
+    }
+
+    /// A DEFAULT must bind, without columns, to the column's type.
+    fn check_default(&mut self, e: &ast::Expr, column: &NewColumn) -> Result<()> {
+        let bound = self.table_expr(e, None, &DataType::Unknown, Clause::Default);
+        let bound = bound.map_err(|error| match error.sqlstate {
+            "42703" => SqlError::feature_not_supported("cannot use column reference in DEFAULT expression"),
+            _ => error,
+        });
+        let from = match bound {
+            Ok(bound) => {
+                let from = bound.ty();
+                self.assign(bound, &column.name, &column.ty).map_err(|_| from)
+            }
+            Err(error) if error.sqlstate == "42804" || error.sqlstate == "42846" => Err(DataType::Unknown),
+            Err(error) => return Err(self.at(error, e.span())),
+        };
+        match from {
+            Ok(_) => Ok(()),
+            Err(DataType::Unknown) => {
+                self.table_expr(e, None, &column.ty, Clause::Default).map(|_| ()).map_err(|error| self.at(error, e.span()))
+            }
+            Err(from) => Err(SqlError::datatype_mismatch(format!(
+                "column \"{}\" is of type {} but default expression is of type {}",
+                column.name,
+                super::coerce::type_name(&column.ty.base()),
+                super::coerce::type_name(&from)
+            ))
+            .with_hint("You will need to rewrite or cast the expression.")),
+        }
+    }
+
+    fn column_constraint(&mut self, draft: &mut Draft, position: usize, option: &ast::ColumnOptionDef) -> Result<()> {
+        let name = option.name.as_ref().map(fold);
+        match &option.option {
+            ColumnOption::PrimaryKey(_) => draft.primary_key(name, vec![position]),
+            ColumnOption::Unique(_) => draft.unique(name, vec![position]),
+            ColumnOption::Check(check) => self.check(draft, name, &check.expr, Some(position)),
+            ColumnOption::ForeignKey(_) => Err(no_foreign_keys(draft.table.replication)),
+            _ => Ok(()),
+        }
+    }
+
+    fn table_constraint(&mut self, draft: &mut Draft, constraint: &TableConstraint) -> Result<()> {
+        match constraint {
+            TableConstraint::PrimaryKey(key) => {
+                let columns = self.key_columns(draft, &key.columns)?;
+                draft.primary_key(key.name.as_ref().map(fold), columns)
+            }
+            TableConstraint::Unique(unique) => {
+                if unique.nulls_distinct == ast::NullsDistinctOption::NotDistinct {
+                    return Err(SqlError::feature_not_supported("NULLS NOT DISTINCT is not supported"));
+                }
+                let columns = self.key_columns(draft, &unique.columns)?;
+                draft.unique(unique.name.as_ref().map(fold), columns)
+            }
+            TableConstraint::Check(check) => {
+                self.check(draft, check.name.as_ref().map(fold), &check.expr, None)
+            }
+            TableConstraint::ForeignKey(_) => Err(no_foreign_keys(draft.table.replication)),
+            _ => Err(SqlError::feature_not_supported("this table constraint is not supported")),
+        }
+    }
+
+    fn key_columns(&self, draft: &Draft, columns: &[ast::IndexColumn]) -> Result<Vec<usize>> {
+        let mut positions = Vec::with_capacity(columns.len());
+        for column in columns {
+            let ast::Expr::Identifier(ident) = &column.column.expr else {
+                return Err(SqlError::syntax_error("a key is made of column names"));
+            };
+            let name = fold(ident);
+            let position = draft.table.columns.iter().position(|c| c.name == name).ok_or_else(|| {
+                let error = SqlError::undefined_column(format!("column \"{name}\" named in key does not exist"));
+                self.at(error, ident.span)
+            })?;
+            if positions.contains(&position) {
+                let message = format!("column \"{name}\" appears twice in a key");
+                return Err(self.at(SqlError::duplicate_column(message), ident.span));
+            }
+            positions.push(position);
+        }
+        Ok(positions)
+    }
+
+    /// A CHECK must bind to a condition over this table's columns alone.
+    fn check(&mut self, draft: &mut Draft, name: Option<String>, e: &ast::Expr, of: Option<usize>) -> Result<()> {
+        let table = Arc::new(draft.provisional());
+        let bound = self
+            .table_expr(e, Some(&table), &DataType::Bool, Clause::Check)
+            .map_err(|error| self.at(error, e.span()))?;
+        let mut columns: Vec<usize> = Vec::new();
+        bound.columns(&mut |c| {
+            if !columns.contains(&c) {
+                columns.push(c);
+            }
+        });
+        if draft.table.replication == Replication::Leaderless {
+            if columns.len() > 1 {
+                return Err(SqlError::feature_not_supported(
+                    "CHECK over several columns is not supported on leaderless tables",
+                )
+                .with_hint(
+                    "Concurrent writes to different columns merge, so no node can keep such a check; make the table strong, or check in the application.",
+                ));
+            }
+            if let Some(&c) = columns.iter().find(|&&c| matches!(draft.table.columns[c].ty, DataType::Crdt(_))) {
+                let name = &draft.table.columns[c].name;
+                return Err(SqlError::feature_not_supported(format!(
+                    "CHECK over the CRDT column \"{name}\" is not supported"
+                ))
+                .with_hint("Merged values can pass any bound that each writer keeps; make the table strong."));
+            }
+        }
+        if bound.any(&mut is_not_immutable) {
+            return Err(SqlError::new("42P17", "functions in a check constraint must not be volatile")
+                .with_hint("A row that is valid now must stay valid; use a DEFAULT or set the value in the statement."));
+        }
+        let only = match (of, &columns[..]) {
+            (Some(of), _) => Some(of),
+            (None, [one]) => Some(*one),
+            _ => None,
+        };
+        let name = match name {
+            Some(name) => name,
+            None => draft.choose(only.as_slice(), "check"),
+        };
+        draft.claim(&name)?;
+        draft.table.checks.push((name, e.to_string()));
+        Ok(())
+    }
+
+    // Indexes.
+
+    pub(super) fn create_index(&mut self, create: &ast::CreateIndex) -> Result<Command> {
+        let table = match self.find_relation(&create.table_name)? {
+            Found::Table(table) => table,
+            Found::View(view) => {
+                return Err(SqlError::wrong_object_type(format!("cannot create index on relation \"{}\"", view.name))
+                    .with_detail("This operation is not supported for views."));
+            }
+        };
+        self.use_table(&table);
+        if !table.is_strong() {
+            return Err(SqlError::feature_not_supported("CREATE INDEX is not yet supported on leaderless tables")
+                .with_hint("Choose a PRIMARY KEY whose first columns are what you search by."));
+        }
+        let what = match &create.using {
+            Some(ast::IndexType::BTree | ast::IndexType::Hash) | None => None,
+            Some(other) => Some(format!("access method {}", other.to_string().to_lowercase())),
+        };
+        let what = what
+            .or(create.predicate.as_ref().map(|_| "a partial index".to_owned()))
+            .or((!create.include.is_empty()).then(|| "INCLUDE".to_owned()))
+            .or((create.nulls_distinct == Some(false)).then(|| "NULLS NOT DISTINCT".to_owned()));
+        if let Some(what) = what {
+            return Err(SqlError::feature_not_supported(format!("{what} is not supported")));
+        }
+        let mut columns: Vec<usize> = Vec::with_capacity(create.columns.len());
+        for column in &create.columns {
+            let ast::Expr::Identifier(ident) = &column.column.expr else {
+                return Err(SqlError::feature_not_supported("indexes on expressions are not yet supported"));
+            };
+            let name = fold(ident);
+            let position = table.column_position(&name).ok_or_else(|| {
+                self.at(SqlError::undefined_column(format!("column \"{name}\" does not exist")), ident.span)
+            })?;
+            check_key_type(&table.columns[position].ty, &name)?;
+            if !columns.contains(&position) {
+                columns.push(position);
+            }
+        }
+        if columns.len() > MAX_KEY_COLUMNS {
+            return Err(SqlError::new("54011", format!("cannot use more than {MAX_KEY_COLUMNS} columns in an index")));
+        }
+        let taken = |name: &str| self.context.catalog.table(&table.schema, name).is_some() || self.find_index(name).is_some();
+        let name = match &create.name {
+            Some(name) => {
+                let parts = name_parts(name)?;
+                let name = parts.last().map(|i| fold(i)).unwrap_or_default();
+                if taken(&name) {
+                    let message = format!("relation \"{name}\" already exists");
+                    if create.if_not_exists {
+                        return Ok(Command::Notice("CREATE INDEX", format!("{message}, skipping")));
+                    }
+                    return Err(SqlError::duplicate_table(message));
+                }
+                name
+            }
+            None => {
+                let names: Vec<&str> = columns.iter().map(|&c| table.columns[c].name.as_str()).collect();
+                made_up_name(&table.name, &names, "idx", taken)
+            }
+        };
+        Ok(Command::CreateIndex(Box::new(CreateIndex {
+            table: table.id,
+            name,
+            if_not_exists: create.if_not_exists,
+            columns,
+            unique: create.unique,
+        })))
+    }
+
+    pub(super) fn drop(
+        &mut self,
+        object_type: &ObjectType,
+        if_exists: bool,
+        names: &[ast::ObjectName],
+        _cascade: bool,
+    ) -> Result<Command> {
+        match object_type {
+            ObjectType::Table => self.drop_tables(if_exists, names),
+            ObjectType::Index => self.drop_indexes(if_exists, names),
+            other => {
+                // There are no objects of these kinds, so none of this name either.
+                let kind = other.to_string().to_lowercase();
+                let name = names.first().map(|n| n.to_string()).unwrap_or_default();
+                let message = format!("{kind} \"{name}\" does not exist");
+                if if_exists {
+                    return Ok(Command::Notice(drop_tag(other), format!("{message}, skipping")));
+                }
+                Err(match other {
+                    ObjectType::View | ObjectType::MaterializedView | ObjectType::Sequence => {
+                        SqlError::undefined_table(message)
+                    }
+                    ObjectType::Schema | ObjectType::Database | ObjectType::Role | ObjectType::User => {
+                        SqlError::feature_not_supported(format!("DROP {} is not supported", kind.to_uppercase()))
+                    }
+                    _ => SqlError::undefined_object(message),
+                })
+            }
+        }
+    }
+
+    fn drop_tables(&mut self, if_exists: bool, names: &[ast::ObjectName]) -> Result<Command> {
+        let (mut tables, mut notices) = (Vec::new(), Vec::new());
+        for name in names {
+            match self.find_relation(name) {
+                Ok(Found::Table(table)) => {
+                    self.use_table(&table);
+                    if !tables.contains(&table.id) {
+                        tables.push(table.id);
+                    }
+                }
+                Ok(Found::View(view)) => {
+                    return Err(SqlError::insufficient_privilege(format!(
+                        "permission denied: \"{}\" is a system catalog",
+                        view.name
+                    )));
+                }
+                Err(error) if error.sqlstate == "42P01" => {
+                    let parts = name_parts(name)?;
+                    let bare = parts.last().map(|i| fold(i)).unwrap_or_default();
+                    let message = format!("table \"{bare}\" does not exist");
+                    if !if_exists {
+                        return Err(SqlError::undefined_table(message));
+                    }
+                    notices.push(format!("{message}, skipping"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Command::DropTables { tables, notices })
+    }
+
+    fn drop_indexes(&mut self, if_exists: bool, names: &[ast::ObjectName]) -> Result<Command> {
+        let (mut indexes, mut notices, mut used) = (Vec::new(), Vec::new(), Vec::new());
+        for name in names {
+            let parts = name_parts(name)?;
+            let bare = parts.last().map(|i| fold(i)).unwrap_or_default();
+            match self.find_index(&bare) {
+                Some((table, index)) if index.constraint || index.id == IndexId::PRIMARY => {
+                    return Err(SqlError::dependent_objects_still_exist(format!(
+                        "cannot drop index {bare} because constraint {bare} on table {} requires it",
+                        table.name
+                    )));
+                }
+                Some((table, _)) => {
+                    indexes.push((table.id, bare));
+                    used.push(table.clone());
+                }
+                None => {
+                    let message = format!("index \"{bare}\" does not exist");
+                    if !if_exists {
+                        return Err(SqlError::undefined_object(message));
+                    }
+                    notices.push(format!("{message}, skipping"));
+                }
+            }
+        }
+        used.iter().for_each(|table| self.use_table(table));
+        Ok(Command::DropIndexes { indexes, notices })
+    }
+}
+
+/// What fills a column that numbers itself.
+const UNIQUE_ID: &str = "amphora.unique_id()";
+
+impl Draft {
+    fn primary_key(&mut self, name: Option<String>, columns: Vec<usize>) -> Result<()> {
+        if self.table.primary_key.is_some() {
+            return Err(SqlError::invalid_table_definition(format!(
+                "multiple primary keys for table \"{}\" are not allowed",
+                self.table.name
+            )));
+        }
+        self.check_key(&columns)?;
+        for &c in &columns {
+            self.table.columns[c].not_null = true;
+        }
+        let name = match name {
+            Some(name) => name,
+            None => self.choose(&[], "pkey"),
+        };
+        self.claim(&name)?;
+        self.table.primary_key = Some((name, columns));
+        Ok(())
+    }
+
+    fn unique(&mut self, name: Option<String>, columns: Vec<usize>) -> Result<()> {
+        if self.table.replication == Replication::Leaderless {
+            return Err(SqlError::feature_not_supported(
+                "UNIQUE constraints beyond the primary key are not supported on leaderless tables",
+            )
+            .with_hint("Make these columns the PRIMARY KEY, or make the table strong (replication = 'strong')."));
+        }
+        self.check_key(&columns)?;
+        let name = match name {
+            Some(name) => name,
+            None => self.choose(&columns, "key"),
+        };
+        self.claim(&name)?;
+        self.table.uniques.push((name, columns));
+        Ok(())
+    }
+
+    fn check_key(&self, columns: &[usize]) -> Result<()> {
+        if columns.len() > MAX_KEY_COLUMNS {
+            return Err(SqlError::new("54011", format!("cannot use more than {MAX_KEY_COLUMNS} columns in an index")));
+        }
+        for &c in columns {
+            let column = &self.table.columns[c];
+            if matches!(column.ty, DataType::Crdt(_)) {
+                return Err(SqlError::feature_not_supported(format!(
+                    "column \"{}\" of type {} cannot be part of a key",
+                    column.name, column.ty
+                ))
+                .with_hint("A key names a row, so it cannot change by merging; use a plain type."));
+            }
+            check_key_type(&column.ty, &column.name)?;
+        }
+        Ok(())
+    }
+
+    /// A constraint's name as PostgreSQL makes it up.
+    fn choose(&self, columns: &[usize], suffix: &str) -> String {
+        let names: Vec<&str> = columns.iter().map(|&c| self.table.columns[c].name.as_str()).collect();
+        made_up_name(&self.table.name, &names, suffix, |name| self.names.iter().any(|n| n == name))
+    }
+
+    /// 42710 if the name is taken.
+    fn claim(&mut self, name: &str) -> Result<()> {
+        if self.names.iter().any(|n| n == name) {
+            return Err(SqlError::duplicate_object(format!(
+                "constraint \"{name}\" for relation \"{}\" already exists",
+                self.table.name
+            )));
+        }
+        self.names.push(name.to_owned());
+        Ok(())
+    }
+
+    /// The table as far as a CHECK needs it.
+    fn provisional(&self) -> Table {
+        let column = |(i, c): (usize, &NewColumn)| Column {
+            id: ColumnId(u32::try_from(i).unwrap_or(u32::MAX)),
+            name: c.name.clone(),
+            ty: c.ty.clone(),
+            not_null: c.not_null,
+            default: None,
+        };
+        Table {
+            id: TableId(0),
+            version: Timestamp::ZERO,
+            schema: self.table.schema.clone(),
+            name: self.table.name.clone(),
+            owner: String::new(),
+            replication: self.table.replication,
+            columns: self.table.columns.iter().enumerate().map(column).collect(),
+            primary: Index {
+                id: IndexId::PRIMARY,
+                name: String::new(),
+                oid: 0,
+                columns: Vec::new(),
+                unique: true,
+                constraint: true,
+            },
+            hidden_key: false,
+            indexes: Vec::new(),
+            checks: Vec::new(),
+            next_column_id: 0,
+            next_index_id: 0,
+            write_quorum: 1,
+            read_quorum: 1,
+        }
+    }
+}
+
+/// `table_column_suffix`, with a number if that is taken.
+fn made_up_name(table: &str, columns: &[&str], suffix: &str, taken: impl Fn(&str) -> bool) -> String {
+    let mut parts = vec![table];
+    parts.extend(columns);
+    let mut stem = parts.join("_");
+    // PostgreSQL's names have at most 63 bytes.
+    let room = 63 - suffix.len() - 4;
+    while stem.len() > room {
+        stem.pop();
+    }
+    let base = format!("{stem}_{suffix}");
+    let mut name = base.clone();
+    let mut number = 0;
+    while taken(&name) {
+        number += 1;
+        name = format!("{base}{number}");
+    }
+    name
+}
+
+/// True of a call whose result may change while the row does not.
+fn is_not_immutable(e: &Expr) -> bool {
+    matches!(e, Expr::Call { function, .. } if function.volatility == Volatility::Volatile)
+}
+
+/// 42704 for a type that has no order.
+fn check_key_type(ty: &DataType, _column: &str) -> Result<()> {
+    match ty {
+        DataType::Json => Err(SqlError::undefined_object(
+            "data type json has no default operator class for access method \"btree\"",
+        )
+        .with_hint("Use jsonb, or a column of what you search for.")),
+        _ => Ok(()),
+    }
+}
+
+fn no_foreign_keys(replication: Replication) -> SqlError {
+    match replication {
+        Replication::Leaderless => {
+            SqlError::feature_not_supported("foreign keys are not supported on leaderless tables").with_hint(
+                "A referenced row may be deleted on another node at the same moment; make both tables strong (replication = 'strong').",
+            )
+        }
+        Replication::Strong => SqlError::feature_not_supported("foreign keys are not yet supported")
+            .with_hint("Leave the REFERENCES clause out, and lock the parent row with SELECT … FOR SHARE."),
+    }
+}
+
+fn is_system_schema(schema: &str) -> bool {
+    matches!(schema, "pg_catalog" | "information_schema" | "amphora")
+}
+
+fn is_system_column(name: &str) -> bool {
+    matches!(name, "tableoid" | "ctid" | "xmin" | "xmax" | "cmin" | "cmax")
+}
+
+fn drop_tag(object: &ObjectType) -> &'static str {
+    match object {
+        ObjectType::View => "DROP VIEW",
+        ObjectType::MaterializedView => "DROP MATERIALIZED VIEW",
+        ObjectType::Schema => "DROP SCHEMA",
+        ObjectType::Sequence => "DROP SEQUENCE",
+        ObjectType::Role | ObjectType::User => "DROP ROLE",
+        ObjectType::Type => "DROP TYPE",
+        ObjectType::Database => "DROP DATABASE",
+        _ => "DROP",
+    }
+}
+
+/// The parts of CREATE TABLE that are not there yet, or are other databases'.
+fn reject(create: &ast::CreateTable) -> Result<()> {
+    let what = if create.query.is_some() {
+        "CREATE TABLE AS"
+    } else if create.temporary {
+        "CREATE TEMPORARY TABLE"
+    } else if create.unlogged {
+        "CREATE UNLOGGED TABLE"
+    } else if create.like.is_some() {
+        "CREATE TABLE … LIKE"
+    } else if create.inherits.is_some() {
+        "INHERITS"
+    } else if create.partition_by.is_some() || create.partition_of.is_some() {
+        "PARTITION BY"
+    } else if create.or_replace {
+        "CREATE OR REPLACE TABLE"
+    } else {
+        return Ok(());
+    };
+    Err(SqlError::feature_not_supported(format!("{what} is not yet supported")))
+}

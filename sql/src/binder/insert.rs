@@ -1,0 +1,307 @@
+//! INSERT.
+
+use std::sync::Arc;
+
+use amphora_replication::OnConflict;
+use amphora_storage::schema::Table;
+use amphora_storage::{DataType, Datum};
+use sqlparser::ast;
+use sqlparser::ast::{ConflictTarget, OnConflictAction, OnInsert, SetExpr, Spanned, TableObject};
+
+use super::expr::table_fields;
+use super::from::Found;
+use super::level::{Clause, Level};
+use super::query::{node, project};
+use super::scope::Scope;
+use super::{Binder, fold, name_parts};
+use crate::error::{Result, SqlError};
+use crate::expr::Expr;
+use crate::plan::{DoUpdate, Field, Insert, Node, Plan, Statement};
+
+impl Binder<'_> {
+    pub(super) fn insert(&mut self, insert: &ast::Insert) -> Result<(Statement, Arc<[Field]>)> {
+        let TableObject::TableName(name) = &insert.table else {
+            return Err(SqlError::syntax_error("INSERT needs a table"));
+        };
+        let table = self.writable(name, "insert into")?;
+        let alias = insert.table_alias.as_ref().map_or_else(|| table.name.clone(), |a| fold(&a.alias));
+        let columns = self.insert_columns(&table, &insert.columns)?;
+        let explicit = !insert.columns.is_empty();
+        let source = match &insert.source {
+            None => {
+                let row = self.full_row(&table, &[], Vec::new())?;
+                node(Node::Values(vec![row]), full_fields(&table))
+            }
+            Some(query) => self.insert_source(&table, &columns, explicit, query)?,
+        };
+        let (on_conflict, do_update) = match &insert.on {
+            None => (OnConflict::Error, None),
+            Some(OnInsert::OnConflict(clause)) => self.on_conflict(&table, &alias, clause)?,
+            Some(_) => return Err(SqlError::syntax_error("ON DUPLICATE KEY UPDATE is not PostgreSQL")
+                .with_hint("Use ON CONFLICT … DO UPDATE.")),
+        };
+        let checks = self.checks(&table)?;
+        let scope = table_scope(&table, &alias);
+        let (returning, schema) = self.returning(insert.returning.as_deref(), scope)?;
+        let insert = Insert { table, source, on_conflict, do_update, checks, returning };
+        Ok((Statement::Insert(Box::new(insert)), schema))
+    }
+
+    /// The stored table that a statement writes.
+    pub(super) fn writable(&mut self, name: &ast::ObjectName, verb: &str) -> Result<Arc<Table>> {
+        match self.find_relation(name)? {
+            Found::Table(table) => {
+                self.use_table(&table);
+                Ok(table)
+            }
+            Found::View(view) => {
+                Err(SqlError::wrong_object_type(format!("cannot {verb} view \"{}\"", view.name)).with_detail(
+                    "System views are computed from the cluster's state and cannot be written.",
+                ))
+            }
+        }
+    }
+
+    /// Positions of the named columns; all visible ones if none are named.
+    fn insert_columns(&self, table: &Table, names: &[ast::ObjectName]) -> Result<Vec<usize>> {
+        if names.is_empty() {
+            return Ok((0..table.visible_columns().len()).collect());
+        }
+        let mut columns = Vec::with_capacity(names.len());
+        for name in names {
+            let column = self.target_column(table, name)?;
+            if columns.contains(&column) {
+                let bare = &table.columns[column].name;
+                let error =
+                    SqlError::duplicate_column(format!("column \"{bare}\" specified more than once"));
+                return Err(self.at(error, name.span()));
+            }
+            columns.push(column);
+        }
+        Ok(columns)
+    }
+
+    /// The column an INSERT or UPDATE writes. 42703.
+    pub(super) fn target_column(&self, table: &Table, name: &ast::ObjectName) -> Result<usize> {
+        let parts = name_parts(name)?;
+        let bare = parts.last().map(|i| fold(i)).unwrap_or_default();
+        table.column_position(&bare).ok_or_else(|| {
+            let message = format!("column \"{bare}\" of relation \"{}\" does not exist", table.name);
+            self.at(SqlError::undefined_column(message), name.span())
+        })
+    }
+
+    /// The source of rows, widened to the whole row.
+    fn insert_source(
+        &mut self,
+        table: &Arc<Table>,
+        columns: &[usize],
+        explicit: bool,
+        query: &ast::Query,
+    ) -> Result<Plan> {
+        let plain = query.with.is_none() && query.order_by.is_none() && query.limit_clause.is_none();
+        if let (SetExpr::Values(values), true) = (&*query.body, plain) {
+            return self.insert_values(table, columns, explicit, values);
+        }
+        let types: Vec<DataType> = columns.iter().map(|&c| table.columns[c].ty.base()).collect();
+        let source = self.query(query, Some(&types))?;
+        let source = self.settle_output(source)?;
+        check_width(source.width(), columns.len(), explicit)?;
+        let given: Vec<Expr> =
+            source.schema.iter().enumerate().map(|(i, f)| Expr::Column(i, f.ty.clone())).collect();
+        let row = self.full_row(table, columns, given)?;
+        Ok(project(source, row, full_fields(table)))
+    }
+
+    fn insert_values(
+        &mut self,
+        table: &Arc<Table>,
+        columns: &[usize],
+        explicit: bool,
+        values: &ast::Values,
+    ) -> Result<Plan> {
+        let width = values.rows.first().map_or(0, |row| row.content.len());
+        let (rows, _) = self.in_level(Level::new(Scope::default(), Clause::Values), |b| {
+            let mut rows = Vec::with_capacity(values.rows.len());
+            for row in &values.rows {
+                if row.content.len() != width {
+                    return Err(SqlError::syntax_error("VALUES lists must all be the same length"));
+                }
+                check_width(width, columns.len(), explicit)?;
+                let mut given = Vec::with_capacity(width);
+                for (e, &column) in row.content.iter().zip(columns) {
+                    given.push(if is_default(e) {
+                        b.default_value(table, column)?
+                    } else {
+                        let bound = b.expr(e)?;
+                        let target = &table.columns[column];
+                        b.assign(bound, &target.name, &target.ty).map_err(|error| b.at(error, e.span()))?
+                    });
+                }
+                rows.push(b.full_row(table, columns, given)?);
+            }
+            Ok(rows)
+        })?;
+        Ok(node(Node::Values(rows), full_fields(table)))
+    }
+
+    /// A whole row (without hidden key): what is given, and defaults.
+    fn full_row(&mut self, table: &Arc<Table>, columns: &[usize], given: Vec<Expr>) -> Result<Vec<Expr>> {
+        let mut row: Vec<Option<Expr>> = vec![None; table.visible_columns().len()];
+        for (value, &column) in given.into_iter().zip(columns) {
+            let target = &table.columns[column];
+            row[column] = Some(self.assign(value, &target.name, &target.ty)?);
+        }
+        let mut full = Vec::with_capacity(row.len());
+        for (column, value) in row.into_iter().enumerate() {
+            full.push(match value {
+                Some(value) => value,
+                None => self.default_value(table, column)?,
+            });
+        }
+        Ok(full)
+    }
+
+    /// A column's DEFAULT, or NULL.
+    pub(super) fn default_value(&mut self, table: &Table, column: usize) -> Result<Expr> {
+        let column = &table.columns[column];
+        match &column.default {
+            Some(sql) => self.stored_expr(sql, None, &column.ty),
+            None => Ok(Expr::Literal(Datum::Null, column.ty.base())),
+        }
+    }
+
+    /// The CHECK constraints over the full row.
+    pub(super) fn checks(&mut self, table: &Arc<Table>) -> Result<Vec<(String, Expr)>> {
+        let mut checks = Vec::with_capacity(table.checks.len());
+        for check in &table.checks {
+            let condition = self.stored_expr(&check.expression, Some(table), &DataType::Bool)?;
+            checks.push((check.name.clone(), condition));
+        }
+        Ok(checks)
+    }
+
+    fn on_conflict(
+        &mut self,
+        table: &Arc<Table>,
+        alias: &str,
+        clause: &ast::OnConflict,
+    ) -> Result<(OnConflict, Option<DoUpdate>)> {
+        let index = match &clause.conflict_target {
+            None => None,
+            Some(ConflictTarget::Columns(names)) => {
+                let mut wanted = Vec::with_capacity(names.len());
+                for name in names {
+                    let column = table.column_position(&fold(name)).ok_or_else(|| {
+                        let message = format!("column \"{}\" does not exist", fold(name));
+                        self.at(SqlError::undefined_column(message), name.span)
+                    })?;
+                    wanted.push(column);
+                }
+                wanted.sort_unstable();
+                wanted.dedup();
+                let found = table.all_indexes().find(|index| {
+                    let mut columns = index.columns.clone();
+                    columns.sort_unstable();
+                    index.unique && columns == wanted
+                });
+                Some(found.map(|i| i.id).ok_or_else(|| {
+                    SqlError::invalid_column_reference(
+                        "there is no unique or exclusion constraint matching the ON CONFLICT specification",
+                    )
+                })?)
+            }
+            Some(ConflictTarget::OnConstraint(name)) => {
+                let parts = name_parts(name)?;
+                let bare = parts.last().map(|i| fold(i)).unwrap_or_default();
+                let found = table.all_indexes().find(|i| i.name == bare && i.constraint);
+                Some(found.map(|i| i.id).ok_or_else(|| {
+                    SqlError::undefined_object(format!(
+                        "constraint \"{bare}\" for table \"{}\" does not exist",
+                        table.name
+                    ))
+                })?)
+            }
+        };
+        let update = match &clause.action {
+            OnConflictAction::DoNothing => return Ok((OnConflict::Report(index), None)),
+            OnConflictAction::DoUpdate(update) => update,
+        };
+        if index.is_none() {
+            return Err(SqlError::syntax_error(
+                "ON CONFLICT DO UPDATE requires inference specification or constraint name",
+            )
+            .with_hint("For example, ON CONFLICT (column_name)."));
+        }
+        let mut excluded = table_scope(table, "excluded");
+        excluded.columns.iter_mut().for_each(|c| c.qualified_only = true);
+        let scope = table_scope(table, alias).join(excluded)?;
+        let (do_update, _) = self.in_level(Level::new(scope, Clause::Set), |b| {
+            let assignments = b.assignments(table, &update.assignments)?;
+            let condition = match &update.selection {
+                Some(e) => Some(b.condition(e, "WHERE")?),
+                None => None,
+            };
+            Ok(DoUpdate { assignments, condition })
+        })?;
+        Ok((OnConflict::Report(index), Some(do_update)))
+    }
+
+    /// RETURNING, over a row of this scope.
+    pub(super) fn returning(
+        &mut self,
+        items: Option<&[ast::SelectItem]>,
+        scope: Scope,
+    ) -> Result<(Vec<Expr>, Arc<[Field]>)> {
+        let Some(items) = items else {
+            return Ok((Vec::new(), Arc::from([])));
+        };
+        let (items, _) = self.in_level(Level::new(scope, Clause::Returning), |b| {
+            let mut items = b.items(items)?;
+            for item in &mut items {
+                let expr = std::mem::replace(&mut item.expr, Expr::Literal(Datum::Null, DataType::Unknown));
+                item.expr = b.settle(expr)?;
+            }
+            Ok(items)
+        })?;
+        let schema = items
+            .iter()
+            .map(|i| Field { name: i.name.clone(), ty: i.expr.ty(), origin: i.origin })
+            .collect();
+        Ok((items.into_iter().map(|i| i.expr).collect(), schema))
+    }
+}
+
+/// The scope of a table's full row; a hidden key is there but not seen.
+pub(super) fn table_scope(table: &Arc<Table>, alias: &str) -> Scope {
+    let visible = table.visible_columns().len();
+    let mut scope = Scope::relation(alias.to_owned(), None, &table_fields(table));
+    if alias == table.name {
+        scope.relations[0].schema = Some(table.schema.clone());
+    }
+    scope.relations[0].table = Some(table.clone());
+    scope.star.truncate(visible);
+    scope.columns[visible..].iter_mut().for_each(|c| c.hidden = true);
+    scope
+}
+
+/// The fields of a row to insert.
+fn full_fields(table: &Table) -> Arc<[Field]> {
+    table_fields(table)[..table.visible_columns().len()].into()
+}
+
+/// 42601 if the numbers of values and columns do not fit.
+fn check_width(values: usize, columns: usize, explicit: bool) -> Result<()> {
+    if values > columns {
+        return Err(SqlError::syntax_error("INSERT has more expressions than target columns"));
+    }
+    if values < columns && explicit {
+        return Err(SqlError::syntax_error("INSERT has more target columns than expressions"));
+    }
+    Ok(())
+}
+
+/// True of the keyword DEFAULT where a value stands.
+pub(super) fn is_default(e: &ast::Expr) -> bool {
+    matches!(e, ast::Expr::Identifier(i) if i.quote_style.is_none() && i.value.eq_ignore_ascii_case("default"))
+}

@@ -1,0 +1,295 @@
+//! From a syntax tree to a typed plan: names resolved, types decided, casts made explicit.
+//!
+//! ```text
+//!   statement ─► query.rs   WITH, set operations, ORDER BY, LIMIT
+//!                  └─► select.rs   FROM ─► WHERE ─► GROUP BY ─► HAVING ─► window ─► SELECT ─► DISTINCT
+//!                        ├─► from.rs      tables, joins, functions, LATERAL       scope.rs  names
+//!                        └─► expr.rs      expressions ─► operator.rs, call.rs      coerce.rs types
+//!            ─► insert.rs, modify.rs       INSERT, UPDATE, DELETE
+//!            ─► ddl.rs                     CREATE and DROP, as commands
+//! ```
+//!
+//! The plan made here is the plainest one: whole tables are scanned, joins are nested loops with their
+//! condition on top. What to do about that is the optimizer's affair.
+//!
+//! Query levels form a stack ([`level::Level`]). A name is looked for in the innermost level first; found
+//! further out it becomes [`Expr::Outer`] with the distance. The right side of a join is one level in, so
+//! that LATERAL is no special case.
+
+mod aggregate;
+mod call;
+mod coerce;
+mod data_type;
+mod ddl;
+mod expr;
+mod from;
+mod insert;
+mod level;
+mod literal;
+mod modify;
+mod operator;
+mod predicate;
+mod query;
+mod scope;
+mod select;
+mod subquery;
+mod table_option;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use amphora_storage::DataType;
+use amphora_storage::schema::Table;
+use sqlparser::ast;
+use sqlparser::tokenizer::Span;
+
+use self::level::Level;
+use crate::command::Command;
+use crate::error::{Result, SqlError};
+use crate::expr::Expr;
+use crate::frontend::PlannerContext;
+use crate::parser::{Ast, ParsedStatement, Positions};
+use crate::plan::{Explain, Field, Plan, Prepared, Statement};
+
+/// Estimated rows of what nothing is known about.
+pub(crate) const DEFAULT_ROWS: f64 = 1000.0;
+
+/// Binds one statement, without optimizing it.
+pub(crate) fn bind(statement: &ParsedStatement, context: &PlannerContext) -> Result<Prepared> {
+    let mut binder = Binder::new(context, Some(statement.positions().clone()));
+    let (bound, schema) = binder.ast(statement.ast()?)?;
+    binder.finish(bound, schema)
+}
+
+/// Binds a stored expression (DEFAULT, CHECK) over the visible columns of a table, and casts it to `ty`.
+pub(crate) fn bind_stored(sql: &str, table: Option<&Arc<Table>>, ty: &DataType) -> Result<Expr> {
+    let context = PlannerContext::new(Arc::default());
+    let mut binder = Binder::new(&context, None);
+    binder.stored_expr(sql, table, ty)
+}
+
+/// The state of binding one statement.
+pub(crate) struct Binder<'a> {
+    context: &'a PlannerContext,
+    positions: Option<Arc<Positions>>,
+    /// Types of `$1 …`, as they become known
+    parameters: Vec<Option<DataType>>,
+    /// Stored tables used
+    tables: Vec<Arc<Table>>,
+    /// Finished WITH queries
+    ctes: Vec<Plan>,
+    /// Names of WITH queries in scope
+    cte_names: Vec<query::CteName>,
+    /// Next id of a recursive working table
+    recursions: usize,
+    /// Query levels, outermost first
+    levels: Vec<Level>,
+    /// Parameters are not allowed here (DDL)
+    no_parameters: bool,
+}
+
+impl<'a> Binder<'a> {
+    fn new(context: &'a PlannerContext, positions: Option<Arc<Positions>>) -> Binder<'a> {
+        Binder {
+            context,
+            positions,
+            parameters: context.parameters.iter().map(|t| t.clone().filter(|t| *t != DataType::Unknown)).collect(),
+            tables: Vec::new(),
+            ctes: Vec::new(),
+            cte_names: Vec::new(),
+            recursions: 0,
+            levels: Vec::new(),
+            no_parameters: false,
+        }
+    }
+
+    /// The finished statement: every parameter has a type now.
+    fn finish(mut self, mut statement: Statement, schema: Arc<[Field]>) -> Result<Prepared> {
+        let mut parameters = Vec::with_capacity(self.parameters.len());
+        for (i, ty) in self.parameters.iter().enumerate() {
+            parameters.push(ty.clone().ok_or_else(|| {
+                SqlError::indeterminate_datatype(format!("could not determine data type of parameter ${}", i + 1))
+            })?);
+        }
+        if !parameters.is_empty() {
+            let mut resolve = |e: &mut Expr| {
+                if let Expr::Parameter(i, ty @ DataType::Unknown) = e {
+                    *ty = parameters.get(*i).cloned().unwrap_or(DataType::Text);
+                }
+            };
+            visit_statement(&mut statement, &mut resolve);
+            self.ctes.iter_mut().for_each(|plan| plan.visit_exprs_mut(&mut resolve));
+        }
+        let ddl = matches!(&statement, Statement::Command(c) if is_ddl(c));
+        let strong = ddl || self.tables.iter().any(|t| t.is_strong());
+        Ok(Prepared { statement, ctes: self.ctes, parameters, schema, tables: self.tables, strong })
+    }
+
+    fn ast(&mut self, ast: &Ast) -> Result<(Statement, Arc<[Field]>)> {
+        match ast {
+            Ast::Statement(statement) => self.statement(statement),
+            Ast::Command(command) => Ok(self.command(command.clone())),
+            Ast::Prepare { name, types, sql } => {
+                let parameters = types.iter().map(|t| self.data_type(t)).collect::<Result<_>>()?;
+                Ok(self.command(Command::Prepare { name: name.clone(), parameters, sql: sql.clone() }))
+            }
+            Ast::Execute { name, args } => {
+                let args = args.iter().map(|a| self.constant_expr(a, "EXECUTE parameter")).collect::<Result<_>>()?;
+                Ok(self.command(Command::Execute { name: name.clone(), args }))
+            }
+            Ast::Explain { statement, options } => {
+                let (statement, _) = self.ast(statement)?;
+                if matches!(statement, Statement::Command(_) | Statement::Explain(_)) {
+                    return Err(SqlError::syntax_error("EXPLAIN takes a SELECT, INSERT, UPDATE or DELETE"));
+                }
+                let explain = Explain {
+                    statement,
+                    analyze: options.analyze,
+                    verbose: options.verbose,
+                    json: options.json,
+                    costs: options.costs,
+                };
+                let ty = if options.json { DataType::Json } else { DataType::Text };
+                let field = Field { name: "QUERY PLAN".into(), ty, origin: None };
+                Ok((Statement::Explain(Box::new(explain)), Arc::from([field])))
+            }
+        }
+    }
+
+    fn command(&self, command: Command) -> (Statement, Arc<[Field]>) {
+        let schema: Arc<[Field]> = match &command {
+            Command::Show(name) if name == "all" => {
+                ["name", "setting", "description"].into_iter().map(text_field).collect()
+            }
+            Command::Show(name) => Arc::from([text_field(display_name(name))]),
+            _ => Arc::from([]),
+        };
+        (Statement::Command(Box::new(command)), schema)
+    }
+
+    fn statement(&mut self, statement: &ast::Statement) -> Result<(Statement, Arc<[Field]>)> {
+        use ast::Statement as S;
+        match statement {
+            S::Query(query) => {
+                let plan = self.top_query(query)?;
+                let schema = plan.schema.clone();
+                Ok((Statement::Query(plan), schema))
+            }
+            S::Insert(insert) => self.insert(insert),
+            S::Update(update) => self.update(update),
+            S::Delete(delete) => self.delete(delete),
+            S::CreateTable(create) => self.ddl(|b| b.create_table(create)),
+            S::CreateIndex(create) => self.ddl(|b| b.create_index(create)),
+            S::Drop { object_type, if_exists, names, cascade, .. } => {
+                self.ddl(|b| b.drop(object_type, *if_exists, names, *cascade))
+            }
+            other => Err(unsupported_statement(other)),
+        }
+    }
+
+    fn ddl(&mut self, f: impl FnOnce(&mut Self) -> Result<Command>) -> Result<(Statement, Arc<[Field]>)> {
+        self.no_parameters = true;
+        let command = f(self)?;
+        Ok(self.command(command))
+    }
+
+    /// Where in the statement a span begins.
+    fn position(&self, span: Span) -> Option<usize> {
+        self.positions.as_ref().and_then(|p| p.of_span(&span))
+    }
+
+    /// The error, with the position of a span if it has one.
+    fn at(&self, error: SqlError, span: Span) -> SqlError {
+        match self.position(span) {
+            Some(position) if error.position.is_none() => error.at(position),
+            _ => error,
+        }
+    }
+
+    /// Remembers that a stored table is used.
+    fn use_table(&mut self, table: &Arc<Table>) {
+        if !self.tables.iter().any(|t| t.id == table.id) {
+            self.tables.push(table.clone());
+        }
+    }
+}
+
+fn is_ddl(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::CreateTable(_) | Command::DropTables { .. } | Command::CreateIndex(_) | Command::DropIndexes { .. }
+    )
+}
+
+fn text_field(name: &str) -> Field {
+    Field { name: name.to_owned(), ty: DataType::Text, origin: None }
+}
+
+/// A setting's name as the heading of SHOW prints it.
+fn display_name(name: &str) -> &str {
+    match name {
+        "timezone" => "TimeZone",
+        "datestyle" => "DateStyle",
+        "intervalstyle" => "IntervalStyle",
+        other => other,
+    }
+}
+
+/// A folded identifier.
+pub(crate) fn fold(ident: &ast::Ident) -> String {
+    match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_lowercase(),
+    }
+}
+
+/// The identifiers of a name. 0A000 for a name with a function in it.
+pub(crate) fn name_parts(name: &ast::ObjectName) -> Result<Vec<&ast::Ident>> {
+    name.0
+        .iter()
+        .map(|part| part.as_ident().ok_or_else(|| SqlError::syntax_error("syntax error in a name")))
+        .collect()
+}
+
+/// 0A000, naming the statement by its first words.
+fn unsupported_statement(statement: &ast::Statement) -> SqlError {
+    let text = statement.to_string();
+    let words: Vec<&str> = text
+        .split_whitespace()
+        .take_while(|w| w.chars().all(|c| c.is_ascii_uppercase()))
+        .take(2)
+        .collect();
+    let name = if words.is_empty() { "this statement".to_owned() } else { words.join(" ") };
+    SqlError::feature_not_supported(format!("{name} is not supported"))
+}
+
+/// Calls `f` with every expression of a statement.
+fn visit_statement(statement: &mut Statement, f: &mut dyn FnMut(&mut Expr)) {
+    match statement {
+        Statement::Query(plan) => plan.visit_exprs_mut(f),
+        Statement::Insert(insert) => {
+            insert.source.visit_exprs_mut(f);
+            if let Some(update) = &mut insert.do_update {
+                update.assignments.iter_mut().for_each(|(_, e)| e.visit_mut(f));
+                update.condition.iter_mut().for_each(|e| e.visit_mut(f));
+            }
+            insert.returning.iter_mut().for_each(|e| e.visit_mut(f));
+        }
+        Statement::Update(update) => {
+            update.source.visit_exprs_mut(f);
+            update.assignments.iter_mut().for_each(|(_, e)| e.visit_mut(f));
+            update.returning.iter_mut().for_each(|e| e.visit_mut(f));
+        }
+        Statement::Delete(delete) => {
+            delete.source.visit_exprs_mut(f);
+            delete.returning.iter_mut().for_each(|e| e.visit_mut(f));
+        }
+        Statement::Explain(explain) => visit_statement(&mut explain.statement, f),
+        Statement::Command(command) => {
+            if let Command::Execute { args, .. } = &mut **command {
+                args.iter_mut().for_each(|e| e.visit_mut(f));
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! `WITH (replication = 'leaderless', …)` of CREATE TABLE.
+
+use amphora_storage::schema::Replication;
+use sqlparser::ast;
+use sqlparser::ast::{CreateTableOptions, SqlOption};
+
+use super::fold;
+use crate::error::{Result, SqlError};
+
+/// The options, checked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TableOptions {
+    pub(super) replication: Replication,
+    pub(super) write_quorum: u32,
+    pub(super) read_quorum: u32,
+}
+
+/// Reads the options. 22023 for an unknown name or value.
+pub(super) fn table_options(options: &CreateTableOptions) -> Result<TableOptions> {
+    let options = match options {
+        CreateTableOptions::None => &[][..],
+        CreateTableOptions::With(options) => options,
+        _ => return Err(SqlError::feature_not_supported("these table options are not supported")),
+    };
+    let mut read =
+        TableOptions { replication: Replication::Strong, write_quorum: 1, read_quorum: 1 };
+    let mut quorum = None;
+    for option in options {
+        let SqlOption::KeyValue { key, value } = option else {
+            return Err(SqlError::syntax_error("table options are written name = value"));
+        };
+        let name = fold(key);
+        let text = option_text(value)?;
+        match name.as_str() {
+            "replication" => {
+                read.replication = match text.to_lowercase().as_str() {
+                    "strong" => Replication::Strong,
+                    "leaderless" => Replication::Leaderless,
+                    _ => {
+                        return Err(invalid_value("replication", &text)
+                            .with_hint("Available values: strong, leaderless."));
+                    }
+                };
+            }
+            "write_quorum" | "read_quorum" => {
+                let number = text.parse::<u32>().ok().filter(|n| (1..=1000).contains(n));
+                let number = number.ok_or_else(|| {
+                    invalid_value(&name, &text).with_hint("A quorum is a number of nodes, from 1.")
+                })?;
+                match name.as_str() {
+                    "write_quorum" => read.write_quorum = number,
+                    _ => read.read_quorum = number,
+                }
+                quorum = Some((name, number));
+            }
+            // Storage parameters of PostgreSQL's that mean nothing here and change nothing a client sees.
+            "fillfactor" => {}
+            other if other.starts_with("autovacuum_") || other.starts_with("toast") => {}
+            other => {
+                return Err(SqlError::invalid_parameter_value(format!("unrecognized parameter \"{other}\""))
+                    .with_hint("Available parameters: replication, write_quorum, read_quorum."));
+            }
+        }
+    }
+    if let (Some((name, _)), Replication::Strong) = (&quorum, read.replication) {
+        return Err(SqlError::invalid_parameter_value(format!("parameter \"{name}\" is for leaderless tables"))
+            .with_hint("Every commit to a strong table is on a majority already; add replication = 'leaderless'."));
+    }
+    if read.write_quorum != 1 || read.read_quorum != 1 {
+        return Err(SqlError::feature_not_supported("write_quorum and read_quorum other than 1 are not yet supported")
+            .with_hint("Leave them out, or make the table strong (replication = 'strong')."));
+    }
+    Ok(read)
+}
+
+fn option_text(value: &ast::Expr) -> Result<String> {
+    use ast::Value as V;
+    match value {
+        ast::Expr::Identifier(ident) => Ok(fold(ident)),
+        ast::Expr::Value(value) => match &value.value {
+            V::SingleQuotedString(s) | V::EscapedStringLiteral(s) => Ok(s.clone()),
+            V::Number(n, _) => Ok(n.clone()),
+            V::Boolean(b) => Ok(b.to_string()),
+            _ => Err(SqlError::syntax_error("a table option's value is a word, a string or a number")),
+        },
+        _ => Err(SqlError::syntax_error("a table option's value is a word, a string or a number")),
+    }
+}
+
+fn invalid_value(name: &str, value: &str) -> SqlError {
+    SqlError::invalid_parameter_value(format!("invalid value for parameter \"{name}\": \"{value}\""))
+}

@@ -1,0 +1,249 @@
+//! From text to syntax trees, within limits.
+//!
+//! ```text
+//!   text ─tokenizer─► tokens ─limits─► split at ; ─┬─ own statements (SET, SHOW, BEGIN, EXPLAIN, …)
+//!                                                  └─ sqlparser, after small rewrites of its tokens
+//! ```
+//!
+//! `sqlparser` reads far more SQL than is planned here, but it recurses: over nesting when it parses, and
+//! over long operator chains whenever a tree is walked or dropped. So the tokens are measured first
+//! ([`limits`]), and a statement that is deep, though allowed, is handled on a larger stack
+//! ([`with_enough_stack`]).
+
+mod command;
+mod dialect;
+mod limits;
+mod position;
+mod rewrite;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use sqlparser::ast;
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
+
+pub use self::position::Positions;
+
+use self::dialect::AmphoraDialect;
+use crate::command::Command;
+use crate::error::{Result, SqlError};
+
+/// One statement, parsed but not bound.
+#[derive(Debug)]
+pub struct ParsedStatement {
+    ast: Option<Ast>,
+    text: Arc<str>,
+    positions: Arc<Positions>,
+    deep: bool,
+}
+
+/// What a statement is, syntactically.
+#[derive(Clone, Debug)]
+pub(crate) enum Ast {
+    /// What `sqlparser` read
+    Statement(Box<ast::Statement>),
+    /// A statement that names nothing that must be looked up
+    Command(Command),
+    /// PREPARE name (types) AS sql
+    Prepare { name: String, types: Vec<ast::DataType>, sql: String },
+    /// EXECUTE name (args)
+    Execute { name: String, args: Vec<ast::Expr> },
+    /// EXPLAIN
+    Explain { statement: Box<Ast>, options: ExplainOptions },
+}
+
+/// The options of EXPLAIN.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ExplainOptions {
+    pub(crate) analyze: bool,
+    pub(crate) verbose: bool,
+    pub(crate) costs: bool,
+    pub(crate) json: bool,
+}
+
+impl ParsedStatement {
+    /// The statement's own text, without its semicolon.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// True of a statement whose tree is so deep that walking it needs [`with_enough_stack`].
+    pub fn is_deep(&self) -> bool {
+        self.deep
+    }
+
+    /// True of COMMIT and ROLLBACK (and ROLLBACK TO): what a failed transaction still accepts.
+    pub fn ends_transaction(&self) -> bool {
+        matches!(self.ast, Some(Ast::Command(Command::Commit | Command::Rollback | Command::RollbackTo(_))))
+    }
+
+    /// The command, where the statement is one that needs no binding (BEGIN, SET, …): known without a catalog.
+    pub fn command(&self) -> Option<&Command> {
+        match &self.ast {
+            Some(Ast::Command(command)) => Some(command),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn ast(&self) -> Result<&Ast> {
+        self.ast.as_ref().ok_or_else(|| SqlError::internal("statement has no tree"))
+    }
+
+    pub(crate) fn positions(&self) -> &Arc<Positions> {
+        &self.positions
+    }
+}
+
+impl Drop for ParsedStatement {
+    fn drop(&mut self) {
+        let ast = self.ast.take();
+        with_enough_stack(self.deep, || drop(ast));
+    }
+}
+
+/// Runs `work`, on a stack made for it if the statement is `deep`.
+pub(crate) fn with_enough_stack<T>(deep: bool, work: impl FnOnce() -> T) -> T {
+    if deep { stacker::grow(limits::DEEP_STACK, work) } else { work() }
+}
+
+/// The statements of a string; empty ones are left out. 42601, 54000, 54001.
+pub fn parse(sql: &str) -> Result<Vec<ParsedStatement>> {
+    limits::check_length(sql)?;
+    let positions = Arc::new(Positions::of(sql));
+    let dialect = AmphoraDialect::default();
+    let tokens = Tokenizer::new(&dialect, sql)
+        .tokenize_with_location()
+        .map_err(|error| tokenizer_error(sql, &positions, &error))?;
+    let tokens: Vec<TokenWithSpan> =
+        tokens.into_iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF)).collect();
+    limits::check_tokens(tokens.len())?;
+
+    let mut statements = Vec::new();
+    for tokens in split(tokens) {
+        let deep = limits::measure(&tokens)?;
+        let text: Arc<str> = Arc::from(positions.slice(sql, &tokens));
+        let ast = with_enough_stack(deep, || parse_tokens(tokens, sql, &positions))?;
+        statements.push(ParsedStatement { ast: Some(ast), text, positions: positions.clone(), deep });
+    }
+    Ok(statements)
+}
+
+/// An expression alone: a stored DEFAULT or CHECK.
+pub(crate) fn parse_expression(sql: &str) -> Result<ast::Expr> {
+    let positions = Positions::of(sql);
+    let dialect = AmphoraDialect::default();
+    let tokens = Tokenizer::new(&dialect, sql)
+        .tokenize_with_location()
+        .map_err(|error| tokenizer_error(sql, &positions, &error))?;
+    let mut parser = parser(&dialect, tokens);
+    parser.parse_expr().map_err(|error| syntax_error(error, &mut parser, &positions, sql))
+}
+
+/// Nesting is limited by [`limits::measure`]; sqlparser's own counter counts several times per level.
+fn parser<'a>(dialect: &'a AmphoraDialect, tokens: Vec<TokenWithSpan>) -> Parser<'a> {
+    Parser::new(dialect).with_recursion_limit(limits::PARSER_RECURSION).with_tokens_with_locations(tokens)
+}
+
+/// Cuts at semicolons, and leaves empty statements out.
+fn split(tokens: Vec<TokenWithSpan>) -> Vec<Vec<TokenWithSpan>> {
+    let mut statements = vec![Vec::new()];
+    for token in tokens {
+        if token.token == Token::SemiColon {
+            statements.push(Vec::new());
+        } else if let Some(statement) = statements.last_mut() {
+            statement.push(token);
+        }
+    }
+    statements.retain(|s| !s.is_empty());
+    statements
+}
+
+/// Parses the tokens of one statement.
+fn parse_tokens(tokens: Vec<TokenWithSpan>, sql: &str, positions: &Positions) -> Result<Ast> {
+    let dialect = AmphoraDialect::default();
+    let mut own = command::CommandParser::new(&tokens, sql, positions);
+    if let Some(ast) = own.parse(&dialect)? {
+        return Ok(ast);
+    }
+    let tokens = rewrite::rewrite(tokens);
+    let mut parser = parser(&dialect, tokens);
+    let statement = parser.parse_statement().map_err(|e| syntax_error(e, &mut parser, positions, sql))?;
+    let next = parser.peek_token();
+    if next.token != Token::EOF {
+        return Err(near(&next, positions, sql));
+    }
+    Ok(Ast::Statement(Box::new(statement)))
+}
+
+/// 42601 at a token.
+fn near(token: &TokenWithSpan, positions: &Positions, sql: &str) -> SqlError {
+    if token.token == Token::EOF {
+        return SqlError::syntax_error("syntax error at end of input").at(sql.chars().count() + 1);
+    }
+    let text = positions.token_text(sql, token);
+    let error = SqlError::syntax_error(format!("syntax error at or near \"{text}\""));
+    match positions.of_span(&token.span) {
+        Some(position) => error.at(position),
+        None => error,
+    }
+}
+
+/// sqlparser's error in PostgreSQL's words. Its message ends with the place of the token it did not expect.
+fn syntax_error(error: ParserError, parser: &mut Parser<'_>, positions: &Positions, sql: &str) -> SqlError {
+    let message = match error {
+        ParserError::RecursionLimitExceeded => return limits::too_deep(),
+        ParserError::ParserError(message) | ParserError::TokenizerError(message) => message,
+    };
+    if message.contains("found: EOF") {
+        return SqlError::syntax_error("syntax error at end of input").at(sql.chars().count() + 1);
+    }
+    let place = message.rsplit_once(" at Line: ").and_then(|(_, place)| {
+        let (line, column) = place.split_once(", Column: ")?;
+        Some((line.trim().parse::<u64>().ok()?, column.trim().parse::<u64>().ok()?))
+    });
+    if let Some((line, column)) = place {
+        let mut index = 0;
+        loop {
+            let token = parser.token_at(index).clone();
+            if token.token == Token::EOF {
+                break;
+            }
+            if token.span.start.line == line && token.span.start.column == column {
+                return near(&token, positions, sql);
+            }
+            index += 1;
+        }
+    }
+    let next = parser.peek_token();
+    let detail = message.trim_start_matches("sql parser error: ").to_owned();
+    near(&next, positions, sql).with_detail(format!("{detail}."))
+}
+
+/// A text that cannot even be cut into tokens.
+fn tokenizer_error(
+    sql: &str,
+    positions: &Positions,
+    error: &sqlparser::tokenizer::TokenizerError,
+) -> SqlError {
+    let message = error.message.as_str();
+    let start = positions.at(error.location.line, error.location.column);
+    let rest: String = start.map(|p| sql.chars().skip(p - 1).collect()).unwrap_or_default();
+    let what = if message.contains("comment") {
+        "unterminated /* comment"
+    } else if message.contains("delimiter") {
+        "unterminated quoted identifier"
+    } else if message.contains("dollar") {
+        "unterminated dollar-quoted string"
+    } else if message.contains("nterminated") || message.contains("EOF") {
+        "unterminated quoted string"
+    } else {
+        "syntax error"
+    };
+    let error = SqlError::syntax_error(format!("{what} at or near \"{rest}\""));
+    match start {
+        Some(start) => error.at(start),
+        None => error,
+    }
+}
