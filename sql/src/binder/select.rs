@@ -461,7 +461,7 @@ fn add_sets(plan: Plan, bound: &mut Bound, level: &mut Level) -> Plan {
 
 /// Placeholders from `base` on become columns from `width` on.
 fn renumber(bound: &mut Bound, level: &mut Level, base: usize, width: usize) {
-    let mut f = |e: &mut Expr| {
+    let f = |e: &mut Expr| {
         e.map_columns(&mut |c| if (base..2 * base).contains(&c) { c - base + width } else { c });
     };
     bound.items.iter_mut().for_each(|i| f(&mut i.expr));

@@ -1,5 +1,9 @@
-//! x
+//! From the plainest plan to a quick one.
+
 use crate::error::Result;
 use crate::plan::Prepared;
-/// x
-pub fn optimize(p: Prepared) -> Result<Prepared> { Ok(p) }
+
+/// Plans a bound statement.
+pub fn optimize(prepared: Prepared) -> Result<Prepared> {
+    Ok(prepared)
+}
