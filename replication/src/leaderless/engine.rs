@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use amphora_storage::schema::Table;
@@ -56,6 +57,8 @@ pub struct Engine {
     /// Everything joined and on disk
     pub(super) durable: watch::Sender<VersionVector>,
     pub(super) members: Mutex<Members>,
+    /// How many of this node's commits some peer has: more than this node itself only if its disk lost some
+    claimed: AtomicU64,
     /// Ticks whenever a peer has said what it has
     pub(super) heard: watch::Sender<u64>,
     pub(super) transport: std::sync::OnceLock<Arc<dyn PeerTransport>>,
@@ -92,6 +95,7 @@ impl Engine {
             applied: Mutex::new(vector.clone()),
             durable: watch::Sender::new(vector),
             members: Mutex::default(),
+            claimed: AtomicU64::new(0),
             heard: watch::Sender::new(0),
             transport: std::sync::OnceLock::new(),
             stopped: CancellationToken::new(),
@@ -152,6 +156,14 @@ impl Engine {
         }
         let mut vector = self.applied.lock().clone();
         let seq = vector.get(self.id) + 1;
+        if self.claimed.load(Ordering::Acquire) >= seq {
+            return Err(Error::new(
+                "57P03",
+                "this node is getting back commits of its own that its disk has lost",
+            )
+            .detail(format!("Its next commit is number {seq}, and a peer has that already."))
+            .hint("Try again in a moment. If it stays so, check the disk and whether fsync is honoured."));
+        }
         let body = BatchBody {
             hlc,
             context: vector.clone(),
@@ -171,6 +183,11 @@ impl Engine {
         self.log.write(batch)?;
         self.applied.lock().clone_from(vector);
         Ok(())
+    }
+
+    /// A peer told what it has: a word about what this node has told it before.
+    pub(super) fn note_claim(&self, vector: &VersionVector) {
+        self.claimed.fetch_max(vector.get(self.id), Ordering::AcqRel);
     }
 
     /// Waits until everything up to `vector`, which was written before, is on disk.
@@ -206,6 +223,7 @@ impl Engine {
             tracing::warn!("refused a message of node {}: {e}", message.from);
             Error::from(e)
         })?;
+        self.note_claim(&message.vector);
         if let Some(peer) = self.members.lock().peers.get_mut(&message.from) {
             let news = peer.stream.on_vector(Instant::now(), &message.vector);
             let wanting = message.body == PeerBody::Vector { wanting: true };

@@ -469,3 +469,23 @@ async fn a_checkpoint_takes_the_place_of_the_data_and_loses_nothing() {
         assert_eq!(counter(&cluster.node(id), "only here"), 5);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_disk_lost_commits_gets_them_back_before_it_numbers_new_ones() {
+    let mut cluster = Cluster::new(3, 0);
+    for _ in 0..5 {
+        add(&cluster.node(1), "k", 1).await;
+    }
+    cluster.converge().await;
+    cluster.stop(1).await;
+    cluster.disks.insert(1, Disk::new());
+    cluster.start(1);
+    let node = cluster.node(1);
+    // Once a peer has been heard, no number is given out that a peer has.
+    node.read_quorum(2, Duration::from_secs(5)).await.unwrap();
+    assert_eq!(add(&node, "k", 1).await.seq, 6);
+    cluster.converge().await;
+    for id in 1..4 {
+        assert_eq!(counter(&cluster.node(id), "k"), 6);
+    }
+}

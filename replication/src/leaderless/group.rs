@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use amphora_storage::store::Batch;
-use amphora_storage::{Timestamp, codec};
+use amphora_storage::{Hlc, Timestamp, codec};
 use parking_lot::MutexGuard;
 
 use super::engine::{Engine, Rows};
@@ -19,6 +19,7 @@ use crate::{Error, Result};
 /// Holds the merge lock until it is dropped, which must be after the batch is written.
 pub struct GroupApply<'a> {
     rows: Rows<'a>,
+    clock: &'a Hlc,
     _lock: MutexGuard<'a, ()>,
 }
 
@@ -26,7 +27,7 @@ impl Engine {
     /// Begins to apply mixed transactions.
     pub fn begin_group(&self) -> GroupApply<'_> {
         let lock = self.log.store().merge_lock();
-        GroupApply { rows: Rows::new(&self.log), _lock: lock }
+        GroupApply { rows: Rows::new(&self.log), clock: &self.clock, _lock: lock }
     }
 }
 
@@ -43,6 +44,8 @@ impl GroupApply<'_> {
             )
             .detail(e.to_string())
         })?;
+        // What is written here later must win over it.
+        self.clock.adopt(commit);
         let at = GroupIndex { log_index, commit };
         // A second operation of this transaction on a row must not take the first for a replay.
         let mut touched = BTreeSet::new();

@@ -102,16 +102,11 @@ impl PeerStream {
         self.wanting = true;
     }
 
-    /// A call to the peer failed.
+    /// A call to the peer failed, or brought nothing forward.
     pub fn on_failure(&mut self, now: Instant) {
         let wait = BACKOFF_FIRST.saturating_mul(1 << self.failures.min(6)).min(BACKOFF_LAST);
         self.failures = self.failures.saturating_add(1);
         self.retry_at = Some(now + wait);
-    }
-
-    /// The peer answered a push, and took nothing of it: it will not take it the next moment either.
-    pub fn on_stall(&mut self, now: Instant) {
-        self.on_failure(now);
     }
 
     /// What to do now, when this node has `durable` on disk and takes `dead` nodes for dead.

@@ -103,7 +103,10 @@ impl Engine {
             }
         }
         match &answer {
-            Ok(_) => self.heard.send_modify(|n| *n = n.wrapping_add(1)),
+            Ok(vector) => {
+                self.note_claim(vector);
+                self.heard.send_modify(|n| *n = n.wrapping_add(1));
+            }
             Err(e) => tracing::debug!(peer, "leaderless stream: {e}"),
         }
         answer

@@ -266,7 +266,8 @@ impl PendingRow {
     /// top of what the row is now. An update of a row that has gone meanwhile does nothing.
     pub fn put(&mut self, table: &Table, old: Option<&[Datum]>, new: &[Datum]) -> Result<()> {
         let base_row = visible(table, &self.base)?;
-        let new = match (old, self.row(table)?) {
+        let current = if self.op.is_some() { self.row(table)? } else { base_row.clone() };
+        let new = match (old, current) {
             (None, _) => new.to_vec(),
             (Some(_), None) => return Ok(()),
             (Some(old), Some(current)) => rebase(table, old, new, current)?,
