@@ -201,9 +201,9 @@ impl Flag {
 /// element on every node.
 pub(super) fn canonical(value: Datum) -> Datum {
     match value {
-        Datum::Float4(v) if v == 0.0 => Datum::Float4(0.0),
+        Datum::Float4(0.0) => Datum::Float4(0.0),
         Datum::Float4(v) if v.is_nan() => Datum::Float4(f32::NAN),
-        Datum::Float8(v) if v == 0.0 => Datum::Float8(0.0),
+        Datum::Float8(0.0) => Datum::Float8(0.0),
         Datum::Float8(v) if v.is_nan() => Datum::Float8(f64::NAN),
         Datum::Numeric(n) => match n.as_finite() {
             Some(d) => Datum::numeric(amphora_storage::Numeric::finite(d.normalized())),
