@@ -1,6 +1,6 @@
 //! One SQL value.
 //!
-//! A [`Datum`] carries its value but not its modifier; the [`DataType`](crate::DataType) beside it says
+//! A [`Datum`] carries its value but not its modifier; the [`DataType`] beside it says
 //! whether a `Text` is a `text`, a `varchar(10)` or a `name`. It is three words wide and clones without
 //! copying: what is long is shared.
 
