@@ -1,6 +1,8 @@
 //! What can go wrong on this floor, in PostgreSQL's words.
 
 use amphora_storage::hlc::ClockDrift;
+use amphora_storage::schema::{Index, Table};
+use amphora_storage::{DataType, Datum, Row};
 
 /// The result of everything fallible on this floor.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -16,13 +18,26 @@ pub struct Error {
     /// Primary message, lower case, no full stop
     pub message: String,
     /// What exactly, in a sentence
-    pub detail: Option<String>,
+    pub detail: Option<Box<str>>,
     /// What to do, in a sentence
-    pub hint: Option<String>,
+    pub hint: Option<Box<str>>,
     /// The constraint that was violated
-    pub constraint: Option<String>,
+    pub constraint: Option<Box<str>>,
     /// The table it is about
-    pub table: Option<String>,
+    pub table: Option<Box<str>>,
+    /// The key that is taken, for the floor that can print values to make the detail of
+    pub key: Option<Box<ConflictingKey>>,
+}
+
+/// The key of a unique violation.
+#[derive(Clone, Debug)]
+pub struct ConflictingKey {
+    /// Names and types of the key's columns
+    pub columns: Vec<(String, DataType)>,
+    /// Their values
+    pub values: Row,
+    /// How the detail ends: `already exists`, `is duplicated`
+    pub verb: &'static str,
 }
 
 /// How an error is to be handled by the floor above.
@@ -56,24 +71,43 @@ impl Error {
             _ => ErrorKind::Failed,
         };
         let message = message.into();
-        Error { kind, sqlstate, message, detail: None, hint: None, constraint: None, table: None }
+        Error { kind, sqlstate, message, detail: None, hint: None, constraint: None, table: None, key: None }
     }
 
     /// With this detail.
     pub fn detail(mut self, detail: impl Into<String>) -> Error {
-        self.detail = Some(detail.into());
+        self.detail = Some(detail.into().into());
         self
     }
 
     /// With this hint.
     pub fn hint(mut self, hint: impl Into<String>) -> Error {
-        self.hint = Some(hint.into());
+        self.hint = Some(hint.into().into());
         self
     }
 
     /// Of this kind.
     pub fn kind(mut self, kind: ErrorKind) -> Error {
         self.kind = kind;
+        self
+    }
+
+    /// 23505 on an index of a table, worded as PostgreSQL words it.
+    pub fn unique_violation(table: &Table, index: &Index) -> Error {
+        let message = format!("duplicate key value violates unique constraint \"{}\"", index.name);
+        let mut error = Error::new("23505", message);
+        error.constraint = Some(index.name.as_str().into());
+        error.table = Some(table.name.as_str().into());
+        error
+    }
+
+    /// With the key of `row` that is taken. Its values are worded by SQL, which knows how they print in a
+    /// session; `verb` is how the detail ends.
+    pub fn key(mut self, table: &Table, index: &Index, row: &[Datum], verb: &'static str) -> Error {
+        let column = |&c: &usize| (table.columns[c].name.clone(), table.columns[c].ty.base());
+        let columns = index.columns.iter().map(column).collect();
+        let values = index.columns.iter().map(|&c| row[c].clone()).collect();
+        self.key = Some(Box::new(ConflictingKey { columns, values, verb }));
         self
     }
 
@@ -112,7 +146,7 @@ impl From<ClockDrift> for Error {
 impl From<amphora_storage::error::StorageError> for Error {
     fn from(e: amphora_storage::error::StorageError) -> Error {
         let mut error = Error::new(e.sqlstate(), e.to_string());
-        error.hint = e.hint();
+        error.hint = e.hint().map(Into::into);
         error
     }
 }

@@ -12,13 +12,14 @@ pub mod leaderless;
 pub mod node;
 pub mod rpc;
 pub mod strong;
+pub mod transaction;
 
 pub use api::{
     Access, ClusterStatus, Direction, Engine, InsertOutcome, IsolationLevel, KeyBound, KeyRange, LockMode,
     NodeRole, NodeState, NodeStatus, OnConflict, PeerLag, RaftStatus, RowStream, SavepointId, Scan,
     StoredRow, TableStatus, Transaction, TransactionOptions, WaitPolicy,
 };
-pub use error::{Error, ErrorKind, Result};
+pub use error::{ConflictingKey, Error, ErrorKind, Result};
 
 /// A node's id: never used again after the node is removed. 0 is no node.
 pub type NodeId = u64;

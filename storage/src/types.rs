@@ -256,6 +256,7 @@ impl DataType {
     }
 
     /// PostgreSQL's `typlen`: bytes of a value, or -1 where it varies.
+    #[expect(clippy::len_without_is_empty, reason = "the name is PostgreSQL's; no type is empty")]
     pub fn len(&self) -> i16 {
         match self.base() {
             DataType::Bool | DataType::InternalChar => 1,

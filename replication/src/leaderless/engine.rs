@@ -142,7 +142,7 @@ impl Engine {
         for (table, key, op) in ops {
             let state = rows.get(key)?;
             if op.must_not_exist && state.is_visible() {
-                return Err(duplicate_key(table));
+                return Err(Error::unique_violation(table, &table.primary));
             }
             if op.is_empty(state) {
                 continue;
@@ -441,12 +441,4 @@ pub(super) fn decode_body(batch: &OpBatch) -> Result<BatchBody> {
         Error::new("XX001", format!("commit {} of node {} cannot be decoded", batch.seq, batch.origin))
             .detail(e.to_string())
     })
-}
-
-fn duplicate_key(table: &Table) -> Error {
-    let name = &table.primary.name;
-    let mut error = Error::new("23505", format!("duplicate key value violates unique constraint \"{name}\""));
-    error.constraint = Some(name.clone());
-    error.table = Some(table.name.clone());
-    error
 }

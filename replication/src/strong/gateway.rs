@@ -132,6 +132,13 @@ impl Group {
         }
     }
 
+    /// Waits until a commit is applied on this node too, for what is read without asking the leader. Gives
+    /// up after a while without an error: the commit stands, this node is merely late.
+    pub async fn wait_applied(&self, timestamp: Timestamp) {
+        let patience = self.inner.timing.patience;
+        let _ = tokio::time::timeout(patience, self.inner.replica.wait_applied(timestamp)).await;
+    }
+
     /// A timestamp at which reads see every commit acknowledged anywhere before the call; all up to it is
     /// applied here. Looks for a leader as long as it is configured to, then fails with kind `Unavailable`.
     pub async fn read_timestamp(&self) -> Result<Timestamp> {

@@ -1,0 +1,187 @@
+//! What a transaction has written and not yet committed.
+//!
+//! Strong writes are keys and values, index entries included. Leaderless writes are, per row, the state
+//! that the transaction first saw, the visible row it has made of it, and the one operation that leads
+//! from the first to the second; however often a row is written, one operation leaves the transaction.
+//!
+//! Every change first pushes what it replaces on an undo stack. A savepoint is a height of that stack, and
+//! so is the start of a statement.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use amphora_storage::schema::{Table, TableId};
+use amphora_storage::{Row, Timestamp};
+
+use crate::leaderless::RowOp;
+use crate::leaderless::surface::PendingRow;
+use crate::{Error, Result};
+
+/// The most a transaction may buffer. Larger ones are refused (54000).
+pub const MAX_BUFFERED_BYTES: usize = 256 << 20;
+
+/// A leaderless row and its table.
+type PendingWrite = (Arc<Table>, PendingRow);
+
+/// A strong write: the new value, or `None` for a deletion.
+pub type StrongWrite = Option<Arc<[u8]>>;
+
+enum Undo {
+    Strong(Arc<[u8]>, Option<StrongWrite>),
+    Leaderless(Arc<[u8]>, Option<PendingWrite>),
+    Expected(Arc<[u8]>),
+}
+
+/// The writes of one transaction.
+#[derive(Default)]
+pub struct WriteBuffer {
+    strong: BTreeMap<Arc<[u8]>, StrongWrite>,
+    leaderless: BTreeMap<Arc<[u8]>, PendingWrite>,
+    /// Versions that an autocommit statement read and that must still be the newest
+    expected: BTreeMap<Arc<[u8]>, Timestamp>,
+    /// Strong tables written, with the versions of their descriptors
+    tables: BTreeMap<TableId, Timestamp>,
+    undo: Vec<Undo>,
+    bytes: usize,
+}
+
+impl WriteBuffer {
+    /// True if nothing is buffered.
+    pub fn is_empty(&self) -> bool {
+        self.strong.is_empty() && self.leaderless.is_empty()
+    }
+
+    /// True if strong tables (or the catalog) were written.
+    pub fn has_strong(&self) -> bool {
+        !self.strong.is_empty()
+    }
+
+    /// The height of the undo stack: a savepoint.
+    pub fn mark(&self) -> usize {
+        self.undo.len()
+    }
+
+    /// Takes back everything since a savepoint.
+    pub fn rollback_to(&mut self, mark: usize) {
+        while self.undo.len() > mark {
+            match self.undo.pop() {
+                Some(Undo::Strong(key, old)) => restore(&mut self.strong, key, old),
+                Some(Undo::Leaderless(key, old)) => restore(&mut self.leaderless, key, old),
+                Some(Undo::Expected(key)) => {
+                    self.expected.remove(&key);
+                }
+                None => break,
+            }
+        }
+    }
+
+    /// Buffers a strong write.
+    pub fn put(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<()> {
+        self.charge(key.len() + value.as_ref().map_or(0, Vec::len))?;
+        let key: Arc<[u8]> = key.into();
+        let old = self.strong.insert(key.clone(), value.map(Into::into));
+        self.undo.push(Undo::Strong(key, old));
+        Ok(())
+    }
+
+    /// The buffered strong write of a key: `Some(None)` is a buffered deletion.
+    pub fn get(&self, key: &[u8]) -> Option<&StrongWrite> {
+        self.strong.get(key)
+    }
+
+    /// Buffers a leaderless write.
+    pub fn put_row(&mut self, key: Vec<u8>, table: &Arc<Table>, pending: PendingRow) -> Result<()> {
+        let row = pending.row(table)?;
+        let row: usize = row.iter().flatten().map(amphora_storage::Datum::memory).sum();
+        self.charge(key.len() + 2 * row + 64)?;
+        let key: Arc<[u8]> = key.into();
+        let old = self.leaderless.insert(key.clone(), (table.clone(), pending));
+        self.undo.push(Undo::Leaderless(key, old));
+        Ok(())
+    }
+
+    /// The buffered leaderless write of a key.
+    pub fn get_row(&self, key: &[u8]) -> Option<&PendingRow> {
+        self.leaderless.get(key).map(|(_, pending)| pending)
+    }
+
+    /// Demands at commit that this version of a key is still the newest. The first demand stands.
+    pub fn expect(&mut self, key: &[u8], version: Timestamp) {
+        if !self.expected.contains_key(key) {
+            let key: Arc<[u8]> = key.into();
+            self.expected.insert(key.clone(), version);
+            self.undo.push(Undo::Expected(key));
+        }
+    }
+
+    /// Notes that a table was written by a statement planned with this version of it.
+    pub fn touch(&mut self, table: &Table) {
+        self.tables.insert(table.id, table.version);
+    }
+
+    /// The strong writes of a key range, in key order.
+    pub fn range(&self, from: &[u8], to: &[u8]) -> Vec<(Arc<[u8]>, StrongWrite)> {
+        let bounds = (Bound::Included(from), Bound::Excluded(to));
+        if from >= to {
+            return Vec::new();
+        }
+        self.strong.range::<[u8], _>(bounds).map(|(k, v)| (k.clone(), v.clone())).collect()
+    }
+
+    /// The leaderless rows of a key range as the transaction sees them, in key order.
+    pub fn row_range(&self, from: &[u8], to: &[u8]) -> Result<Vec<(Arc<[u8]>, Option<Row>)>> {
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        let bounds = (Bound::Included(from), Bound::Excluded(to));
+        let rows = self.leaderless.range::<[u8], _>(bounds);
+        rows.map(|(key, (table, pending))| Ok((key.clone(), pending.row(table)?))).collect()
+    }
+
+    /// The strong writes, for the commit.
+    pub fn strong_writes(&self) -> impl Iterator<Item = (&Arc<[u8]>, &StrongWrite)> {
+        self.strong.iter()
+    }
+
+    /// The leaderless operations, for the commit.
+    pub fn leaderless_ops(&self) -> impl Iterator<Item = (&Arc<[u8]>, &Arc<Table>, &RowOp)> {
+        self.leaderless.iter().filter_map(|(k, (table, p))| p.op().map(|op| (k, table, op)))
+    }
+
+    /// The versions demanded at commit.
+    pub fn expectations(&self) -> impl Iterator<Item = (&Arc<[u8]>, Timestamp)> {
+        self.expected.iter().map(|(k, v)| (k, *v))
+    }
+
+    /// The strong tables written and the versions of their descriptors.
+    pub fn tables(&self) -> impl Iterator<Item = (TableId, Timestamp)> {
+        self.tables.iter().map(|(id, v)| (*id, *v))
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        *self = WriteBuffer::default();
+    }
+
+    fn charge(&mut self, bytes: usize) -> Result<()> {
+        self.bytes += bytes;
+        if self.bytes > MAX_BUFFERED_BYTES {
+            return Err(Error::new("54000", "transaction is too large")
+                .detail(format!("It has written more than {} MB.", MAX_BUFFERED_BYTES >> 20))
+                .hint("Split it into several transactions."));
+        }
+        Ok(())
+    }
+}
+
+fn restore<V>(map: &mut BTreeMap<Arc<[u8]>, V>, key: Arc<[u8]>, old: Option<V>) {
+    match old {
+        Some(value) => {
+            map.insert(key, value);
+        }
+        None => {
+            map.remove(&key);
+        }
+    }
+}

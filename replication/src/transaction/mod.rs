@@ -1,0 +1,512 @@
+//! A transaction over both kinds of table.
+//!
+//! ```text
+//!            reads                                   writes
+//!   ┌──────────────────────┐            ┌──────────────────────────────┐
+//!   │ store, at snapshot   │◄─ overlay ─┤ WriteBuffer                  │
+//!   │ (strong: MVCC)       │            │  strong: key → value         │
+//!   │ store, merged states │◄─ overlay ─┤  leaderless: row → one RowOp │
+//!   │ (leaderless)         │            └──────────────┬───────────────┘
+//!   └──────────────────────┘                           │ commit
+//!                                  only leaderless ────┤──── any strong
+//!                                        ▼                       ▼
+//!                                 op log, own fsync       certifier, one Raft entry,
+//!                                                         leaderless operations inside
+//! ```
+//!
+//! **Two ways to write a strong row.** A transaction of several statements locks each key on the leader
+//! before it buffers the write; the grant carries the key's newest version, and if that is not the
+//! version its snapshot shows, a READ COMMITTED statement starts over on a newer snapshot (holding its
+//! locks, so it cannot be overtaken again on those keys) and a REPEATABLE READ transaction fails with
+//! 40001. A transaction of one statement skips the round trip: it notes the version of every key it
+//! touches, and the certifier compares. If that fails it becomes a locking one and starts over.
+//!
+//! **Invariant.** At commit, for every key in the strong buffer except entries of non-unique indexes
+//! (which the lock of their row covers), either this transaction holds the key's exclusive lock since
+//! before it compared versions, or the key is among the expectations. So the certifier's answer "yes"
+//! means that nothing the writes were computed from has moved.
+
+mod buffer;
+mod ddl;
+mod leaderless_rows;
+mod scan;
+mod strong_rows;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use amphora_storage::schema::{Catalog, IndexId, Table, TableId};
+use amphora_storage::store::Store;
+use amphora_storage::{Datum, Hlc, Row, Timestamp, codec, key};
+use async_trait::async_trait;
+
+use crate::api::{
+    Access, InsertOutcome, IsolationLevel, LockMode, OnConflict, RowStream, SavepointId, Scan, StoredRow,
+    Transaction, TransactionOptions, WaitPolicy,
+};
+use crate::error::ErrorKind;
+use crate::leaderless;
+use crate::node::{CatalogCache, UniqueIds};
+use crate::strong::{
+    CommitRequest, Expected, Group, KeyLock, LockKey, LockRequest, TableVersion, TransactionId, Write,
+};
+use crate::{Error, Result};
+
+use buffer::WriteBuffer;
+
+/// What transactions of one node share.
+pub struct TransactionContext {
+    /// Data
+    pub store: Arc<Store>,
+    /// The Raft group
+    pub group: Group,
+    /// The leaderless engine
+    pub leaderless: Arc<leaderless::Engine>,
+    /// The newest applied catalog
+    pub catalog: Arc<CatalogCache>,
+    /// Node-unique ids, for hidden keys
+    pub ids: Arc<UniqueIds>,
+    /// The node's clock
+    pub clock: Arc<Hlc>,
+}
+
+/// The one implementation of [`Transaction`].
+pub struct HybridTransaction {
+    context: Arc<TransactionContext>,
+    options: TransactionOptions,
+    id: TransactionId,
+    /// What strong tables are read at; `None` before the first statement that needs it
+    snapshot: Option<Timestamp>,
+    /// True once the snapshot belongs to the transaction and not to a statement (REPEATABLE READ)
+    buffer: WriteBuffer,
+    /// Height of the buffer when the current statement began
+    statement: usize,
+    /// Savepoints, as heights
+    savepoints: Vec<usize>,
+    /// Keys locked on the leader
+    locks: HashMap<Vec<u8>, LockMode>,
+    /// Writes lock first. False only for a single statement that has not yet met a conflict.
+    pessimistic: bool,
+    /// The catalog with this transaction's own DDL, once there is any
+    ddl: Option<ddl::CatalogDraft>,
+    finished: bool,
+}
+
+impl HybridTransaction {
+    /// A transaction that has done nothing yet.
+    pub fn new(context: Arc<TransactionContext>, options: TransactionOptions) -> HybridTransaction {
+        let id = context.group.transaction_id();
+        HybridTransaction {
+            context,
+            options,
+            id,
+            snapshot: None,
+            buffer: WriteBuffer::default(),
+            statement: 0,
+            savepoints: Vec::new(),
+            locks: HashMap::new(),
+            pessimistic: !options.autocommit,
+            ddl: None,
+            finished: false,
+        }
+    }
+
+    fn snapshot(&self) -> Timestamp {
+        self.snapshot.unwrap_or_else(|| self.context.group.applied_timestamp())
+    }
+
+    fn check_writable(&self, what: &str) -> Result<()> {
+        if self.options.read_only {
+            let message = format!("cannot execute {what} in a read-only transaction");
+            return Err(Error::new("25006", message));
+        }
+        Ok(())
+    }
+
+    /// A row that this statement read is not the newest any more.
+    fn moved(&self) -> Error {
+        match self.options.isolation {
+            IsolationLevel::ReadCommitted => Error::restart(),
+            IsolationLevel::RepeatableRead => Error::serialization(),
+        }
+    }
+
+    /// Makes sure that no one else can commit to these keys before this transaction ends, and that the
+    /// versions given are still the newest. `None` stands for a key whose version does not matter here.
+    async fn claim(&mut self, table: &Table, keys: Vec<(Vec<u8>, Timestamp)>, mode: LockMode) -> Result<()> {
+        if !self.pessimistic {
+            for (key, version) in &keys {
+                self.buffer.expect(key, *version);
+            }
+            return Ok(());
+        }
+        let granted = self.lock_keys(table, &keys, mode, WaitPolicy::Wait).await?;
+        debug_assert!(granted.iter().all(|g| *g));
+        Ok(())
+    }
+
+    /// Locks keys on the leader and compares versions. False where skipped.
+    async fn lock_keys(
+        &mut self,
+        table: &Table,
+        keys: &[(Vec<u8>, Timestamp)],
+        mode: LockMode,
+        wait: WaitPolicy,
+    ) -> Result<Vec<bool>> {
+        let held =
+            |locks: &HashMap<Vec<u8>, LockMode>, key: &[u8]| locks.get(key).is_some_and(|m| *m >= mode);
+        let mut wanted: Vec<usize> = (0..keys.len()).filter(|&i| !held(&self.locks, &keys[i].0)).collect();
+        let mut seen = std::collections::HashSet::new();
+        wanted.retain(|&i| seen.insert(keys[i].0.as_slice()));
+        let mut result = vec![true; keys.len()];
+        if wanted.is_empty() {
+            return Ok(result);
+        }
+        // The table itself is locked shared, so that whoever wants the table alone (CREATE INDEX, DROP)
+        // waits for its writers.
+        let intent = table_intent(table.id);
+        let mut request: Vec<LockKey> = Vec::with_capacity(wanted.len() + 1);
+        let with_intent = !self.locks.contains_key(&intent);
+        if with_intent {
+            request.push(LockKey { key: intent.clone(), mode: LockMode::Shared });
+        }
+        request.extend(wanted.iter().map(|&i| LockKey { key: keys[i].0.clone(), mode }));
+        let replies = self.request_locks(&table.name, request, wait).await?;
+        let replies = &replies[usize::from(with_intent)..];
+        let mut moved = false;
+        for (&i, reply) in wanted.iter().zip(replies) {
+            match reply {
+                KeyLock::Granted(newest) => moved |= *newest != keys[i].1,
+                KeyLock::Skipped => result[i] = false,
+            }
+        }
+        if moved { Err(self.moved()) } else { Ok(result) }
+    }
+
+    async fn request_locks(
+        &mut self,
+        relation: &str,
+        keys: Vec<LockKey>,
+        wait: WaitPolicy,
+    ) -> Result<Vec<KeyLock>> {
+        let request = LockRequest {
+            id: self.id,
+            keys: keys.clone(),
+            wait,
+            timeout: self.options.lock_timeout,
+            relation: relation.to_owned(),
+        };
+        let replies = self.context.group.lock(request).await?;
+        for (key, reply) in keys.into_iter().zip(&replies) {
+            if matches!(reply, KeyLock::Granted(_)) {
+                let mode = self.locks.entry(key.key).or_insert(key.mode);
+                *mode = (*mode).max(key.mode);
+            }
+        }
+        Ok(replies)
+    }
+
+    async fn take_snapshot(&mut self) -> Result<()> {
+        self.snapshot = Some(self.context.group.read_timestamp().await?);
+        Ok(())
+    }
+
+    /// The tables a plan was made with are still those of the catalog.
+    fn check_tables(&self, tables: &[Arc<Table>]) -> Result<()> {
+        let catalog = self.catalog();
+        let current = |t: &Arc<Table>| {
+            catalog.table_by_id(t.id).is_some_and(|c| Arc::ptr_eq(c, t) || c.version == t.version)
+        };
+        if tables.iter().all(current) { Ok(()) } else { Err(Error::catalog_moved()) }
+    }
+
+    fn commit_request(&self) -> CommitRequest {
+        let own_ddl = |id: &TableId| self.ddl.as_ref().is_some_and(|d| d.touches(*id));
+        let tables = self.buffer.tables().filter(|(id, _)| !own_ddl(id));
+        let expected = |(key, version): (&Arc<[u8]>, Timestamp)| Expected {
+            key: key.to_vec(),
+            version,
+            mode: LockMode::Exclusive,
+        };
+        let ops: Vec<(TableId, Vec<u8>, leaderless::RowOp)> =
+            self.buffer.leaderless_ops().map(|(k, t, op)| (t.id, k.to_vec(), op.clone())).collect();
+        CommitRequest {
+            id: self.id,
+            locked: self.pessimistic,
+            expected: if self.pessimistic {
+                Vec::new()
+            } else {
+                self.buffer.expectations().map(expected).collect()
+            },
+            intents: if self.pessimistic {
+                Vec::new()
+            } else {
+                self.buffer.tables().map(|(id, _)| table_intent(id)).collect()
+            },
+            tables: tables
+                .map(|(id, version)| TableVersion { table: id, key: crate::node::catalog_key(id), version })
+                .collect(),
+            writes: self
+                .buffer
+                .strong_writes()
+                .map(|(k, v)| Write { key: k.to_vec(), value: v.as_ref().map(|v| v.to_vec()) })
+                .collect(),
+            leaderless: if ops.is_empty() { Vec::new() } else { codec::encode(&ops) },
+            clock: self.context.clock.last(),
+        }
+    }
+
+    async fn commit_strong(&mut self) -> Result<()> {
+        let request = self.commit_request();
+        let mixed = !request.leaderless.is_empty();
+        let ddl = self.ddl.is_some();
+        let timestamp = self.context.group.commit(request).await?;
+        self.locks.clear();
+        // What was written must be readable on this node at once where reads do not ask the leader:
+        // leaderless rows, and the catalog.
+        if mixed || ddl {
+            self.context.group.wait_applied(timestamp).await;
+            self.context.catalog.refresh();
+        }
+        Ok(())
+    }
+
+    async fn commit_leaderless(&mut self) -> Result<()> {
+        let ops: Vec<_> = self
+            .buffer
+            .leaderless_ops()
+            .map(|(key, table, op)| (table.clone(), key.to_vec(), op.clone()))
+            .collect();
+        if ops.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.context.leaderless.commit(ops).await;
+        match outcome {
+            // Another session of this node inserted the same key meanwhile: run the statement again and
+            // let it decide (ON CONFLICT, or 23505 with the row in sight).
+            Err(e) if e.sqlstate == "23505" && self.options.autocommit => Err(e.kind(ErrorKind::Restart)),
+            other => other.map(|_| ()),
+        }
+    }
+
+    fn release_locks(&mut self) {
+        if !self.locks.is_empty() {
+            self.locks.clear();
+            self.context.group.release(self.id);
+        }
+    }
+}
+
+/// The key that stands for a whole table in the lock table. It is no key of any row: rows have an index id
+/// and columns after the table's id.
+fn table_intent(id: TableId) -> Vec<u8> {
+    id.0.to_be_bytes().to_vec()
+}
+
+#[async_trait]
+impl Transaction for HybridTransaction {
+    fn catalog(&self) -> Arc<Catalog> {
+        match &self.ddl {
+            Some(draft) => draft.catalog(),
+            None => self.context.catalog.current(),
+        }
+    }
+
+    async fn refresh_catalog(&mut self) {
+        if self.ddl.is_some() {
+            return;
+        }
+        // Without a quorum there is nothing newer to be had: the caller reports what it did not find.
+        if self.context.group.read_timestamp().await.is_ok() {
+            self.context.catalog.refresh();
+        }
+    }
+
+    async fn begin_statement(&mut self, access: Access, tables: &[Arc<Table>]) -> Result<()> {
+        self.statement = self.buffer.mark();
+        if access == Access::Strong {
+            let keep = self.options.isolation == IsolationLevel::RepeatableRead && self.snapshot.is_some();
+            if !keep {
+                self.take_snapshot().await?;
+            }
+            self.context.catalog.refresh();
+        }
+        self.check_tables(tables)
+    }
+
+    async fn restart_statement(&mut self) -> Result<()> {
+        self.undo_statement();
+        self.pessimistic = true;
+        if self.snapshot.is_some() {
+            self.take_snapshot().await?;
+        }
+        Ok(())
+    }
+
+    fn rollback_statement(&mut self) {
+        self.undo_statement();
+    }
+
+    fn get(&self, table: &Arc<Table>, key: &[Datum]) -> Result<Option<StoredRow>> {
+        let key = key::row_key(table, key)?;
+        if table.is_strong() { self.strong_get(table, &key) } else { self.leaderless_get(table, &key) }
+    }
+
+    fn scan(&self, scan: &Scan) -> Result<Box<dyn RowStream>> {
+        scan::open(self, scan)
+    }
+
+    async fn insert(
+        &mut self,
+        table: &Arc<Table>,
+        mut rows: Vec<Row>,
+        on_conflict: OnConflict,
+    ) -> Result<Vec<InsertOutcome>> {
+        self.check_writable("INSERT")?;
+        if table.hidden_key {
+            for row in &mut rows {
+                row.truncate(table.columns.len() - 1);
+                row.push(Datum::Int8(self.context.ids.next()));
+            }
+        }
+        if table.is_strong() {
+            self.insert_strong(table, rows, on_conflict).await
+        } else {
+            self.insert_leaderless(table, rows, &on_conflict)
+        }
+    }
+
+    async fn update(&mut self, table: &Arc<Table>, changes: Vec<(StoredRow, Row)>) -> Result<()> {
+        self.check_writable("UPDATE")?;
+        if table.is_strong() {
+            self.update_strong(table, changes).await
+        } else {
+            self.update_leaderless(table, changes)
+        }
+    }
+
+    async fn delete(&mut self, table: &Arc<Table>, rows: Vec<StoredRow>) -> Result<()> {
+        self.check_writable("DELETE")?;
+        if table.is_strong() {
+            self.delete_strong(table, rows).await
+        } else {
+            self.delete_leaderless(table, rows)
+        }
+    }
+
+    async fn lock_rows(
+        &mut self,
+        table: &Arc<Table>,
+        rows: &[StoredRow],
+        mode: LockMode,
+        wait: WaitPolicy,
+    ) -> Result<Vec<bool>> {
+        self.check_writable("SELECT FOR UPDATE")?;
+        if !table.is_strong() {
+            return Ok(vec![true; rows.len()]);
+        }
+        let mut keys = Vec::with_capacity(rows.len());
+        for row in rows {
+            keys.push((key::row_key_of(table, &row.row)?, row.version));
+        }
+        // A row that this transaction wrote itself has no committed version to compare and is locked
+        // already, or covered by the certifier.
+        let own: Vec<bool> = keys.iter().map(|(k, _)| self.buffer.get(k).is_some()).collect();
+        let others: Vec<_> =
+            keys.iter().zip(&own).filter(|(_, own)| !**own).map(|(k, _)| k.clone()).collect();
+        let mut granted = self.lock_keys(table, &others, mode, wait).await?.into_iter();
+        Ok(own.iter().map(|own| *own || granted.next().unwrap_or(false)).collect())
+    }
+
+    async fn lock_catalog(&mut self) -> Result<()> {
+        self.check_writable("DDL")?;
+        self.begin_ddl().await
+    }
+
+    async fn lock_table(&mut self, table: &Arc<Table>) -> Result<()> {
+        self.pessimistic = true;
+        let key = LockKey { key: table_intent(table.id), mode: LockMode::Exclusive };
+        self.request_locks(&table.name, vec![key], WaitPolicy::Wait).await?;
+        self.take_snapshot().await
+    }
+
+    fn allocate_id(&mut self) -> Result<TableId> {
+        self.allocate_table_id()
+    }
+
+    fn put_table(&mut self, table: Table) -> Result<()> {
+        self.put_descriptor(table)
+    }
+
+    fn drop_table(&mut self, id: TableId) -> Result<()> {
+        self.drop_descriptor(id)
+    }
+
+    fn build_index(&mut self, table: &Arc<Table>, index: IndexId) -> Result<()> {
+        self.fill_index(table, index)
+    }
+
+    fn savepoint(&mut self) -> SavepointId {
+        self.savepoints.push(self.buffer.mark());
+        SavepointId(self.savepoints.len() - 1)
+    }
+
+    fn rollback_to(&mut self, savepoint: SavepointId) -> Result<()> {
+        let Some(&mark) = self.savepoints.get(savepoint.0) else {
+            return Err(Error::new("3B001", "savepoint does not exist"));
+        };
+        self.savepoints.truncate(savepoint.0 + 1);
+        self.buffer.rollback_to(mark);
+        self.rebuild_draft()
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    async fn commit(&mut self) -> Result<()> {
+        let outcome = if self.buffer.has_strong() {
+            self.commit_strong().await
+        } else {
+            self.commit_leaderless().await
+        };
+        match outcome {
+            Err(e) if e.kind == ErrorKind::Restart && self.options.autocommit => return Err(e),
+            Err(e) => {
+                self.finish();
+                return Err(e);
+            }
+            Ok(()) => {}
+        }
+        self.finish();
+        Ok(())
+    }
+
+    async fn rollback(&mut self) {
+        self.finish();
+    }
+}
+
+impl HybridTransaction {
+    fn undo_statement(&mut self) {
+        self.buffer.rollback_to(self.statement);
+        if let Err(e) = self.rebuild_draft() {
+            // The draft was decodable when it was written.
+            tracing::error!("the catalog draft cannot be rebuilt: {e}");
+        }
+    }
+
+    fn finish(&mut self) {
+        self.release_locks();
+        self.buffer.clear();
+        self.finished = true;
+    }
+}
+
+impl Drop for HybridTransaction {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.release_locks();
+        }
+    }
+}

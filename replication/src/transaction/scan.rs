@@ -1,0 +1,310 @@
+//! Scans: what the store holds, with the transaction's own writes laid over it.
+//!
+//! A stream owns all it needs. The part of the write buffer that lies in the range is copied when the scan
+//! is opened (usually nothing), so a portal may outlive the statement, and a statement never meets rows
+//! that it writes itself.
+
+use std::cmp::Ordering;
+use std::ops::Range;
+use std::sync::Arc;
+
+use amphora_storage::schema::{IndexId, Table};
+use amphora_storage::store::{Cf, Scan as StoreScan, Store};
+use amphora_storage::{Datum, Row, Timestamp, codec, key, row};
+
+use super::HybridTransaction;
+use crate::api::{Direction, KeyBound, KeyRange, RowStream, Scan, StoredRow};
+use crate::leaderless::{RowState, surface};
+use crate::{Error, Result};
+
+/// Opens a scan of either kind of table.
+pub(super) fn open(tx: &HybridTransaction, scan: &Scan) -> Result<Box<dyn RowStream>> {
+    let range = key_range(&scan.table, scan.index, &scan.range)?;
+    let columns = scan.columns.clone();
+    if !scan.table.is_strong() {
+        return Ok(Box::new(LeaderlessRows {
+            inner: tx.context.store.scan_plain(Cf::Leaderless, range.clone(), scan.direction.into())?,
+            overlay: Overlay::new(tx.buffer.row_range(&range.start, &range.end)?, scan.direction),
+            table: scan.table.clone(),
+            columns,
+            peeked: None,
+            done: false,
+            direction: scan.direction,
+        }));
+    }
+    let entries = StrongEntries {
+        inner: tx.context.store.scan(range.clone(), tx.snapshot(), scan.direction.into())?,
+        overlay: Overlay::new(tx.buffer.range(&range.start, &range.end), scan.direction),
+        peeked: None,
+        done: false,
+        direction: scan.direction,
+    };
+    if scan.index == IndexId::PRIMARY {
+        return Ok(Box::new(PrimaryRows { entries, table: scan.table.clone(), columns }));
+    }
+    let mut own = std::collections::HashMap::new();
+    for (_, entry) in &entries.overlay.items {
+        if let Some(row_key) = entry
+            && let Some(Some(bytes)) = tx.buffer.get(row_key)
+        {
+            own.insert(row_key.clone(), bytes.clone());
+        }
+    }
+    Ok(Box::new(IndexedRows {
+        entries,
+        own,
+        store: tx.context.store.clone(),
+        snapshot: tx.snapshot(),
+        table: scan.table.clone(),
+        columns,
+    }))
+}
+
+/// The bytes between which the entries of a [`KeyRange`] lie.
+fn key_range(table: &Table, index: IndexId, range: &KeyRange) -> Result<Range<Vec<u8>>> {
+    let mut prefix = key::table_prefix(table.id, index).to_vec();
+    for datum in &range.prefix {
+        key::encode_datum(&mut prefix, datum)?;
+    }
+    let with = |datum: &Datum| -> Result<Vec<u8>> {
+        let mut bytes = prefix.clone();
+        key::encode_datum(&mut bytes, datum)?;
+        Ok(bytes)
+    };
+    let start = match &range.lower {
+        KeyBound::Unbounded => prefix.clone(),
+        KeyBound::Included(d) => with(d)?,
+        KeyBound::Excluded(d) => key::prefix_successor(&with(d)?),
+    };
+    let end = match &range.upper {
+        KeyBound::Unbounded => key::prefix_successor(&prefix),
+        KeyBound::Included(d) => key::prefix_successor(&with(d)?),
+        KeyBound::Excluded(d) => with(d)?,
+    };
+    Ok(start..end)
+}
+
+impl From<Direction> for amphora_storage::store::Direction {
+    fn from(d: Direction) -> Self {
+        match d {
+            Direction::Forward => amphora_storage::store::Direction::Forward,
+            Direction::Backward => amphora_storage::store::Direction::Backward,
+        }
+    }
+}
+
+/// Buffered writes of a range, in the order of the scan.
+struct Overlay<V> {
+    items: Vec<(Arc<[u8]>, V)>,
+    next: usize,
+}
+
+impl<V> Overlay<V> {
+    fn new(mut items: Vec<(Arc<[u8]>, V)>, direction: Direction) -> Overlay<V> {
+        if direction == Direction::Backward {
+            items.reverse();
+        }
+        Overlay { items, next: 0 }
+    }
+
+    fn peek(&self) -> Option<&(Arc<[u8]>, V)> {
+        self.items.get(self.next)
+    }
+}
+
+/// Which of two keys a scan meets first.
+fn order(a: &[u8], b: &[u8], direction: Direction) -> Ordering {
+    match direction {
+        Direction::Forward => a.cmp(b),
+        Direction::Backward => b.cmp(a),
+    }
+}
+
+/// The entries of a range of the strong keyspace, own writes included.
+struct StrongEntries {
+    inner: StoreScan,
+    overlay: Overlay<Option<Arc<[u8]>>>,
+    /// An entry of `inner` that was read and not yet given
+    peeked: Option<(Vec<u8>, Timestamp, Vec<u8>)>,
+    done: bool,
+    direction: Direction,
+}
+
+impl StrongEntries {
+    /// Hands the next entry's version and value to `give`. The version of own writes is ZERO.
+    /// False at the end.
+    fn next(&mut self, mut give: impl FnMut(Timestamp, &[u8]) -> Result<()>) -> Result<bool> {
+        loop {
+            // The usual case: nothing of our own in the range, nothing to compare and nothing to copy.
+            if self.overlay.peek().is_none() && self.peeked.is_none() {
+                return match self.inner.next()? {
+                    Some(entry) => give(entry.ts, entry.value).map(|()| true),
+                    None => Ok(false),
+                };
+            }
+            if self.peeked.is_none() && !self.done {
+                self.peeked = self.inner.next()?.map(|e| (e.key.to_vec(), e.ts, e.value.to_vec()));
+                self.done = self.peeked.is_none();
+            }
+            let Some((own_key, own)) = self.overlay.peek() else {
+                return match self.peeked.take() {
+                    Some((_, ts, value)) => give(ts, &value).map(|()| true),
+                    None => Ok(false),
+                };
+            };
+            let which = match &self.peeked {
+                Some((key, ..)) => order(key, own_key, self.direction),
+                None => Ordering::Greater,
+            };
+            if which == Ordering::Less {
+                if let Some((_, ts, value)) = self.peeked.take() {
+                    return give(ts, &value).map(|()| true);
+                }
+                continue;
+            }
+            if which == Ordering::Equal {
+                self.peeked = None;
+            }
+            let own = own.clone();
+            self.overlay.next += 1;
+            if let Some(value) = own {
+                return give(Timestamp::ZERO, &value).map(|()| true);
+            }
+        }
+    }
+}
+
+fn decode(table: &Table, columns: Option<&[usize]>, bytes: &[u8]) -> Result<Row> {
+    match columns {
+        None => Ok(row::decode_row(table, bytes)?),
+        Some(positions) => {
+            let mut out = vec![Datum::Null; table.columns.len()];
+            row::decode_columns(table, bytes, positions, &mut out)?;
+            Ok(out)
+        }
+    }
+}
+
+/// The rows of a range of the primary key.
+struct PrimaryRows {
+    entries: StrongEntries,
+    table: Arc<Table>,
+    columns: Option<Arc<[usize]>>,
+}
+
+impl RowStream for PrimaryRows {
+    fn next_batch(&mut self, limit: usize, out: &mut Vec<StoredRow>) -> Result<usize> {
+        let (table, columns) = (&self.table, self.columns.as_deref());
+        for given in 0..limit {
+            let more = self.entries.next(|version, bytes| {
+                out.push(StoredRow { row: decode(table, columns, bytes)?, version });
+                Ok(())
+            })?;
+            if !more {
+                return Ok(given);
+            }
+        }
+        Ok(limit)
+    }
+}
+
+/// The rows of a range of a secondary index: entries first, then their rows, many at a time.
+///
+/// A row that this transaction wrote has all its entries in the overlay, so a row found through any other
+/// entry is the store's own.
+struct IndexedRows {
+    entries: StrongEntries,
+    own: std::collections::HashMap<Arc<[u8]>, Arc<[u8]>>,
+    store: Arc<Store>,
+    snapshot: Timestamp,
+    table: Arc<Table>,
+    columns: Option<Arc<[usize]>>,
+}
+
+impl RowStream for IndexedRows {
+    fn next_batch(&mut self, limit: usize, out: &mut Vec<StoredRow>) -> Result<usize> {
+        let mut keys: Vec<Vec<u8>> = Vec::with_capacity(limit.min(1024));
+        while keys.len() < limit {
+            let more = self.entries.next(|_, row_key| {
+                keys.push(row_key.to_vec());
+                Ok(())
+            })?;
+            if !more {
+                break;
+            }
+        }
+        let found = self.store.multi_get(&keys, self.snapshot)?;
+        for (key, version) in keys.iter().zip(found) {
+            let (ts, row) = match (self.own.get(key.as_slice()), version) {
+                (Some(own), _) => (Timestamp::ZERO, decode(&self.table, self.columns.as_deref(), own)?),
+                (None, Some(v)) => (v.ts, decode(&self.table, self.columns.as_deref(), &v.value)?),
+                (None, None) => {
+                    return Err(Error::new("XX001", "an index entry has no row")
+                        .detail(format!("In an index of table \"{}\".", self.table.name))
+                        .hint("Drop and create the index again, and report this as a bug."));
+                }
+            };
+            out.push(StoredRow { row, version: ts });
+        }
+        Ok(keys.len())
+    }
+}
+
+/// The visible rows of a range of a leaderless table.
+struct LeaderlessRows {
+    inner: amphora_storage::store::PlainScan,
+    overlay: Overlay<Option<Row>>,
+    table: Arc<Table>,
+    columns: Option<Arc<[usize]>>,
+    peeked: Option<(Vec<u8>, Vec<u8>)>,
+    done: bool,
+    direction: Direction,
+}
+
+impl LeaderlessRows {
+    fn next(&mut self) -> Result<Option<Row>> {
+        loop {
+            if self.peeked.is_none() && !self.done {
+                self.peeked = self.inner.next()?.map(|e| (e.key.to_vec(), e.value.to_vec()));
+                self.done = self.peeked.is_none();
+            }
+            let which = match (&self.peeked, self.overlay.peek()) {
+                (None, None) => return Ok(None),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((key, _)), Some((own, _))) => order(key, own, self.direction),
+            };
+            let stored = if which == Ordering::Greater { None } else { self.peeked.take() };
+            if which == Ordering::Less {
+                if let Some((_, bytes)) = stored {
+                    let state: RowState = codec::decode(&bytes)?;
+                    let row = match &self.columns {
+                        None => surface::visible(&self.table, &state)?,
+                        Some(columns) => surface::visible_columns(&self.table, &state, columns)?,
+                    };
+                    if row.is_some() {
+                        return Ok(row);
+                    }
+                }
+                continue;
+            }
+            let own = self.overlay.peek().and_then(|(_, row)| row.clone());
+            self.overlay.next += 1;
+            if own.is_some() {
+                return Ok(own);
+            }
+        }
+    }
+}
+
+impl RowStream for LeaderlessRows {
+    fn next_batch(&mut self, limit: usize, out: &mut Vec<StoredRow>) -> Result<usize> {
+        for given in 0..limit {
+            match self.next()? {
+                Some(row) => out.push(StoredRow { row, version: Timestamp::ZERO }),
+                None => return Ok(given),
+            }
+        }
+        Ok(limit)
+    }
+}

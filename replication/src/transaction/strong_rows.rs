@@ -1,0 +1,235 @@
+//! Rows of strong tables: keys to claim, index entries to keep.
+
+use std::sync::Arc;
+
+use amphora_storage::schema::{Index, IndexId, Table};
+use amphora_storage::{Datum, Row, Timestamp, key, row};
+
+use super::HybridTransaction;
+use crate::api::{InsertOutcome, LockMode, OnConflict, StoredRow};
+use crate::{Error, Result};
+
+/// True if an entry of this unique index excludes other rows: NULLs never collide.
+fn excludes(index: &Index, row: &[Datum]) -> bool {
+    index.unique && index.columns.iter().all(|&c| !row[c].is_null())
+}
+
+/// The entry of a secondary index: its key, and whether it is a unique one that excludes others.
+struct IndexEntry<'a> {
+    index: &'a Index,
+    key: Vec<u8>,
+    exclusive: bool,
+}
+
+fn entries<'a>(table: &'a Table, row: &[Datum]) -> Result<Vec<IndexEntry<'a>>> {
+    let mut entries = Vec::with_capacity(table.indexes.len());
+    for index in &table.indexes {
+        let key = key::index_key(table, index, row)?;
+        entries.push(IndexEntry { index, key, exclusive: excludes(index, row) });
+    }
+    Ok(entries)
+}
+
+impl HybridTransaction {
+    /// The newest value of a key that this transaction may see: its own write, or the snapshot's.
+    /// The version is ZERO for its own.
+    pub(super) fn strong_value(&self, key: &[u8]) -> Result<Option<(Timestamp, Arc<[u8]>)>> {
+        if let Some(own) = self.buffer.get(key) {
+            return Ok(own.as_ref().map(|v| (Timestamp::ZERO, v.clone())));
+        }
+        let version = self.context.store.get(key, self.snapshot())?;
+        Ok(version.map(|v| (v.ts, Arc::from(v.value.as_ref()))))
+    }
+
+    /// The committed version of a key at the snapshot, own writes aside; ZERO if there is none.
+    fn committed_version(&self, key: &[u8]) -> Result<Timestamp> {
+        Ok(self.context.store.get(key, self.snapshot())?.map_or(Timestamp::ZERO, |v| v.ts))
+    }
+
+    pub(super) fn strong_get(&self, table: &Table, key: &[u8]) -> Result<Option<StoredRow>> {
+        let Some((version, bytes)) = self.strong_value(key)? else { return Ok(None) };
+        Ok(Some(StoredRow { row: row::decode_row(table, &bytes)?, version }))
+    }
+
+    /// Claims keys about to be written, at the versions this snapshot shows. Keys this transaction has
+    /// already written were claimed then.
+    async fn claim_fresh(&mut self, table: &Table, keys: Vec<Vec<u8>>) -> Result<()> {
+        let mut wanted = Vec::with_capacity(keys.len());
+        for key in keys {
+            if self.buffer.get(&key).is_none() {
+                let version = self.committed_version(&key)?;
+                wanted.push((key, version));
+            }
+        }
+        self.claim(table, wanted, LockMode::Exclusive).await
+    }
+
+    pub(super) async fn insert_strong(
+        &mut self,
+        table: &Arc<Table>,
+        rows: Vec<Row>,
+        on_conflict: OnConflict,
+    ) -> Result<Vec<InsertOutcome>> {
+        let mut keys = Vec::with_capacity(rows.len() * (1 + table.indexes.len()));
+        for row in &rows {
+            keys.push(key::row_key_of(table, row)?);
+            keys.extend(entries(table, row)?.into_iter().filter(|e| e.exclusive).map(|e| e.key));
+        }
+        self.claim_fresh(table, keys).await?;
+        self.buffer.touch(table);
+        let mut outcomes = Vec::with_capacity(rows.len());
+        for row in rows {
+            match self.conflict(table, &row)? {
+                None => {
+                    self.write_row(table, &row)?;
+                    outcomes.push(InsertOutcome::Inserted);
+                }
+                Some((index, existing_key)) => {
+                    let reported = match &on_conflict {
+                        OnConflict::Error => false,
+                        OnConflict::Report(None) => true,
+                        OnConflict::Report(Some(wanted)) => *wanted == index,
+                    };
+                    if !reported {
+                        return Err(unique_violation(table, index, &row));
+                    }
+                    outcomes.push(InsertOutcome::Conflict(self.claim_existing(table, &existing_key).await?));
+                }
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// The row that already has one of `row`'s unique keys: which index, and the row's own key.
+    fn conflict(&self, table: &Table, row: &[Datum]) -> Result<Option<(IndexId, Vec<u8>)>> {
+        let key = key::row_key_of(table, row)?;
+        if self.strong_value(&key)?.is_some() {
+            return Ok(Some((IndexId::PRIMARY, key)));
+        }
+        for entry in entries(table, row)?.into_iter().filter(|e| e.exclusive) {
+            if let Some((_, existing)) = self.strong_value(&entry.key)? {
+                return Ok(Some((entry.index.id, existing.to_vec())));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The row an INSERT collided with, claimed, so that DO UPDATE may change it.
+    async fn claim_existing(&mut self, table: &Table, key: &[u8]) -> Result<StoredRow> {
+        self.claim_fresh(table, vec![key.to_vec()]).await?;
+        match self.strong_get(table, key)? {
+            Some(row) => Ok(row),
+            // The entry is there and the row is not: it moved between the two reads.
+            None => Err(self.moved()),
+        }
+    }
+
+    /// Claims the keys of rows this statement read: the rows themselves at the versions it read, and
+    /// their unique entries.
+    async fn claim_read(&mut self, table: &Table, rows: &[&StoredRow]) -> Result<()> {
+        let mut keys = Vec::with_capacity(rows.len());
+        let mut uniques = Vec::new();
+        for stored in rows {
+            let key = key::row_key_of(table, &stored.row)?;
+            if self.buffer.get(&key).is_none() {
+                keys.push((key, stored.version));
+            }
+            uniques.extend(entries(table, &stored.row)?.into_iter().filter(|e| e.exclusive).map(|e| e.key));
+        }
+        self.claim(table, keys, LockMode::Exclusive).await?;
+        if !uniques.is_empty() {
+            self.claim_fresh(table, uniques).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn update_strong(
+        &mut self,
+        table: &Arc<Table>,
+        changes: Vec<(StoredRow, Row)>,
+    ) -> Result<()> {
+        let old: Vec<&StoredRow> = changes.iter().map(|(old, _)| old).collect();
+        self.claim_read(table, &old).await?;
+        let mut fresh = Vec::new();
+        for (old, new) in &changes {
+            let key = key::row_key_of(table, new)?;
+            if key != key::row_key_of(table, &old.row)? {
+                fresh.push(key);
+            }
+            fresh.extend(entries(table, new)?.into_iter().filter(|e| e.exclusive).map(|e| e.key));
+        }
+        self.claim_fresh(table, fresh).await?;
+        self.buffer.touch(table);
+        for (old, _) in &changes {
+            self.erase_row(table, &old.row)?;
+        }
+        for (_, new) in &changes {
+            if let Some((index, _)) = self.conflict(table, new)? {
+                return Err(unique_violation(table, index, new));
+            }
+            self.write_row(table, new)?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn delete_strong(&mut self, table: &Arc<Table>, rows: Vec<StoredRow>) -> Result<()> {
+        let read: Vec<&StoredRow> = rows.iter().collect();
+        self.claim_read(table, &read).await?;
+        self.buffer.touch(table);
+        for stored in &rows {
+            self.erase_row(table, &stored.row)?;
+        }
+        Ok(())
+    }
+
+    fn write_row(&mut self, table: &Table, row: &[Datum]) -> Result<()> {
+        let key = key::row_key_of(table, row)?;
+        for entry in entries(table, row)? {
+            self.buffer.put(entry.key, Some(key.clone()))?;
+        }
+        self.buffer.put(key, Some(row::encode_row(table, row)?))
+    }
+
+    fn erase_row(&mut self, table: &Table, row: &[Datum]) -> Result<()> {
+        for entry in entries(table, row)? {
+            self.buffer.put(entry.key, None)?;
+        }
+        self.buffer.put(key::row_key_of(table, row)?, None)
+    }
+
+    /// Fills a new index from the rows visible now.
+    pub(super) fn fill_index(&mut self, table: &Arc<Table>, index: IndexId) -> Result<()> {
+        let Some(wanted) = table.index(index).cloned() else {
+            return Err(Error::new("42704", "index does not exist"));
+        };
+        let scan = crate::api::Scan {
+            table: table.clone(),
+            index: IndexId::PRIMARY,
+            range: crate::api::KeyRange::all(),
+            direction: crate::api::Direction::Forward,
+            columns: None,
+        };
+        let mut rows = crate::api::Transaction::scan(self, &scan)?;
+        let mut batch = Vec::new();
+        while rows.next_batch(1024, &mut batch)? > 0 {
+            for stored in batch.drain(..) {
+                let entry = key::index_key(table, &wanted, &stored.row)?;
+                if excludes(&wanted, &stored.row) && self.strong_value(&entry)?.is_some() {
+                    let message = format!("could not create unique index \"{}\"", wanted.name);
+                    let mut error =
+                        Error::new("23505", message).key(table, &wanted, &stored.row, "is duplicated");
+                    error.constraint = Some(wanted.name.as_str().into());
+                    return Err(error);
+                }
+                self.buffer.put(entry, Some(key::row_key_of(table, &stored.row)?))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// 23505 for a row of a statement.
+pub(super) fn unique_violation(table: &Table, index: IndexId, row: &[Datum]) -> Error {
+    let index = table.index(index).unwrap_or(&table.primary);
+    Error::unique_violation(table, index).key(table, index, row, "already exists")
+}
