@@ -33,6 +33,9 @@ enum Undo {
     Expected(Arc<[u8]>),
 }
 
+/// A leaderless row as the transaction sees it under its key; `None` if it deleted it.
+pub type VisibleRow = (Arc<[u8]>, Option<Row>);
+
 /// The writes of one transaction.
 #[derive(Default)]
 pub struct WriteBuffer {
@@ -130,7 +133,7 @@ impl WriteBuffer {
     }
 
     /// The leaderless rows of a key range as the transaction sees them, in key order.
-    pub fn row_range(&self, from: &[u8], to: &[u8]) -> Result<Vec<(Arc<[u8]>, Option<Row>)>> {
+    pub fn row_range(&self, from: &[u8], to: &[u8]) -> Result<Vec<VisibleRow>> {
         if from >= to {
             return Ok(Vec::new());
         }
