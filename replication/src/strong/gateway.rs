@@ -35,6 +35,8 @@ const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 const OUTCOME_PATIENCE: Duration = Duration::from_secs(10);
 /// How long to wait for the reply to anything short.
 const CALL_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a deposed leader's reply is waited for.
+const LATE_REPLY: Duration = Duration::from_millis(200);
 /// Between two looks for a leader.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// How often the locks of open transactions are renewed.
@@ -111,8 +113,28 @@ impl Group {
                     Err(TransportError::Lost(self.inner.node_id, "no quorum answered in time".to_owned()))
                 }
             },
-            Route::Remote { node, address, .. } => {
-                self.inner.transport.call(*node, address, request, wait).await
+            Route::Remote { node, address, leader } => {
+                let call = self.inner.transport.call(*node, address, request, wait);
+                tokio::select! {
+                    reply = call => reply,
+                    () = self.deposed(*leader) => {
+                        Err(TransportError::Lost(*node, "another node leads now".to_owned()))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until another leadership is known, and then a little for replies on their way.
+    async fn deposed(&self, leader: LeaderId) {
+        let mut server = self.inner.server.clone();
+        loop {
+            let vote = server.borrow_and_update().vote;
+            if vote.committed && vote.leader_id != leader {
+                return tokio::time::sleep(LATE_REPLY).await;
+            }
+            if server.changed().await.is_err() {
+                return tokio::time::sleep(LATE_REPLY).await;
             }
         }
     }
@@ -195,8 +217,9 @@ impl Group {
         Reply::ReadIndex(tenure.applied_timestamp())
     }
 
-    /// Locks keys for a transaction. One answer per key, in the request's order. Whatever comes of it, the
-    /// transaction must be ended with [`commit`](Group::commit) or [`release`](Group::release).
+    /// Locks keys for a transaction. One answer per key, in the request's order. Whatever comes of it, even
+    /// if the call is given up, the transaction must be ended with [`commit`](Group::commit) or
+    /// [`release`](Group::release).
     pub async fn lock(&self, mut request: LockRequest) -> Result<Vec<KeyLock>> {
         let id = request.id;
         let until = (!request.timeout.is_zero()).then(|| Instant::now() + request.timeout);

@@ -53,9 +53,9 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Timing {
         Timing {
-            heartbeat: Duration::from_millis(100),
-            election: (Duration::from_millis(250), Duration::from_millis(500)),
-            patience: Duration::from_secs(5),
+            heartbeat: Duration::from_millis(150),
+            election: (Duration::from_millis(300), Duration::from_millis(600)),
+            patience: Duration::from_secs(4),
         }
     }
 }
@@ -146,6 +146,8 @@ fn raft_config(timing: &Timing, limits: &LogLimits) -> Result<Arc<openraft::Conf
         snapshot_policy: SnapshotPolicy::LogsSinceLast(limits.flush_every),
         max_in_snapshot_log_to_keep: limits.keep,
         purge_batch_size: 256,
+        // Followers sync their disks while this node syncs its own.
+        broadcast_submitted_on_append: Some(true),
         // Whether the log still reaches back decides, not how far a peer is behind.
         replication_lag_threshold: u64::MAX / 2,
         install_snapshot_timeout: 3_600_000,
@@ -215,6 +217,19 @@ impl Group {
     /// The newest commit applied here. Immediate, and possibly stale.
     pub fn applied_timestamp(&self) -> Timestamp {
         self.inner.replica.applied_timestamp()
+    }
+
+    /// The last entry applied here: this node's part of the group's component in version vectors.
+    pub fn applied_index(&self) -> u64 {
+        self.inner.replica.applied_index()
+    }
+
+    /// Why the group has stopped by itself, if it has: a disk that fails or is full. The node has to be
+    /// restarted once that is mended.
+    pub fn failure(&self) -> Option<String> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.running_state.as_ref().err().map(ToString::to_string)
     }
 
     /// Changes with every applied commit that wrote to the catalog's keyspace.
@@ -335,6 +350,9 @@ impl Group {
     /// True if this node is a member that has caught up and knows a leader.
     pub fn is_ready(&self) -> bool {
         let Some(leader) = self.leader() else { return false };
+        if self.failure().is_some() {
+            return false;
+        }
         if !self.members().iter().any(|(id, _, _)| *id == self.inner.node_id) {
             return false;
         }

@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 use amphora_storage::key::table_prefix;
 use amphora_storage::schema::{IndexId, TableId};
 use amphora_storage::{Timestamp, codec};
-use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::{ChangeMembers, Instant as _};
 use uuid::Uuid;
 
 use super::group::{Group, Inner};
@@ -263,11 +263,17 @@ pub(super) async fn promote(group: Weak<Inner>) {
         let ready: BTreeSet<NodeId> = {
             let metrics = group.inner.raft.metrics();
             let metrics = metrics.borrow_watched();
-            let Some(replication) = &metrics.replication else { continue };
+            let (Some(replication), Some(heartbeat)) = (&metrics.replication, &metrics.heartbeat) else {
+                continue;
+            };
             let last = metrics.last_log_index.unwrap_or(0);
+            // One that has died since must not become part of the quorum.
+            let lately = group.inner.timing.election.1 * 2;
             let caught_up = |id: &NodeId| {
                 let matched = replication.get(id).and_then(|l| l.as_ref());
+                let heard = heartbeat.get(id).and_then(|at| at.as_ref());
                 matched.is_some_and(|l| l.index + CAUGHT_UP >= last)
+                    && heard.is_some_and(|at| at.elapsed() < lately)
             };
             metrics.membership_config.membership().learner_ids().filter(caught_up).collect()
         };

@@ -297,6 +297,201 @@ async fn a_table_that_moved_refuses_commits_planned_before() {
     group.commit(planned(new)).await.unwrap();
 }
 
+/// What became of one transfer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    Committed,
+    NotCommitted,
+    Unknown,
+}
+
+const ACCOUNTS: usize = 6;
+
+async fn balance(node_store: &amphora_storage::Store, at: Timestamp, account: usize) -> i64 {
+    let row = node_store.get(key(&format!("account {account}")), at).unwrap();
+    row.map_or(100, |v| String::from_utf8(v.value).unwrap().parse().unwrap())
+}
+
+/// Moves 1 from an account to another, with locks, and leaves a mark under the transfer's own name.
+async fn transfer(group: &Group, store: &amphora_storage::Store, from: usize, to: usize, mark: &str) -> Fate {
+    let mut request = commit(group);
+    let names = [format!("account {from}"), format!("account {to}")];
+    let wanted = locks(request.id, &[&names[0], &names[1]]);
+    let locked = async {
+        group.lock(wanted).await?;
+        group.read_timestamp().await
+    };
+    let at = match locked.await {
+        Ok(at) => at,
+        Err(_) => {
+            group.release(request.id);
+            return Fate::NotCommitted;
+        }
+    };
+    let (a, b) = (balance(store, at, from).await, balance(store, at, to).await);
+    let write = |name: &str, value: String| Write { key: key(name), value: Some(value.into_bytes()) };
+    request.locked = true;
+    request.writes = vec![
+        write(&names[0], (a - 1).to_string()),
+        write(&names[1], (b + 1).to_string()),
+        write(mark, "done".to_owned()),
+    ];
+    match group.commit(request).await {
+        Ok(_) => Fate::Committed,
+        Err(e) if e.kind == ErrorKind::Unknown => Fate::Unknown,
+        Err(_) => Fate::NotCommitted,
+    }
+}
+
+/// Leaders are cut off, again and again, while everyone moves money: the total never changes, what was
+/// acknowledged is there, and what was said not to have happened has not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn money_is_neither_made_nor_lost_while_leaders_are_cut_off() {
+    let cluster = Cluster::three().await;
+    let until = Instant::now() + Duration::from_secs(12);
+    let mut workers = Vec::new();
+    for w in 0..6usize {
+        let (group, store) = (cluster.nodes[w % 3].group.clone(), cluster.nodes[w % 3].store.clone());
+        workers.push(tokio::spawn(async move {
+            let mut fates = Vec::new();
+            let mut n = 0;
+            while Instant::now() < until {
+                let (from, to) = ((w + n) % ACCOUNTS, (w + 3 * n + 1) % ACCOUNTS);
+                n += 1;
+                if from == to {
+                    continue;
+                }
+                let mark = format!("mark {w} {n}");
+                let fate = transfer(&group, &store, from, to, &mark).await;
+                fates.push((mark, fate));
+            }
+            fates
+        }));
+    }
+    let mut checks = Vec::new();
+    for node in &cluster.nodes {
+        let (group, store) = (node.group.clone(), node.store.clone());
+        checks.push(tokio::spawn(async move {
+            let mut checked = 0;
+            while Instant::now() < until {
+                if let Ok(at) = group.read_timestamp().await {
+                    let mut total = 0;
+                    for account in 0..ACCOUNTS {
+                        total += balance(&store, at, account).await;
+                    }
+                    assert_eq!(total, 100 * ACCOUNTS as i64);
+                    checked += 1;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            checked
+        }));
+    }
+    let mut cuts = 0;
+    while Instant::now() + Duration::from_secs(3) < until {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let Some(leader) = cluster.nodes.iter().find(|n| n.group.is_leader()).map(|n| n.id) else { continue };
+        cluster.wire.lose_commit_replies_of(leader);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        for other in cluster.nodes.iter().filter(|n| n.id != leader) {
+            cluster.wire.cut(leader, other.id);
+        }
+        cuts += 1;
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        cluster.wire.heal();
+    }
+    let mut fates = Vec::new();
+    for worker in workers {
+        fates.extend(worker.await.unwrap());
+    }
+    for check in checks {
+        assert!(check.await.unwrap() > 0);
+    }
+    cluster.until("all follow one leader", |c| c.nodes.iter().all(|n| n.group.is_ready())).await;
+    let count = |fate| fates.iter().filter(|(_, f)| *f == fate).count();
+    println!(
+        "{cuts} cuts; {} committed, {} not, {} unknown",
+        count(Fate::Committed),
+        count(Fate::NotCommitted),
+        count(Fate::Unknown)
+    );
+    assert!(cuts >= 2 && count(Fate::Committed) > 20);
+    for node in &cluster.nodes {
+        let at = node.group.read_timestamp().await.unwrap();
+        for (mark, fate) in &fates {
+            let there = node.store.get(key(mark), at).unwrap().is_some();
+            match fate {
+                Fate::Committed => assert!(there, "{mark} was acknowledged and is lost"),
+                Fate::NotCommitted => assert!(!there, "{mark} was refused and is there"),
+                Fate::Unknown => {}
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures"]
+async fn measure() {
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open_log(dir.path());
+        let started = Instant::now();
+        for n in 0..200 {
+            let (done, flushed) = tokio::sync::oneshot::channel();
+            log.append([(n, vec![0; 200])], Box::new(move |r| drop(done.send(r)))).unwrap();
+            flushed.await.unwrap().unwrap();
+        }
+        println!("commit of a log alone: {:?}", started.elapsed() / 200);
+        let one = Cluster::one().await;
+        let group = one.node(1).group.clone();
+        let started = Instant::now();
+        for n in 0..200 {
+            group.commit(put(&group, &format!("{n}"), Timestamp::ZERO, "x")).await.unwrap();
+        }
+        println!("commit of one node: {:?}", started.elapsed() / 200);
+    }
+    let cluster = Cluster::three().await;
+    for at in [1, 2] {
+        let group = cluster.node(at).group.clone();
+        let started = Instant::now();
+        for n in 0..200 {
+            group.commit(put(&group, &format!("{at}.{n}"), Timestamp::ZERO, "x")).await.unwrap();
+        }
+        println!("commit at {at}: {:?}", started.elapsed() / 200);
+        let started = Instant::now();
+        for _ in 0..200 {
+            group.read_timestamp().await.unwrap();
+        }
+        println!("read timestamp at {at}: {:?}", started.elapsed() / 200);
+        let started = Instant::now();
+        for n in 0..100 {
+            group.commit(put(&group, &format!("r{at}.{n}"), Timestamp::ZERO, "x")).await.unwrap();
+            group.read_timestamp().await.unwrap();
+        }
+        println!("commit and read at {at}: {:?}", started.elapsed() / 100);
+        for clients in [8u64, 64] {
+            let started = Instant::now();
+            let mut workers = Vec::new();
+            for c in 0..clients {
+                let group = group.clone();
+                workers.push(tokio::spawn(async move {
+                    for n in 0..50 {
+                        let name = format!("{at}.{clients}.{c}.{n}");
+                        group.commit(put(&group, &name, Timestamp::ZERO, "x")).await.unwrap();
+                    }
+                }));
+            }
+            for worker in workers {
+                worker.await.unwrap();
+            }
+            println!(
+                "{clients} clients at {at}: {:.0} commits/s",
+                clients as f64 * 50.0 / started.elapsed().as_secs_f64()
+            );
+        }
+    }
+}
+
 mod suite {
     use amphora_storage::Hlc;
     use openraft::StorageError;
