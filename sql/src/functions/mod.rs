@@ -17,6 +17,7 @@ mod arithmetic;
 mod binary_string;
 mod comparison;
 mod context;
+mod datetime;
 mod datetime_operator;
 mod decimal;
 mod json;
@@ -29,6 +30,8 @@ mod signature;
 mod statistics;
 mod string;
 mod system;
+mod to_char;
+mod to_char_number;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -208,6 +211,10 @@ pub fn all_functions() -> impl Iterator<Item = &'static ScalarFunction> {
         pattern::FUNCTIONS,
 //        datetime::FUNCTIONS,
 //        to_char::FUNCTIONS,
+        datetime::CLOCKS,
+        datetime::FIELDS,
+        datetime::FUNCTIONS,
+        to_char::FUNCTIONS,
         json::FUNCTIONS,
         json_build::FUNCTIONS,
         array::FUNCTIONS,

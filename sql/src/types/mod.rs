@@ -32,7 +32,7 @@ use crate::error::Result;
 
 pub use array::{parse_array, parse_record};
 pub use binary::{format_binary, parse_binary};
-pub use calendar::{Civil, civil_from_days, days_from_civil, days_in_month};
+pub use calendar::{Civil, civil_from_days, days_from_civil, days_in_month, iso_week, iso_week_monday, weekday};
 pub use cast::{CastContext, can_cast, can_coerce, cast};
 pub use category::{Category, category, common_type, is_preferred};
 pub use datetime::{
