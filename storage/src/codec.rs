@@ -64,10 +64,10 @@ fn decode_limited<T: DeserializeOwned>(body: &[u8]) -> Result<(T, usize), bincod
         };
     }
     match body.len() {
-        0..=1_024 => within!(32 * KB),
-        1_025..=0x8000 => within!(32 * 32 * KB),
-        0x8001..=0x10_0000 => within!(32 * KB * KB),
-        0x10_0001..=0x200_0000 => within!(32 * 32 * KB * KB),
+        n if n <= KB => within!(32 * KB),
+        n if n <= 32 * KB => within!(32 * 32 * KB),
+        n if n <= KB * KB => within!(32 * KB * KB),
+        n if n <= 32 * KB * KB => within!(32 * 32 * KB * KB),
         _ => within!(32 * MAX_ENCODED),
     }
 }

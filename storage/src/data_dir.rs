@@ -3,6 +3,7 @@
 //! ```text
 //!   DIR/LOCK           held by the running process, its pid inside
 //!   DIR/IDENTITY       which cluster and which node this is
+//!   DIR/JOIN-TOKEN     what a node that has no identity yet asks for one with
 //!   DIR/CURRENT-DATA   ┐
 //!   DIR/data-N/        ┘ the data            (store)
 //!   DIR/raft/          the Raft log          (raft_log)
@@ -91,6 +92,23 @@ impl DataDir {
         serde_json::from_str(&text).map(Some).map_err(damaged)
     }
 
+    /// The token with which this directory's node asks to join: made at the first call, durably, and the
+    /// same ever after.
+    pub fn join_token(&self) -> Result<Uuid> {
+        let path = self.path.join("JOIN-TOKEN");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                let token = Uuid::new_v4();
+                file::replace(&path, format!("{token}\n").as_bytes())?;
+                return Ok(token);
+            }
+            Err(e) => return Err(StorageError::io("read file", &path, &e)),
+        };
+        let token = text.trim().parse();
+        token.map_err(|e| StorageError::corrupt(format!("\"{}\": {e}", path.display())))
+    }
+
     /// As [`identity`](DataDir::identity), and an error if it is another cluster's.
     pub fn identity_of(&self, cluster: Uuid) -> Result<Option<Identity>> {
         match self.identity()? {
@@ -156,6 +174,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let held = DataDir::open(dir.path().join("deep/er")).unwrap();
         assert_eq!(held.identity().unwrap(), None);
+        assert_eq!(held.join_token().unwrap(), held.join_token().unwrap());
         let identity = Identity::new(Uuid::new_v4(), 3, Uuid::new_v4());
         held.write_identity(&identity).unwrap();
         assert_eq!(held.identity().unwrap(), Some(identity.clone()));

@@ -456,3 +456,11 @@ fn a_statement_that_read_an_older_row_writes_only_what_it_changed() {
     row.put(&table, Some(&old), &new).unwrap();
     assert_eq!(row.op(), None);
 }
+
+#[test]
+fn an_insert_of_a_row_that_came_to_be_meanwhile_stays_an_insert() {
+    let cluster = with_row(&[]);
+    let mut row = PendingRow::new(Some(cluster.replicas[0].clone()));
+    row.put(&table(), None, &new_row("k", 1)).unwrap();
+    assert!(row.op().unwrap().must_not_exist);
+}

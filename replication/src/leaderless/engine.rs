@@ -26,7 +26,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::dots::VersionVector;
-use super::messages::{BatchBody, OpBatch, PeerBody, PeerMessage, PeerTransport, ReseedPage};
+use super::messages::{
+    BatchBody, MAX_COMMIT_BYTES, OpBatch, PeerBody, PeerMessage, PeerTransport, ReseedPage,
+};
 use super::op::RowOp;
 use super::oplog::OpLog;
 use super::peer_stream::PeerStream;
@@ -120,7 +122,8 @@ impl Engine {
     /// Commits a transaction that touched leaderless tables only: table, row key, operation.
     ///
     /// Returns when it is on this node's disk and, where a table's `write_quorum` asks for it, on others'.
-    /// Fails with 23505 if a row that a plain INSERT did not find exists now; nothing is written then.
+    /// Fails with 23505 if a row that a plain INSERT did not find exists now, and with 54000 if it is larger
+    /// than [`MAX_COMMIT_BYTES`]; nothing is written then.
     pub async fn commit(&self, ops: Vec<(Arc<Table>, Vec<u8>, RowOp)>) -> Result<Committed> {
         let quorum = ops.iter().map(|(table, ..)| table.write_quorum).max().unwrap_or(1);
         let Some((committed, vector)) = self.join_own(&ops)? else {
@@ -169,10 +172,20 @@ impl Engine {
             context: vector.clone(),
             rows: deltas.into_iter().map(|(key, delta)| (key.to_vec(), delta)).collect(),
         };
+        let body = codec::encode(&body);
+        if body.len() > MAX_COMMIT_BYTES {
+            return Err(Error::new("54000", "transaction is too large for leaderless tables")
+                .detail(format!(
+                    "It can write at most {} MB, and this is {}.",
+                    MAX_COMMIT_BYTES >> 20,
+                    body.len() >> 20
+                ))
+                .hint("Split it into several transactions."));
+        }
         vector.advance(self.id, seq);
         let mut batch = Batch::default();
         rows.stage(&mut batch);
-        self.log.append(&mut batch, &OpBatch { origin: self.id, seq, body: codec::encode(&body).into() });
+        self.log.append(&mut batch, &OpBatch { origin: self.id, seq, body: body.into() });
         self.write(batch, &vector)?;
         Ok(Some((Committed { seq, hlc }, vector)))
     }

@@ -346,6 +346,18 @@ async fn a_plain_insert_of_a_key_taken_meanwhile_is_refused_and_writes_nothing()
 }
 
 #[tokio::test]
+async fn a_commit_that_no_message_could_carry_is_refused() {
+    let cluster = Cluster::new(1, 0);
+    let node = cluster.node(1);
+    let mut row = new_row("k", 1);
+    row[1] = Datum::text("x".repeat(13 << 20));
+    let op = plan_insert(test_table(), None, &row).unwrap();
+    let error = node.commit(vec![(test_table().clone(), key("k"), op)]).await.unwrap_err();
+    assert_eq!(error.sqlstate, "54000");
+    assert_eq!(read(&node, "k"), None);
+}
+
+#[tokio::test]
 async fn gaps_repeats_and_the_future_are_not_taken() {
     let cluster = Cluster::new(1, 0);
     let node = cluster.node(1);

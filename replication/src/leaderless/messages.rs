@@ -87,3 +87,6 @@ pub trait PeerTransport: Send + Sync + 'static {
 
 /// Bytes of commits in one message: small enough that a slow link makes progress between deadlines.
 pub const PUSH_BYTES: usize = 1 << 20;
+
+/// Bytes of one commit, encoded: it must fit a message, because a stream cannot pass by it.
+pub const MAX_COMMIT_BYTES: usize = 12 << 20;

@@ -268,7 +268,12 @@ impl PendingRow {
         let base_row = visible(table, &self.base)?;
         let current = if self.op.is_some() { self.row(table)? } else { base_row.clone() };
         let new = match (old, current) {
-            (None, _) => new.to_vec(),
+            (None, Some(_)) => {
+                // It has come to be since the statement looked. The commit will find that too: 23505.
+                self.op = Some(plan_insert(table, Some(&self.base), new)?);
+                return Ok(());
+            }
+            (None, None) => new.to_vec(),
             (Some(_), None) => return Ok(()),
             (Some(old), Some(current)) => rebase(table, old, new, current)?,
         };

@@ -16,8 +16,314 @@
 //! identity is written when what it stands for is on disk: a founder's after its first membership is, a
 //! joiner's after its id is allocated. A crash before that leaves a directory that starts over.
 
+mod address;
 mod catalog;
+mod hooks;
 mod ids;
+mod join;
+mod membership;
+mod peers;
+mod status;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use amphora_storage::schema::Catalog;
+use amphora_storage::{
+    DataDir, Hlc, Identity as StoredIdentity, RaftLog, RaftLogOptions, Store, StoreOptions,
+};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+use uuid::Uuid;
 
 pub use catalog::{CatalogCache, catalog_key, load_catalog};
 pub use ids::{MAX_NODE_ID, UniqueIds};
+
+use crate::api::{ClusterStatus, Engine, Transaction, TransactionOptions};
+use crate::gossip::{Gossip, GossipConfig};
+use crate::rpc::{AddressBook, Client, Faults, Identity, RpcTransport, Server};
+use crate::strong::{Group, GroupConfig, LogLimits, Member, Timing};
+use crate::transaction::{HybridTransaction, TransactionContext};
+use crate::{NodeId, Result, leaderless};
+
+use peers::{LeaderlessTransport, PeerHandler};
+
+/// The founder's id.
+const FOUNDER: NodeId = 1;
+
+/// How a node is started.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Where its data is
+    pub data_dir: PathBuf,
+    /// Where SQL clients connect, `host:port`
+    pub pg_address: String,
+    /// Where `/health`, `/ready` and the console are, `host:port`
+    pub http_address: String,
+    /// Where to listen for peers (TCP and, for gossip, UDP), `host:port`
+    pub rpc_listen: String,
+    /// Where peers reach that, if not there
+    pub advertise_rpc: Option<String>,
+    /// Members of the cluster to join, `host:port` of their peer listeners; none founds a cluster
+    pub join: Vec<String>,
+    /// `--region`
+    pub region: String,
+    /// How much memory the store takes
+    pub store: StoreOptions,
+    /// Raft's clocks
+    pub timing: Timing,
+    /// How much Raft log is kept
+    pub log_limits: LogLimits,
+}
+
+/// A running node. [`shutdown`](Node::shutdown) stops it; merely dropping it does not.
+pub struct Node {
+    id: NodeId,
+    cluster: Uuid,
+    member: Member,
+    join: Vec<String>,
+    store: Arc<Store>,
+    group: Group,
+    leaderless: Arc<leaderless::Engine>,
+    catalog: Arc<CatalogCache>,
+    ids: Arc<UniqueIds>,
+    context: Arc<TransactionContext>,
+    client: Arc<Client>,
+    book: Arc<AddressBook>,
+    faults: Arc<Faults>,
+    gossip: Gossip,
+    server: Mutex<Option<Server>>,
+    /// Peers' clocks minus ours, in milliseconds
+    skew: Mutex<HashMap<NodeId, i64>>,
+    /// Why the cluster does not want this node any more
+    removed: Mutex<Option<String>>,
+    started: Instant,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    /// Holds the lock on the directory
+    _data_dir: DataDir,
+}
+
+impl Node {
+    /// Starts a node, and returns when it can serve leaderless tables; [`ready`](Node::ready) says when it
+    /// can serve strong ones. A node that has yet to join waits here for a member to let it in.
+    pub async fn start(config: NodeConfig) -> Result<Arc<Node>> {
+        let data_dir = DataDir::open(&config.data_dir)?;
+        let listener = address::bind(&config.rpc_listen).await?;
+        let listen = listener.local_addr().map_err(|e| crate::Error::new("58030", e.to_string()))?;
+        let member = member(&config, &listen.to_string());
+        let join: Vec<String> = config.join.iter().filter(|a| **a != member.rpc_address).cloned().collect();
+
+        let (identity, founding) = identify(&data_dir, &config, &join).await?;
+        let (cluster, id) = (identity.cluster.unwrap_or_default(), identity.node);
+        let faults = Arc::new(Faults::new());
+        let client = Arc::new(Client::new(identity, faults.clone()));
+        if !founding {
+            join::check_cluster(&client, &join).await?;
+        }
+
+        let clock = Arc::new(Hlc::new(Hlc::DEFAULT_DRIFT));
+        let store = Store::open(data_dir.path(), config.store.clone())?;
+        let raft_log = RaftLog::open(data_dir.path(), RaftLogOptions::default())?;
+        let leaderless = leaderless::Engine::open(store.clone(), id, clock.clone())?;
+        let book = Arc::new(AddressBook::new());
+        let group = Group::start(GroupConfig {
+            node_id: id,
+            member: member.clone(),
+            store: store.clone(),
+            raft_log,
+            snapshots: store.incoming_dir(),
+            clock: clock.clone(),
+            transport: Arc::new(RpcTransport::new(client.clone(), book.clone())),
+            hook: leaderless.clone(),
+            install: leaderless.clone(),
+            timing: config.timing.clone(),
+            log_limits: config.log_limits.clone(),
+        })
+        .await?;
+        if founding {
+            group.bootstrap().await?;
+            data_dir.write_identity(&StoredIdentity::new(cluster, id, Uuid::new_v4()))?;
+            info!("founded cluster {cluster} with node {id}");
+        }
+
+        let catalog = Arc::new(CatalogCache::open(store.clone(), group.clone())?);
+        let ids = Arc::new(UniqueIds::new(id, clock.clone())?);
+        let seeds = group.members().into_iter().map(|(_, m, _)| m.rpc_address);
+        let gossip = Gossip::start(GossipConfig {
+            cluster,
+            node: id,
+            listen,
+            advertise: address::resolve(&member.rpc_address).await?,
+            seeds: seeds.chain(join.iter().cloned()).filter(|a| *a != member.rpc_address).collect(),
+            member: member.clone(),
+            faults: faults.clone(),
+        })
+        .await?;
+        let context = Arc::new(TransactionContext {
+            store: store.clone(),
+            group: group.clone(),
+            leaderless: leaderless.clone(),
+            catalog: catalog.clone(),
+            ids: ids.clone(),
+            clock,
+        });
+        let node = Arc::new(Node {
+            id,
+            cluster,
+            member,
+            join,
+            store,
+            group,
+            leaderless,
+            catalog,
+            ids,
+            context,
+            client,
+            book,
+            faults,
+            gossip,
+            server: Mutex::new(None),
+            skew: Mutex::default(),
+            removed: Mutex::default(),
+            started: Instant::now(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            _data_dir: data_dir,
+        });
+        node.run(listener, identity);
+        info!("node {id} of cluster {cluster} listens for peers on {listen} ({})", node.member.rpc_address);
+        Ok(node)
+    }
+
+    /// Starts what runs beside the statements.
+    fn run(self: &Arc<Self>, listener: tokio::net::TcpListener, identity: Identity) {
+        let handler = PeerHandler { node: Arc::downgrade(self) };
+        let server = Server::start(listener, identity, Box::new(handler), self.faults.clone());
+        *self.server.lock() = Some(server);
+        self.leaderless
+            .start(Arc::new(LeaderlessTransport { client: self.client.clone(), book: self.book.clone() }));
+        self.tasks.spawn(self.clone().follow_membership());
+        self.tasks.spawn(self.clone().announce());
+        self.tasks.spawn(self.clone().watch_clocks());
+        let (stop, catalog) = (self.stop.clone(), self.catalog.clone());
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled(catalog.follow()).await;
+        });
+    }
+
+    /// Stops the node: hands over leadership, stops taking calls, flushes.
+    pub async fn shutdown(&self) {
+        self.stop.cancel();
+        self.group.shutdown().await;
+        self.leaderless.stop();
+        self.gossip.stop();
+        let server = self.server.lock().take();
+        if let Some(server) = server {
+            server.stop().await;
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+        let store = self.store.clone();
+        match tokio::task::spawn_blocking(move || store.flush()).await {
+            Ok(Ok(())) => info!("node {} has stopped", self.id),
+            Ok(Err(e)) => tracing::error!("could not flush the store: {e}"),
+            Err(e) => tracing::error!("could not flush the store: {e}"),
+        }
+    }
+
+    /// The Raft group.
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// The leaderless tables' engine.
+    pub fn leaderless(&self) -> &Arc<leaderless::Engine> {
+        &self.leaderless
+    }
+
+    /// The node's data.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// The switch that cuts this node off from peers, for tests and demonstrations.
+    pub fn faults(&self) -> &Arc<Faults> {
+        &self.faults
+    }
+
+    /// The cluster's id.
+    pub fn cluster_id(&self) -> Uuid {
+        self.cluster
+    }
+
+    /// What the cluster knows of this node.
+    pub fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// Removes a member for ever: from the Raft group, and from those that leaderless tables wait for.
+    pub async fn remove_node(&self, id: NodeId) -> Result<()> {
+        self.group.remove_member(id).await
+    }
+}
+
+impl Engine for Node {
+    fn begin(&self, options: TransactionOptions) -> Box<dyn Transaction> {
+        Box::new(HybridTransaction::new(self.context.clone(), options))
+    }
+
+    fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.current()
+    }
+
+    fn unique_id(&self) -> i64 {
+        self.ids.next()
+    }
+
+    fn node_id(&self) -> NodeId {
+        self.id
+    }
+
+    fn status(&self) -> ClusterStatus {
+        self.cluster_status()
+    }
+}
+
+/// What the cluster is told of this node.
+fn member(config: &NodeConfig, rpc_listen: &str) -> Member {
+    let advertised = |listen: &str| address::advertised(listen, &config.join);
+    Member {
+        rpc_address: config.advertise_rpc.clone().unwrap_or_else(|| advertised(rpc_listen)),
+        pg_address: advertised(&config.pg_address),
+        http_address: advertised(&config.http_address),
+        region: config.region.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// Which node of which cluster this is, and whether it founds it.
+async fn identify(data_dir: &DataDir, config: &NodeConfig, join: &[String]) -> Result<(Identity, bool)> {
+    if let Some(known) = data_dir.identity()? {
+        return Ok((Identity { cluster: Some(known.cluster_id), node: known.node_id }, false));
+    }
+    if config.join.is_empty() {
+        return Ok((Identity { cluster: Some(Uuid::new_v4()), node: FOUNDER }, true));
+    }
+    if join.is_empty() {
+        return Err(crate::Error::new("22023", "--join names only this node itself")
+            .hint("Name another member, or leave --join out to found a new cluster."));
+    }
+    let token = data_dir.join_token()?;
+    let (cluster, node) = join::obtain_identity(join, token).await?;
+    data_dir.write_identity(&StoredIdentity::new(cluster, node, token))?;
+    info!("this node is node {node} of cluster {cluster}");
+    Ok((Identity { cluster: Some(cluster), node }, false))
+}

@@ -10,6 +10,7 @@ use super::client::RpcError;
 use super::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION};
 use crate::NodeId;
 use crate::api::ClusterStatus;
+use crate::leaderless::{PeerBody, PeerMessage, VersionVector};
 use crate::strong::{self, Member};
 
 /// A request to a peer.
@@ -17,6 +18,8 @@ use crate::strong::{self, Member};
 pub enum RpcRequest {
     /// To the Raft group
     Strong(strong::Request),
+    /// To the leaderless engine
+    Leaderless(PeerMessage),
     /// From a node that wants to be, or to stay, a member
     Join(JoinRequest),
     /// What does the cluster look like from where you are?
@@ -30,6 +33,8 @@ pub enum RpcRequest {
 pub enum RpcResponse {
     /// From the Raft group
     Strong(strong::Reply),
+    /// From the leaderless engine: what it has on disk
+    Leaderless(VersionVector),
     /// To a node that joins
     Join(JoinReply),
     /// The cluster, seen from the node that was asked
@@ -54,6 +59,8 @@ pub enum JoinRequest {
         node: NodeId,
         /// Where
         member: Member,
+        /// It has been a member before: if it is none now, it was removed
+        was_member: bool,
     },
 }
 
@@ -89,6 +96,7 @@ impl RpcRequest {
     pub fn lane(&self) -> Lane {
         match self {
             RpcRequest::Strong(strong::Request::Snapshot(_)) => Lane::Bulk,
+            RpcRequest::Leaderless(message) if !matches!(message.body, PeerBody::Vector { .. }) => Lane::Bulk,
             _ => Lane::Urgent,
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::address::AddressBook;
 use super::client::{Client, RpcError};
 use super::message::{RpcRequest, RpcResponse};
 use crate::NodeId;
@@ -13,12 +14,13 @@ use crate::strong::{Reply, Request, Transport, TransportError};
 /// Carries the group's requests over RPC.
 pub struct RpcTransport {
     client: Arc<Client>,
+    book: Arc<AddressBook>,
 }
 
 impl RpcTransport {
-    /// Over this client.
-    pub fn new(client: Arc<Client>) -> RpcTransport {
-        RpcTransport { client }
+    /// Over this client. Where a node is, the book knows better than a log entry, if it knows the node.
+    pub fn new(client: Arc<Client>, book: Arc<AddressBook>) -> RpcTransport {
+        RpcTransport { client, book }
     }
 }
 
@@ -31,6 +33,8 @@ impl Transport for RpcTransport {
         request: Request,
         deadline: Duration,
     ) -> Result<Reply, TransportError> {
+        let known = self.book.get(target);
+        let address = known.as_deref().unwrap_or(address);
         match self.client.call(target, address, &RpcRequest::Strong(request), deadline).await {
             Ok(RpcResponse::Strong(reply)) => Ok(reply),
             Ok(RpcResponse::Failed(reason)) => Ok(Reply::Failed(reason)),

@@ -196,7 +196,10 @@ impl HybridTransaction {
             timeout: self.options.lock_timeout,
             relation: relation.to_owned(),
         };
-        let replies = self.context.group.lock(request).await?;
+        let replies = match self.context.group.lock(request).await {
+            Err(e) if self.may_start_over(&e) => return Err(self.start_over()),
+            replies => replies?,
+        };
         for (key, reply) in keys.into_iter().zip(&replies) {
             if matches!(reply, KeyLock::Granted(_)) {
                 let mode = self.locks.entry(key.key).or_insert(key.mode);
@@ -204,6 +207,21 @@ impl HybridTransaction {
             }
         }
         Ok(replies)
+    }
+
+    /// True if a single statement can be run again by itself after this error: a row moved, or the leader
+    /// that held the locks is gone. A deadlock is told to the client, as PostgreSQL does.
+    fn may_start_over(&self, e: &Error) -> bool {
+        self.options.autocommit
+            && (e.kind == ErrorKind::Restart || (e.kind == ErrorKind::Retry && e.sqlstate == "40001"))
+    }
+
+    /// Gives up this attempt. Nothing of it was written, and under its name nothing ever will be: whoever
+    /// was asked what became of it may have promised so. The next attempt has a name and locks of its own.
+    fn start_over(&mut self) -> Error {
+        self.release_locks();
+        self.id = self.context.group.transaction_id();
+        Error::restart()
     }
 
     async fn take_snapshot(&mut self) -> Result<()> {
@@ -471,7 +489,7 @@ impl Transaction for HybridTransaction {
             self.commit_leaderless().await
         };
         match outcome {
-            Err(e) if e.kind == ErrorKind::Restart && self.options.autocommit => return Err(e),
+            Err(e) if self.may_start_over(&e) => return Err(self.start_over()),
             Err(e) => {
                 self.finish();
                 return Err(e);

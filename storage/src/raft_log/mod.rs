@@ -135,6 +135,9 @@ impl RaftLog {
                 let mut batch = WriteBatch::default();
                 let bounds = state.bounds;
                 build(&mut state, &mut batch).and_then(|()| {
+                    if batch.is_empty() {
+                        return Ok(());
+                    }
                     self.inner.db.write(batch).map_err(|e| {
                         state.bounds = bounds;
                         let error = StorageError::from(e);

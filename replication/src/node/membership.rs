@@ -1,0 +1,219 @@
+//! What a node does with its days: follows the membership, makes itself known, looks at its peers' clocks.
+//!
+//! The membership is the Raft group's. From it, and from what gossip hears, come the address book, the
+//! leaderless engine's peers and this node's own announcement: as long as the membership does not name
+//! this node with the addresses it has now (it is new, or has been moved), it tells the members so.
+//!
+//! Nothing here waits for Raft on behalf of a leaderless statement: without a quorum the last known
+//! members stay the members.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{debug, error, info, warn};
+
+use super::Node;
+use super::peers::wall_millis;
+use crate::NodeId;
+use crate::api::NodeState;
+use crate::rpc::{JoinReply, JoinRequest, RpcRequest, RpcResponse};
+use crate::strong::Member;
+
+/// Between two looks at the membership.
+const TICK: Duration = Duration::from_millis(200);
+/// Between two announcements that did not succeed.
+const ANNOUNCE_RETRY: Duration = Duration::from_millis(500);
+/// How long a member may take to have an announcement committed.
+const ANNOUNCE_DEADLINE: Duration = Duration::from_secs(8);
+/// Between two looks at a peer's clock.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(5);
+/// A clock read that took longer says too little.
+const CLOCK_DEADLINE: Duration = Duration::from_secs(1);
+/// Clocks this far apart are worth a warning.
+const SKEW_WARNING_MS: i64 = 250;
+
+/// What became of an announcement.
+enum Announcement {
+    Accepted,
+    Later(String),
+    Removed(String),
+}
+
+/// Whom the membership names, and as what.
+#[derive(Default)]
+struct Known {
+    members: Vec<(NodeId, Member, bool)>,
+    was_member: bool,
+    was_voter: bool,
+}
+
+impl Node {
+    /// Follows the membership until the node stops.
+    pub(super) async fn follow_membership(self: Arc<Self>) {
+        let mut known = Known::default();
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                _ = ticks.tick() => self.look_at_members(&mut known),
+            }
+        }
+    }
+
+    fn look_at_members(&self, known: &mut Known) {
+        let members = self.group.members();
+        if members != known.members {
+            self.members_changed(known, members);
+        }
+        self.update_addresses(&known.members);
+        let peers = self.gossip.peers();
+        let dead: BTreeSet<NodeId> =
+            peers.iter().filter(|(_, p)| p.state == NodeState::Dead).map(|(id, _)| *id).collect();
+        self.leaderless.set_dead(dead);
+    }
+
+    fn members_changed(&self, known: &mut Known, members: Vec<(NodeId, Member, bool)>) {
+        let own = members.iter().find(|(id, ..)| *id == self.id);
+        let (is_member, is_voter) = (own.is_some(), own.is_some_and(|(.., voter)| *voter));
+        if is_member && !known.was_member {
+            info!("node {} is a member of the cluster ({} members)", self.id, members.len());
+        }
+        if is_voter && !known.was_voter {
+            info!("node {} is a voter", self.id);
+        }
+        if known.was_member && !is_member && !members.is_empty() {
+            warn!("node {} has been removed from the cluster; stop it and empty its data directory", self.id);
+        }
+        (known.was_member, known.was_voter) = (is_member, is_voter);
+        self.leaderless.set_members(members.iter().map(|(id, ..)| *id).filter(|id| *id != self.id));
+        if !members.is_empty() {
+            let ids: BTreeSet<NodeId> = members.iter().map(|(id, ..)| *id).collect();
+            // 0 is whoever answers at an address that no member is known at.
+            self.client.retain(|id| id == 0 || ids.contains(&id));
+        }
+        let heard = self.gossip.peers();
+        for (id, member, _) in &members {
+            if *id != self.id
+                && !heard.contains_key(id)
+                && let Ok(address) = member.rpc_address.parse::<SocketAddr>()
+            {
+                self.gossip.introduce(address);
+            }
+        }
+        known.members = members;
+    }
+
+    /// Where members are: as the membership says, or, newer than that, as they say themselves.
+    fn update_addresses(&self, members: &[(NodeId, Member, bool)]) {
+        let heard = self.gossip.peers();
+        let addresses = members.iter().filter(|(id, ..)| *id != self.id).map(|(id, member, _)| {
+            let own_word = heard.get(id).filter(|p| p.state == NodeState::Alive).map(|p| &p.member);
+            let address = own_word.unwrap_or(member).rpc_address.clone();
+            (*id, if address.is_empty() { member.rpc_address.clone() } else { address })
+        });
+        self.book.replace(addresses);
+    }
+
+    /// Announces this node until the membership names it as it is; then watches that it stays so.
+    pub(super) async fn announce(self: Arc<Self>) {
+        let (mut said, mut was_member) = (false, false);
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(if said { ANNOUNCE_RETRY } else { TICK }) => {}
+            }
+            let members = self.group.members();
+            let own = members.iter().find(|(id, ..)| *id == self.id).map(|(_, member, _)| member);
+            was_member |= own.is_some();
+            if own == Some(&self.member) {
+                said = false;
+                continue;
+            }
+            if !std::mem::replace(&mut said, true) {
+                info!("announcing node {} at {} to the cluster", self.id, self.member.rpc_address);
+            }
+            let (node, member) = (self.id, self.member.clone());
+            match self.announce_once(&members, JoinRequest::Announce { node, member, was_member }).await {
+                Announcement::Accepted => {}
+                Announcement::Later(reason) => debug!("the announcement is not accepted yet: {reason}"),
+                Announcement::Removed(reason) => {
+                    error!("{reason}; stop this node and empty its data directory to let it join anew");
+                    *self.removed.lock() = Some(reason);
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn announce_once(
+        &self,
+        members: &[(NodeId, Member, bool)],
+        announcement: JoinRequest,
+    ) -> Announcement {
+        if self.group.is_leader() {
+            return match self.group.add_member(self.id, self.member.clone()).await {
+                Ok(()) => Announcement::Accepted,
+                Err(e) => Announcement::Later(e.to_string()),
+            };
+        }
+        let request = RpcRequest::Join(announcement);
+        let mut reason = "there is nobody to announce it to".to_owned();
+        for (target, address) in self.whom_to_ask(members) {
+            match self.client.call(target, &address, &request, ANNOUNCE_DEADLINE).await {
+                Ok(RpcResponse::Join(JoinReply::Announced)) => return Announcement::Accepted,
+                Ok(RpcResponse::Join(JoinReply::Refused(r))) => return Announcement::Removed(r),
+                Ok(RpcResponse::Join(JoinReply::Later(r)) | RpcResponse::Failed(r)) => reason = r,
+                Ok(_) => reason = "an answer of another kind".to_owned(),
+                Err(e) => reason = e.to_string(),
+            }
+        }
+        Announcement::Later(reason)
+    }
+
+    /// The leader first, then the other members, then the addresses given with `--join`.
+    fn whom_to_ask(&self, members: &[(NodeId, Member, bool)]) -> Vec<(NodeId, String)> {
+        let leader = self.group.leader();
+        let others = members.iter().filter(|(id, ..)| *id != self.id);
+        let mut targets: Vec<(NodeId, String)> = others
+            .map(|(id, member, _)| {
+                (*id, self.book.get(*id).map_or_else(|| member.rpc_address.clone(), |a| a.to_string()))
+            })
+            .collect();
+        targets.sort_by_key(|(id, _)| Some(*id) != leader);
+        targets.extend(self.join.iter().map(|address| (0, address.clone())));
+        targets
+    }
+
+    /// Compares the peers' clocks with this machine's, as NTP does: the peer's time is taken to be that of
+    /// the middle between question and answer.
+    pub(super) async fn watch_clocks(self: Arc<Self>) {
+        let mut warned: HashMap<NodeId, bool> = HashMap::new();
+        let mut pause = TICK * 5;
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = CLOCK_INTERVAL;
+            for (&peer, address) in self.book.all().iter() {
+                let (asked, before) = (Instant::now(), wall_millis());
+                let answer = self.client.call(peer, address, &RpcRequest::Clock, CLOCK_DEADLINE).await;
+                let Ok(RpcResponse::Clock(theirs)) = answer else { continue };
+                let middle = before as i64 + (asked.elapsed().as_millis() / 2) as i64;
+                let skew = theirs as i64 - middle;
+                self.skew.lock().insert(peer, skew);
+                let far = skew.abs() > SKEW_WARNING_MS;
+                if far && warned.insert(peer, true) != Some(true) {
+                    warn!(
+                        "node {peer}'s clock differs from this node's by {skew} ms; synchronize them (NTP)"
+                    );
+                } else if !far {
+                    warned.insert(peer, false);
+                }
+            }
+        }
+    }
+}

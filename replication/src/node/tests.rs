@@ -1,0 +1,328 @@
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use amphora_storage::schema::{Column, ColumnId, Index, IndexId, Replication, Table, TableId};
+use amphora_storage::types::Crdt;
+use amphora_storage::{DataType, Datum, Row};
+use tempfile::TempDir;
+
+use super::*;
+use crate::api::{Access, NodeRole, NodeState, OnConflict, StoredRow};
+
+/// Nodes of one cluster in this process, over real sockets.
+struct Cluster {
+    dirs: Vec<TempDir>,
+    nodes: Vec<Option<Arc<Node>>>,
+}
+
+fn config(dir: &Path, rpc_listen: &str, join: Vec<String>) -> NodeConfig {
+    NodeConfig {
+        data_dir: dir.to_owned(),
+        pg_address: "127.0.0.1:5433".to_owned(),
+        http_address: "127.0.0.1:8433".to_owned(),
+        rpc_listen: rpc_listen.to_owned(),
+        advertise_rpc: None,
+        join,
+        region: "here".to_owned(),
+        store: StoreOptions::default(),
+        timing: Timing::default(),
+        log_limits: LogLimits::default(),
+    }
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(30), "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn is_voter(node: &Node) -> bool {
+    node.group().members().iter().any(|(id, _, voter)| *id == node.node_id() && *voter)
+}
+
+impl Cluster {
+    async fn start(n: usize) -> Cluster {
+        let mut cluster = Cluster { dirs: Vec::new(), nodes: Vec::new() };
+        let mut join = Vec::new();
+        for _ in 0..n {
+            let dir = tempfile::tempdir().unwrap();
+            let node = Node::start(config(dir.path(), "127.0.0.1:0", join.clone())).await.unwrap();
+            join = vec![node.member().rpc_address.clone()];
+            cluster.dirs.push(dir);
+            cluster.nodes.push(Some(node));
+        }
+        cluster.settled().await;
+        cluster
+    }
+
+    fn node(&self, i: usize) -> Arc<Node> {
+        self.nodes[i].clone().unwrap()
+    }
+
+    fn running(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.iter().flatten()
+    }
+
+    /// Every running node is a voter and ready.
+    async fn settled(&self) {
+        until("all are voters and ready", || self.running().all(|n| is_voter(n) && n.ready().is_ok())).await;
+    }
+
+    async fn stop(&mut self, i: usize) {
+        let node = self.nodes[i].take().unwrap();
+        node.shutdown().await;
+        let weak = Arc::downgrade(&node);
+        drop(node);
+        until("nothing holds a stopped node", || weak.strong_count() == 0).await;
+    }
+
+    async fn restart(&mut self, i: usize, rpc_listen: &str) {
+        let node = Node::start(config(self.dirs[i].path(), rpc_listen, Vec::new())).await.unwrap();
+        self.nodes[i] = Some(node);
+    }
+
+    async fn end(mut self) {
+        for i in 0..self.nodes.len() {
+            if self.nodes[i].is_some() {
+                self.stop(i).await;
+            }
+        }
+    }
+}
+
+fn table(id: TableId, name: &str, replication: Replication) -> Table {
+    let value = match replication {
+        Replication::Strong => DataType::Int8,
+        Replication::Leaderless => DataType::Crdt(Crdt::Counter),
+    };
+    let column = |id, name: &str, ty| Column {
+        id: ColumnId(id),
+        name: name.to_owned(),
+        ty,
+        not_null: true,
+        default: None,
+    };
+    Table {
+        id,
+        version: amphora_storage::Timestamp::ZERO,
+        schema: "public".to_owned(),
+        name: name.to_owned(),
+        owner: "amphora".to_owned(),
+        replication,
+        columns: vec![column(1, "k", DataType::Int8), column(2, "n", value)],
+        primary: Index {
+            id: IndexId::PRIMARY,
+            name: format!("{name}_pkey"),
+            oid: id.0 + 1000,
+            columns: vec![0],
+            unique: true,
+            constraint: true,
+        },
+        hidden_key: false,
+        indexes: Vec::new(),
+        checks: Vec::new(),
+        next_column_id: 3,
+        next_index_id: 1,
+        write_quorum: 1,
+        read_quorum: 1,
+    }
+}
+
+async fn create(node: &Node, name: &str, replication: Replication) {
+    let mut tx = node.begin(TransactionOptions::default());
+    tx.lock_catalog().await.unwrap();
+    let id = tx.allocate_id().unwrap();
+    tx.put_table(table(id, name, replication)).unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn the_table(node: &Node, name: &str) -> Arc<Table> {
+    until("the table is known", || node.catalog().table("public", name).is_some()).await;
+    node.catalog().table("public", name).unwrap().clone()
+}
+
+fn access(table: &Table) -> Access {
+    if table.is_strong() { Access::Strong } else { Access::Local }
+}
+
+fn row(k: i64, n: i64) -> Row {
+    vec![Datum::Int8(k), Datum::Int8(n)].into_iter().collect()
+}
+
+/// Adds to a row, or inserts it; one transaction.
+async fn add(node: &Node, name: &str, k: i64, by: i64) -> Result<()> {
+    let table = the_table(node, name).await;
+    let mut tx = node.begin(TransactionOptions::default());
+    tx.begin_statement(access(&table), std::slice::from_ref(&table)).await?;
+    loop {
+        let done = match tx.get(&table, &[Datum::Int8(k)])? {
+            None => tx.insert(&table, vec![row(k, by)], OnConflict::Error).await.map(drop),
+            Some(old) => {
+                let Datum::Int8(n) = old.row[1] else { panic!("{old:?}") };
+                tx.update(&table, vec![(old, row(k, n + by))]).await
+            }
+        };
+        match done {
+            Err(e) if e.kind == crate::ErrorKind::Restart => tx.restart_statement().await?,
+            done => break done?,
+        }
+    }
+    tx.commit().await
+}
+
+async fn read(node: &Node, name: &str, k: i64) -> Result<Option<i64>> {
+    let table = the_table(node, name).await;
+    let mut tx = node.begin(TransactionOptions::default());
+    tx.begin_statement(access(&table), std::slice::from_ref(&table)).await?;
+    let found = tx.get(&table, &[Datum::Int8(k)])?;
+    tx.rollback().await;
+    Ok(found.map(|StoredRow { row, .. }| match row[1] {
+        Datum::Int8(n) => n,
+        ref other => panic!("{other:?}"),
+    }))
+}
+
+/// Every running node reads this locally, sooner or later.
+async fn agree(cluster: &Cluster, name: &str, k: i64, n: i64) {
+    for node in cluster.running() {
+        let began = Instant::now();
+        while read(node, name, k).await.unwrap() != Some(n) {
+            assert!(began.elapsed() < Duration::from_secs(20), "node {} never reads {n}", node.node_id());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_join_and_every_one_is_a_gateway_to_both_kinds() {
+    let cluster = Cluster::start(3).await;
+    assert_eq!(cluster.running().map(|n| n.node_id()).collect::<Vec<_>>(), [1, 2, 3]);
+    create(&cluster.node(2), "accounts", Replication::Strong).await;
+    create(&cluster.node(0), "views", Replication::Leaderless).await;
+    for node in cluster.running() {
+        add(node, "accounts", 1, 10).await.unwrap();
+        add(node, "views", 1, 100).await.unwrap();
+    }
+    for node in cluster.running() {
+        // Linearizable everywhere at once.
+        assert_eq!(read(node, "accounts", 1).await.unwrap(), Some(30));
+    }
+    agree(&cluster, "views", 1, 300).await;
+
+    until("gossip has gone round", || {
+        cluster.running().all(|n| n.status().nodes.iter().all(|m| m.state == NodeState::Alive))
+    })
+    .await;
+    let status = cluster.node(1).status();
+    assert_eq!(status.nodes.len(), 3);
+    assert_eq!(status.nodes.iter().filter(|n| n.role == NodeRole::Leader).count(), 1);
+    assert_eq!(status.nodes[0].region, "here");
+    assert_eq!(status.tables.len(), 2);
+    assert!(status.nodes.iter().all(|n| n.clock_skew_ms.abs() < 100), "{:?}", status.nodes);
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_leader_is_replaced_and_comes_back_at_another_address() {
+    let mut cluster = Cluster::start(3).await;
+    create(&cluster.node(0), "accounts", Replication::Strong).await;
+    create(&cluster.node(0), "views", Replication::Leaderless).await;
+    add(&cluster.node(0), "accounts", 1, 1).await.unwrap();
+    let leader = cluster.nodes.iter().position(|n| n.as_ref().unwrap().group().is_leader()).unwrap();
+    cluster.stop(leader).await;
+    let survivor = (leader + 1) % 3;
+    add(&cluster.node(survivor), "accounts", 1, 1).await.unwrap();
+    add(&cluster.node(survivor), "views", 1, 5).await.unwrap();
+
+    cluster.restart(leader, "127.0.0.1:0").await;
+    cluster.settled().await;
+    let moved = cluster.node(leader).member().rpc_address.clone();
+    let id = cluster.node(leader).node_id();
+    until("the new address is part of the membership", || {
+        cluster
+            .running()
+            .all(|n| n.group().members().iter().any(|(m, member, _)| *m == id && member.rpc_address == moved))
+    })
+    .await;
+    assert_eq!(read(&cluster.node(leader), "accounts", 1).await.unwrap(), Some(2));
+    add(&cluster.node(leader), "accounts", 1, 1).await.unwrap();
+    agree(&cluster, "views", 1, 5).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_nodes_stop_and_start_again_and_nothing_is_lost() {
+    let mut cluster = Cluster::start(3).await;
+    create(&cluster.node(0), "accounts", Replication::Strong).await;
+    create(&cluster.node(1), "views", Replication::Leaderless).await;
+    add(&cluster.node(1), "accounts", 7, 42).await.unwrap();
+    add(&cluster.node(2), "views", 7, 43).await.unwrap();
+    let addresses: Vec<String> = cluster.running().map(|n| n.member().rpc_address.clone()).collect();
+    for i in 0..3 {
+        cluster.stop(i).await;
+    }
+    for (i, address) in addresses.iter().enumerate() {
+        cluster.restart(i, address).await;
+    }
+    cluster.settled().await;
+    for node in cluster.running() {
+        assert_eq!(read(node, "accounts", 7).await.unwrap(), Some(42));
+    }
+    agree(&cluster, "views", 7, 43).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_minority_goes_on_with_leaderless_tables_and_refuses_strong_ones() {
+    let cluster = Cluster::start(3).await;
+    create(&cluster.node(0), "accounts", Replication::Strong).await;
+    create(&cluster.node(0), "views", Replication::Leaderless).await;
+    add(&cluster.node(0), "accounts", 1, 1).await.unwrap();
+    add(&cluster.node(0), "views", 1, 1).await.unwrap();
+    agree(&cluster, "views", 1, 1).await;
+    agree(&cluster, "accounts", 1, 1).await;
+
+    let alone = cluster.node(2);
+    let others: Vec<Arc<Node>> = vec![cluster.node(0), cluster.node(1)];
+    for other in &others {
+        alone.faults().cut(other.node_id());
+        other.faults().cut(alone.node_id());
+    }
+    let refused = add(&alone, "accounts", 1, 1).await.unwrap_err();
+    assert_eq!(refused.kind, crate::ErrorKind::Unavailable, "{refused:?}");
+    let began = Instant::now();
+    add(&alone, "views", 1, 10).await.unwrap();
+    assert_eq!(read(&alone, "views", 1).await.unwrap(), Some(11));
+    assert!(began.elapsed() < Duration::from_secs(1), "a leaderless commit waited for someone");
+    add(&others[0], "accounts", 1, 1).await.unwrap();
+    add(&others[1], "views", 1, 100).await.unwrap();
+
+    alone.faults().heal_all();
+    others.iter().for_each(|o| o.faults().heal_all());
+    agree(&cluster, "views", 1, 111).await;
+    cluster.settled().await;
+    assert_eq!(read(&alone, "accounts", 1).await.unwrap(), Some(2));
+    drop((alone, others));
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_of_another_cluster_and_a_second_process_are_refused() {
+    let (one, other) = (Cluster::start(1).await, Cluster::start(1).await);
+    let address = one.node(0).member().rpc_address.clone();
+
+    let error = Node::start(config(other.dirs[0].path(), "127.0.0.1:0", vec![address.clone()])).await;
+    let error = error.err().unwrap();
+    assert_eq!(error.sqlstate, "55006", "{error:?}");
+
+    let dir = other.dirs[0].path().to_owned();
+    let mut other = other;
+    other.stop(0).await;
+    let error = Node::start(config(&dir, "127.0.0.1:0", vec![address])).await.err().unwrap();
+    assert!(error.message.contains("refused this node"), "{error:?}");
+    assert!(error.detail.as_ref().unwrap().contains("cluster mismatch"), "{error:?}");
+    assert!(error.hint.is_some());
+    one.end().await;
+}
