@@ -83,6 +83,13 @@ impl Cluster {
         self.nodes[i] = Some(node);
     }
 
+    /// Restarts a stopped node so that it purges its log as soon as it may.
+    async fn restart_with_short_log(&mut self, i: usize) {
+        let mut config = config(self.dirs[i].path(), "127.0.0.1:0", Vec::new());
+        config.log_limits = LogLimits { flush_every: 10, keep: 0 };
+        self.nodes[i] = Some(Node::start(config).await.unwrap());
+    }
+
     async fn end(mut self) {
         for i in 0..self.nodes.len() {
             if self.nodes[i].is_some() {
@@ -201,6 +208,8 @@ async fn three_nodes_join_and_every_one_is_a_gateway_to_both_kinds() {
     assert_eq!(cluster.running().map(|n| n.node_id()).collect::<Vec<_>>(), [1, 2, 3]);
     create(&cluster.node(2), "accounts", Replication::Strong).await;
     create(&cluster.node(0), "views", Replication::Leaderless).await;
+    add(&cluster.node(0), "views", 1, 0).await.unwrap();
+    agree(&cluster, "views", 1, 0).await;
     for node in cluster.running() {
         add(node, "accounts", 1, 10).await.unwrap();
         add(node, "views", 1, 100).await.unwrap();
@@ -325,4 +334,116 @@ async fn a_directory_of_another_cluster_and_a_second_process_are_refused() {
     assert!(error.detail.as_ref().unwrap().contains("cluster mismatch"), "{error:?}");
     assert!(error.hint.is_some());
     one.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_node_knows_it_and_does_not_come_back() {
+    let mut cluster = Cluster::start(3).await;
+    create(&cluster.node(0), "views", Replication::Leaderless).await;
+    let leader = cluster.nodes.iter().position(|n| n.as_ref().unwrap().group().is_leader()).unwrap();
+    let (gone, address) = ((leader + 1) % 3, cluster.node((leader + 1) % 3).member().rpc_address.clone());
+    let id = cluster.node(gone).node_id();
+    cluster.node((leader + 2) % 3).remove_node(id).await.unwrap();
+    until("it is removed", || cluster.node(leader).group().members().len() == 2).await;
+    cluster.stop(gone).await;
+
+    // At another address it would announce itself.
+    cluster.restart(gone, "127.0.0.1:0").await;
+    assert_ne!(cluster.node(gone).member().rpc_address, address);
+    until("it knows", || cluster.node(gone).ready().is_err_and(|reason| reason.contains("has been removed")))
+        .await;
+    assert_eq!(cluster.node(leader).group().members().len(), 2);
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_far_behind_catches_up_by_snapshot_and_keeps_its_own_leaderless_commits() {
+    let mut cluster = Cluster::start(3).await;
+    create(&cluster.node(0), "accounts", Replication::Strong).await;
+    create(&cluster.node(0), "views", Replication::Leaderless).await;
+    add(&cluster.node(0), "views", 1, 3).await.unwrap();
+    agree(&cluster, "views", 1, 3).await;
+    let late = cluster.node(2);
+    for i in 0..2 {
+        late.faults().cut(cluster.node(i).node_id());
+        cluster.node(i).faults().cut(late.node_id());
+    }
+    add(&late, "views", 1, 1000).await.unwrap();
+    cluster.stop(0).await;
+    cluster.restart_with_short_log(0).await;
+    cluster.node(0).faults().cut(late.node_id());
+    for k in 0..40 {
+        add(&cluster.node(1), "accounts", k, k).await.unwrap();
+        add(&cluster.node(1), "views", 1, 1).await.unwrap();
+    }
+    // A leader with a short log has purged what the late node lacks.
+    let short = cluster.node(0);
+    let _ = cluster.node(1).group().transfer_leader(short.node_id()).await;
+    until("it leads", || short.group().is_leader()).await;
+    // It purges by the hundred.
+    for k in 40..400 {
+        add(&short, "accounts", k, k).await.unwrap();
+    }
+    until("it has purged its log", || {
+        short.group().status().purged_index > late.group().status().applied_index
+    })
+    .await;
+
+    for node in cluster.running() {
+        node.faults().heal_all();
+    }
+    agree(&cluster, "views", 1, 1043).await;
+    until("it has applied all", || {
+        late.group().status().applied_index >= short.group().status().committed_index
+    })
+    .await;
+    assert!(late.group().status().snapshot_index > 0, "{:?}", late.group().status());
+    assert_eq!(read(&late, "accounts", 399).await.unwrap(), Some(399));
+    add(&late, "views", 1, 1).await.unwrap();
+    agree(&cluster, "views", 1, 1044).await;
+    drop((late, short));
+    cluster.end().await;
+}
+
+/// Not assertions about time, but the way to measure:
+/// `cargo nextest run -p amphora-replication --run-ignored only node::tests::figures --no-capture`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures"]
+async fn figures() {
+    let cluster = Cluster::start(3).await;
+    create(&cluster.node(0), "accounts", Replication::Strong).await;
+    create(&cluster.node(0), "views", Replication::Leaderless).await;
+    let leader = cluster.nodes.iter().position(|n| n.as_ref().unwrap().group().is_leader()).unwrap();
+    let follower = (leader + 1) % 3;
+    for (what, i) in [("leader", leader), ("follower", follower)] {
+        let node = cluster.node(i);
+        add(&node, "accounts", i as i64, 0).await.unwrap();
+        let began = Instant::now();
+        for _ in 0..300 {
+            add(&node, "accounts", i as i64, 1).await.unwrap();
+        }
+        println!("strong read-modify-write by the {what}: {:?}", began.elapsed() / 300);
+    }
+    let mut worst = Duration::ZERO;
+    let (here, there) = (cluster.node(leader), cluster.node(follower));
+    for n in 1..=50 {
+        add(&here, "views", 1, 1).await.unwrap();
+        let began = Instant::now();
+        while read(&there, "views", 1).await.unwrap() != Some(n) {
+            tokio::task::yield_now().await;
+        }
+        worst = worst.max(began.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    println!("a leaderless commit is read by another node after at most {worst:?}");
+    let ticks = || -> u64 {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let fields: Vec<&str> = stat.split(' ').collect();
+        fields[13].parse::<u64>().unwrap() + fields[14].parse::<u64>().unwrap()
+    };
+    let before = ticks();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    println!("three idle nodes use {:.1} % of a core", (ticks() - before) as f64 / 10.0);
+    drop((here, there));
+    cluster.end().await;
 }
