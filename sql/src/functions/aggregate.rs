@@ -48,7 +48,12 @@ impl fmt::Debug for AggregateFunction {
 
 type NewState = fn(&[DataType]) -> Box<dyn AggregateState>;
 
-const fn aggregate(name: &'static str, args: &'static [Ty], returns: Ty, new_state: NewState) -> AggregateFunction {
+const fn aggregate(
+    name: &'static str,
+    args: &'static [Ty],
+    returns: Ty,
+    new_state: NewState,
+) -> AggregateFunction {
     AggregateFunction { name, signature: Signature { args, variadic: false, returns }, new_state }
 }
 

@@ -223,7 +223,8 @@ macro_rules! float8_family {
 }
 
 /// `+ - * /` of floats with a double among them.
-pub(super) static FLOAT: &[ScalarFunction] = float8_family![(Float8, Float8), (Float4, Float8), (Float8, Float4)];
+pub(super) static FLOAT: &[ScalarFunction] =
+    float8_family![(Float8, Float8), (Float4, Float8), (Float8, Float4)];
 
 /// Everything else.
 pub(super) static OPERATORS: &[ScalarFunction] = &[

@@ -136,7 +136,9 @@ fn fill(a: &[Datum], c: &Call<'_>) -> Result<Datum> {
         [n] => {
             let count = usize::try_from(int(n)?).unwrap_or(0);
             if count > 1 << 27 {
-                return Err(SqlError::program_limit_exceeded("array size exceeds the maximum allowed (134217727)"));
+                return Err(SqlError::program_limit_exceeded(
+                    "array size exceeds the maximum allowed (134217727)",
+                ));
             }
             Ok(result(c, vec![a[0].clone(); count]))
         }
@@ -191,8 +193,12 @@ pub(super) static OPERATORS: &[ScalarFunction] = &[
     function("||", &[AnyArray, AnyArray], AnyArray, cat).called_on_null(),
     function("||", &[AnyArray, AnyElement], AnyArray, append).called_on_null(),
     function("||", &[AnyElement, AnyArray], AnyArray, prepend).called_on_null(),
-    function("@>", &[AnyArray, AnyArray], Bool, |a, _| Ok(Datum::Bool(contains(items(&a[0])?, items(&a[1])?)))),
-    function("<@", &[AnyArray, AnyArray], Bool, |a, _| Ok(Datum::Bool(contains(items(&a[1])?, items(&a[0])?)))),
+    function("@>", &[AnyArray, AnyArray], Bool, |a, _| {
+        Ok(Datum::Bool(contains(items(&a[0])?, items(&a[1])?)))
+    }),
+    function("<@", &[AnyArray, AnyArray], Bool, |a, _| {
+        Ok(Datum::Bool(contains(items(&a[1])?, items(&a[0])?)))
+    }),
     function("&&", &[AnyArray, AnyArray], Bool, |a, _| {
         let (x, y) = (items(&a[0])?, items(&a[1])?);
         Ok(Datum::Bool(x.iter().any(|i| !i.is_null() && y.contains(i))))

@@ -55,7 +55,9 @@ fn from_base64(s: &str) -> Result<Vec<u8>> {
             continue;
         }
         let digit = BASE64.iter().position(|b| *b as char == c).filter(|_| !ended).ok_or_else(|| {
-            SqlError::invalid_parameter_value(format!("invalid symbol \"{c}\" found while decoding base64 sequence"))
+            SqlError::invalid_parameter_value(format!(
+                "invalid symbol \"{c}\" found while decoding base64 sequence"
+            ))
         })?;
         word = word << 6 | digit as u32;
         count += 1;

@@ -146,4 +146,3 @@ pub(super) static ACROSS: &[ScalarFunction] = ordered_by![instants:
 
 /// `char(n)`, whose trailing spaces do not count.
 pub(super) static PADDED: &[ScalarFunction] = ordered_by![padded: (Bpchar, Bpchar)];
-

@@ -1,20 +1,21 @@
 //! Date and time functions: the clocks, fields, truncation, construction, time zones.
 
-
-
 use amphora_storage::datum::Interval as Span;
 use amphora_storage::{Datum, Numeric as Number};
 use bigdecimal::BigDecimal;
 
 use super::arithmetic::{float, int, wrong_kind};
-use super::datetime_operator::{add_interval, date, date_to_timestamp, interval, justify_hours, micros, negate, span};
+use super::datetime_operator::{
+    add_interval, date, date_to_timestamp, interval, justify_hours, micros, negate, span,
+};
 use super::signature::Ty::*;
 use super::string::str_of;
 use super::{Call, ScalarFunction, function};
 use crate::error::{Result, SqlError};
 use crate::types::{
-    Civil, DAY, HOUR, MINUTE, SECOND, TimeZone, civil_from_days, current_timestamp, date_from_civil, days_from_civil,
-    days_in_month, iso_week, iso_week_monday, join_timestamp, split_timestamp, to_text, weekday,
+    Civil, DAY, HOUR, MINUTE, SECOND, TimeZone, civil_from_days, current_timestamp, date_from_civil,
+    days_from_civil, days_in_month, iso_week, iso_week_monday, join_timestamp, split_timestamp, to_text,
+    weekday,
 };
 
 /// Days since 2000-01-01 of 1970-01-01.
@@ -161,9 +162,8 @@ fn timestamp_field(name: &str, local: i64, offset: Option<i32>, type_name: &str)
     }
     Ok(Some(match (field, offset) {
         (Field::Julian, _) => {
-            let micros = i128::from(days + JULIAN_2000) * i128::from(DAY) + i128::from(time);
-            let day = Number::Finite(BigDecimal::from(DAY));
-            super::decimal::divide(&Number::Finite(BigDecimal::from(micros)), &day)?
+            let fraction = super::decimal::divide(&whole(time), &whole(DAY))?;
+            super::decimal::add(&whole(days + JULIAN_2000), &fraction)?
         }
         (Field::Epoch, offset) => {
             let utc = i128::from(local) - i128::from(offset.unwrap_or(0)) * i128::from(SECOND);
@@ -195,9 +195,8 @@ fn interval_field(name: &str, i: &Span) -> Result<Option<Number>> {
         Field::Epoch => {
             // A year is 365.25 days here, a month that does not make a year 30.
             let days = i128::from(i.months % 12) * 30 + i128::from(i.days);
-            let micros = i128::from(years) * 31_557_600 * 1_000_000
-                + days * i128::from(DAY)
-                + i128::from(i.micros);
+            let micros =
+                i128::from(years) * 31_557_600 * 1_000_000 + days * i128::from(DAY) + i128::from(i.micros);
             scaled(micros, 6)
         }
         _ => return Err(unsupported(name, "interval")),
@@ -348,7 +347,8 @@ fn age_between(x: i64, y: i64) -> Result<Datum> {
         return Err(SqlError::datetime_field_overflow("timestamp out of range"));
     }
     let (later, earlier, sign) = if x >= y { (x, y, 1) } else { (y, x, -1) };
-    let ((later_days, later_time), (earlier_days, earlier_time)) = (split_timestamp(later), split_timestamp(earlier));
+    let ((later_days, later_time), (earlier_days, earlier_time)) =
+        (split_timestamp(later), split_timestamp(earlier));
     let (a, b) = (civil_from_days(later_days), civil_from_days(earlier_days));
     let mut months = (a.year - b.year) * 12 + a.month - b.month;
     let mut days = a.day - b.day;
@@ -358,14 +358,8 @@ fn age_between(x: i64, y: i64) -> Result<Datum> {
         days -= 1;
     }
     if days < 0 {
-        // The month that is borrowed is the earlier one's, or the one before the later's.
-        let borrowed = if sign > 0 {
-            days_in_month(b.year, b.month)
-        } else {
-            let (year, month) = if a.month == 1 { (a.year - 1, 12) } else { (a.year, a.month - 1) };
-            days_in_month(year, month)
-        };
-        days += borrowed;
+        // The month that is borrowed is the earlier one's.
+        days += days_in_month(b.year, b.month);
         months -= 1;
     }
     let result = Span { months, days, micros: time };
@@ -390,7 +384,9 @@ fn age(a: &[Datum], c: &Call<'_>) -> Result<Datum> {
 fn make_days(a: &[Datum]) -> Result<i32> {
     let (year, month, day) = (int(&a[0])?, int(&a[1])?, int(&a[2])?);
     let out_of_range = || {
-        SqlError::datetime_field_overflow(format!("date field value out of range: {year}-{month:02}-{day:02}"))
+        SqlError::datetime_field_overflow(format!(
+            "date field value out of range: {year}-{month:02}-{day:02}"
+        ))
     };
     if year == 0 {
         return Err(out_of_range());
@@ -410,8 +406,11 @@ fn make_clock(hour: &Datum, minute: &Datum, second: &Datum) -> Result<i64> {
     let fields = (0..=24).contains(&h) && (0..60).contains(&m) && (0.0..=60e6).contains(&micros);
     let total = if fields { h * HOUR + m * MINUTE + micros as i64 } else { i64::MAX };
     if total > DAY {
-        let shown = to_text(second, &amphora_storage::DataType::Float8, &crate::types::FormatContext::default());
-        return Err(SqlError::datetime_field_overflow(format!("time field value out of range: {h}:{m:02}:{shown:0>2}")));
+        let shown =
+            to_text(second, &amphora_storage::DataType::Float8, &crate::types::FormatContext::default());
+        return Err(SqlError::datetime_field_overflow(format!(
+            "time field value out of range: {h}:{m:02}:{shown:0>2}"
+        )));
     }
     Ok(total)
 }
@@ -454,9 +453,9 @@ fn from_epoch(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
         micros as i64
     };
     let (days, time) = split_timestamp(exact);
-    join_timestamp(days, time).map(Datum::Timestamptz).ok_or_else(|| {
-        SqlError::datetime_field_overflow(format!("timestamp out of range: \"{seconds}\""))
-    })
+    join_timestamp(days, time)
+        .map(Datum::Timestamptz)
+        .ok_or_else(|| SqlError::datetime_field_overflow(format!("timestamp out of range: \"{seconds}\"")))
 }
 
 fn justify_days(i: &Span) -> Result<Span> {
@@ -472,18 +471,19 @@ fn justify_days(i: &Span) -> Result<Span> {
 }
 
 fn justify_interval(i: &Span) -> Result<Span> {
-    let mut j = justify_days(&justify_hours(i)?)?;
-    let sign = j.comparable().signum();
-    if sign > 0 && j.days < 0 {
+    let range = || SqlError::datetime_field_overflow("interval out of range");
+    let mut j = Span { months: i.months, days: i.days, micros: i.micros % DAY };
+    j.days = i32::try_from(i64::from(j.days) + i.micros / DAY).map_err(|_| range())?;
+    j.months = j.months.checked_add(j.days / 30).ok_or_else(range)?;
+    j.days %= 30;
+    if j.months > 0 && (j.days < 0 || (j.days == 0 && j.micros < 0)) {
         (j.months, j.days) = (j.months - 1, j.days + 30);
-    }
-    if sign > 0 && j.micros < 0 {
-        (j.days, j.micros) = (j.days - 1, j.micros + DAY);
-    }
-    if sign < 0 && j.days > 0 {
+    } else if j.months < 0 && (j.days > 0 || (j.days == 0 && j.micros > 0)) {
         (j.months, j.days) = (j.months + 1, j.days - 30);
     }
-    if sign < 0 && j.micros > 0 {
+    if j.days > 0 && j.micros < 0 {
+        (j.days, j.micros) = (j.days - 1, j.micros + DAY);
+    } else if j.days < 0 && j.micros > 0 {
         (j.days, j.micros) = (j.days + 1, j.micros - DAY);
     }
     Ok(j)
@@ -532,7 +532,13 @@ fn overlaps(a: &[Datum], c: &Call<'_>) -> Result<Datum> {
     };
     let (s1, e1, s2, e2) = (instant(&a[0])?, end(&a[0], &a[1])?, instant(&a[2])?, end(&a[2], &a[3])?);
     let ((s1, e1), (s2, e2)) = ((s1.min(e1), s1.max(e1)), (s2.min(e2), s2.max(e2)));
-    Ok(Datum::Bool(if s1 == s2 { true } else if s1 > s2 { s1 < e2 } else { s2 < e1 }))
+    Ok(Datum::Bool(if s1 == s2 {
+        true
+    } else if s1 > s2 {
+        s1 < e2
+    } else {
+        s2 < e1
+    }))
 }
 
 fn instant(d: &Datum) -> Result<i64> {
@@ -581,18 +587,24 @@ pub(super) static FIELDS: &[ScalarFunction] = fields![Timestamptz, Timestamp, Da
 
 /// The other functions of this family.
 pub(super) static FUNCTIONS: &[ScalarFunction] = &[
-    function("statement_timestamp", &[], Timestamptz, |_, c| Ok(Datum::Timestamptz(c.context.statement_timestamp)))
-        .stable(),
-    function("clock_timestamp", &[], Timestamptz, |_, _| Ok(Datum::Timestamptz(current_timestamp()))).volatile(),
+    function("statement_timestamp", &[], Timestamptz, |_, c| {
+        Ok(Datum::Timestamptz(c.context.statement_timestamp))
+    })
+    .stable(),
+    function("clock_timestamp", &[], Timestamptz, |_, _| Ok(Datum::Timestamptz(current_timestamp())))
+        .volatile(),
     function("timeofday", &[], Text, |_, c| {
         let now = Datum::Timestamptz(current_timestamp());
         Ok(Datum::text(to_text(&now, &amphora_storage::DataType::Timestamptz, &c.context.format)))
     })
     .volatile(),
     function("localtimestamp", &[], Timestamp, |_, c| Ok(Datum::Timestamp(local_now(c)))).stable(),
-    function("localtimestamp", &[Int4], Timestamp, |a, c| Ok(Datum::Timestamp(to_precision(local_now(c), &a[0])?)))
+    function("localtimestamp", &[Int4], Timestamp, |a, c| {
+        Ok(Datum::Timestamp(to_precision(local_now(c), &a[0])?))
+    })
+    .stable(),
+    function("current_date", &[], Date, |_, c| Ok(Datum::Date(split_timestamp(local_now(c)).0 as i32)))
         .stable(),
-    function("current_date", &[], Date, |_, c| Ok(Datum::Date(split_timestamp(local_now(c)).0 as i32))).stable(),
     function("current_time", &[], Time, |_, c| Ok(Datum::Time(split_timestamp(local_now(c)).1))).stable(),
     function("localtime", &[], Time, |_, c| Ok(Datum::Time(split_timestamp(local_now(c)).1))).stable(),
     function("date_trunc", &[Text, Timestamp], Timestamp, |a, _| {
@@ -617,7 +629,9 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("age", &[Timestamptz], Interval, age).stable(),
     function("age", &[Timestamp], Interval, age).stable(),
     function("make_date", &[Int4, Int4, Int4], Date, |a, _| Ok(Datum::Date(make_days(a)?))),
-    function("make_time", &[Int4, Int4, Float8], Time, |a, _| Ok(Datum::Time(make_clock(&a[0], &a[1], &a[2])?))),
+    function("make_time", &[Int4, Int4, Float8], Time, |a, _| {
+        Ok(Datum::Time(make_clock(&a[0], &a[1], &a[2])?))
+    }),
     function("make_timestamp", &[Int4, Int4, Int4, Int4, Int4, Float8], Timestamp, |a, _| {
         Ok(Datum::Timestamp(make_local(a)?))
     }),
@@ -656,4 +670,3 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     .stable(),
     function("date", &[Date], Date, |a, _| Ok(Datum::Date(date(&a[0])?))),
 ];
-

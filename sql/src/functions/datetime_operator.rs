@@ -9,7 +9,9 @@ use super::arithmetic::{float, int, wrong_kind};
 use super::signature::Ty::*;
 use super::{Call, ScalarFunction, function};
 use crate::error::{Result, SqlError};
-use crate::types::{DAY, TimeZone, civil_from_days, date_from_civil, days_in_month, join_timestamp, split_timestamp};
+use crate::types::{
+    DAY, TimeZone, civil_from_days, date_from_civil, days_in_month, join_timestamp, split_timestamp,
+};
 
 fn timestamp_range() -> SqlError {
     SqlError::datetime_field_overflow("timestamp out of range")
@@ -183,7 +185,9 @@ fn subtract_dates(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
     if [x, y].iter().any(|d| *d == i32::MAX || *d == i32::MIN) {
         return Err(SqlError::datetime_field_overflow("cannot subtract infinite dates"));
     }
-    x.checked_sub(y).map(Datum::Int4).ok_or_else(|| SqlError::numeric_value_out_of_range("integer out of range"))
+    x.checked_sub(y)
+        .map(Datum::Int4)
+        .ok_or_else(|| SqlError::numeric_value_out_of_range("integer out of range"))
 }
 
 fn date_interval(d: &Datum, i: &Span) -> Result<Datum> {
@@ -230,7 +234,9 @@ pub(super) static OPERATORS: &[ScalarFunction] = &[
     function("+", &[Time, Date], Timestamp, date_and_time),
     function("+", &[Time, Interval], Time, |a, _| Ok(time_interval(micros(&a[0])?, interval(&a[1])?))),
     function("+", &[Interval, Time], Time, |a, _| Ok(time_interval(micros(&a[1])?, interval(&a[0])?))),
-    function("-", &[Time, Interval], Time, |a, _| Ok(time_interval(micros(&a[0])?, &negate(interval(&a[1])?)?))),
+    function("-", &[Time, Interval], Time, |a, _| {
+        Ok(time_interval(micros(&a[0])?, &negate(interval(&a[1])?)?))
+    }),
     function("-", &[Time, Time], Interval, |a, _| {
         Ok(span(Span { months: 0, days: 0, micros: micros(&a[0])? - micros(&a[1])? }))
     }),
@@ -240,7 +246,8 @@ pub(super) static OPERATORS: &[ScalarFunction] = &[
     function("-", &[Timestamp, Timestamp], Interval, subtract_timestamps),
     function("+", &[Timestamptz, Interval], Timestamptz, |a, c| zoned(&a[0], interval(&a[1])?, c)).stable(),
     function("+", &[Interval, Timestamptz], Timestamptz, |a, c| zoned(&a[1], interval(&a[0])?, c)).stable(),
-    function("-", &[Timestamptz, Interval], Timestamptz, |a, c| zoned(&a[0], &negate(interval(&a[1])?)?, c)).stable(),
+    function("-", &[Timestamptz, Interval], Timestamptz, |a, c| zoned(&a[0], &negate(interval(&a[1])?)?, c))
+        .stable(),
     function("-", &[Timestamptz, Timestamptz], Interval, subtract_timestamps),
     function("+", &[Interval, Interval], Interval, |a, _| sum(interval(&a[0])?, interval(&a[1])?)),
     function("-", &[Interval, Interval], Interval, |a, _| sum(interval(&a[0])?, &negate(interval(&a[1])?)?)),

@@ -39,11 +39,7 @@ fn first_digit(d: &BigDecimal) -> (i64, i64) {
     let weight = exponent(d).div_euclid(4);
     let (unscaled, scale) = d.as_bigint_and_exponent();
     let shift = weight * 4 + scale;
-    let digit = if shift >= 0 {
-        unscaled.abs() / pow10(shift)
-    } else {
-        unscaled.abs() * pow10(-shift)
-    };
+    let digit = if shift >= 0 { unscaled.abs() / pow10(shift) } else { unscaled.abs() * pow10(-shift) };
     (weight, digit.to_i64().unwrap_or(0))
 }
 
@@ -66,8 +62,7 @@ fn divide_to(a: &BigDecimal, b: &BigDecimal, scale: i64) -> BigDecimal {
     let (x, x_scale) = a.as_bigint_and_exponent();
     let (y, y_scale) = b.as_bigint_and_exponent();
     let shift = scale - x_scale + y_scale;
-    let (numerator, denominator) =
-        if shift >= 0 { (x * pow10(shift), y) } else { (x, y * pow10(-shift)) };
+    let (numerator, denominator) = if shift >= 0 { (x * pow10(shift), y) } else { (x, y * pow10(-shift)) };
     let negative = numerator.is_negative() != denominator.is_negative();
     let (numerator, denominator) = (numerator.abs(), denominator.abs());
     let mut quotient = &numerator / &denominator;
@@ -258,7 +253,7 @@ impl Fixed {
             sum += term;
             n += 2;
         }
-        sum * 2 << roots
+        (sum * 2) << roots
     }
 }
 
@@ -277,7 +272,7 @@ fn ln_exponent(d: &BigDecimal) -> i64 {
         return if near_one.is_zero() { 0 } else { exponent(&near_one) };
     }
     let ln = exponent(d) as f64 * std::f64::consts::LN_10 + mantissa(d).ln();
-    ln.abs().log10().floor() as i64
+    ln.abs().log10().trunc() as i64
 }
 
 /// d as m × 10^exponent with m in 1..10.
@@ -397,7 +392,11 @@ pub(super) fn power(a: &Numeric, b: &Numeric) -> Result<Numeric> {
     }
     let working = scale + weight.abs() + 30;
     let result = match y.to_i64().filter(|_| integer) {
-        Some(n) if n.unsigned_abs() < 100_000 => integer_power(x, n, working),
+        // Integer powers show as many decimals as their base, and at least 16.
+        Some(n) if i32::try_from(n).is_ok() => {
+            let scale = MIN_SIGNIFICANT.max(self::scale(x)).min(MAX_DISPLAY_SCALE);
+            return checked(round(&integer_power(x, n, scale + weight.abs() + 30), scale));
+        }
         _ => {
             let digits = working + y.to_f64().map_or(0, |v| v.abs().log10().max(0.0) as i64) + 10;
             let ln = ln_to(&x.abs(), digits);

@@ -89,7 +89,9 @@ fn contains(whole: &Value, part: &Value, top: bool) -> bool {
         (Value::Object(w), Value::Object(p)) => {
             p.iter().all(|(k, v)| w.get(k).is_some_and(|inner| contains(inner, v, false)))
         }
-        (Value::Array(w), Value::Array(p)) => p.iter().all(|v| w.iter().any(|inner| contains(inner, v, false))),
+        (Value::Array(w), Value::Array(p)) => {
+            p.iter().all(|v| w.iter().any(|inner| contains(inner, v, false)))
+        }
         (Value::Array(w), scalar) if top && !scalar.is_object() => w.iter().any(|inner| same(inner, scalar)),
         (a, b) => same(a, b),
     }
@@ -356,14 +358,18 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     .variadic(),
     function("json_extract_path", &[Json, Text], Json, |a, _| Ok(json_part(along(&json(&a[0])?, &a[1..]))))
         .variadic(),
-    function("json_extract_path_text", &[Json, Text], Text, |a, _| Ok(as_text(along(&json(&a[0])?, &a[1..]))))
-        .variadic(),
+    function("json_extract_path_text", &[Json, Text], Text, |a, _| {
+        Ok(as_text(along(&json(&a[0])?, &a[1..])))
+    })
+    .variadic(),
     function("jsonb_set", &[Jsonb, Array(&Text), Jsonb], Jsonb, set),
     function("jsonb_set", &[Jsonb, Array(&Text), Jsonb, Bool], Jsonb, set),
     function("jsonb_insert", &[Jsonb, Array(&Text), Jsonb], Jsonb, insert),
     function("jsonb_insert", &[Jsonb, Array(&Text), Jsonb, Bool], Jsonb, insert),
     function("jsonb_strip_nulls", &[Jsonb], Jsonb, |a, _| Ok(boxed(strip_nulls(jsonb(&a[0])?)))),
-    function("json_strip_nulls", &[Json], Json, |a, _| Ok(Datum::text(strip_nulls(&json(&a[0])?).to_string()))),
+    function("json_strip_nulls", &[Json], Json, |a, _| {
+        Ok(Datum::text(strip_nulls(&json(&a[0])?).to_string()))
+    }),
     function("jsonb_pretty", &[Jsonb], Text, |a, _| {
         let mut out = String::new();
         pretty(jsonb(&a[0])?, 0, &mut out);
@@ -385,8 +391,12 @@ pub(super) static OPERATORS: &[ScalarFunction] = &[
     function("->>", &[Json, Int4], Text, |a, _| Ok(as_text(element(&json(&a[0])?, int(&a[1])?)))),
     function("#>", &[Json, Array(&Text)], Json, |a, _| Ok(json_part(at_path(&json(&a[0])?, &a[1])?))),
     function("#>>", &[Json, Array(&Text)], Text, |a, _| Ok(as_text(at_path(&json(&a[0])?, &a[1])?))),
-    function("@>", &[Jsonb, Jsonb], Bool, |a, _| Ok(Datum::Bool(contains(jsonb(&a[0])?, jsonb(&a[1])?, true)))),
-    function("<@", &[Jsonb, Jsonb], Bool, |a, _| Ok(Datum::Bool(contains(jsonb(&a[1])?, jsonb(&a[0])?, true)))),
+    function("@>", &[Jsonb, Jsonb], Bool, |a, _| {
+        Ok(Datum::Bool(contains(jsonb(&a[0])?, jsonb(&a[1])?, true)))
+    }),
+    function("<@", &[Jsonb, Jsonb], Bool, |a, _| {
+        Ok(Datum::Bool(contains(jsonb(&a[1])?, jsonb(&a[0])?, true)))
+    }),
     function("?", &[Jsonb, Text], Bool, |a, _| Ok(Datum::Bool(has_key(jsonb(&a[0])?, str_of(&a[1])?)))),
     function("?|", &[Jsonb, Array(&Text)], Bool, |a, _| has_keys(a, false)),
     function("?&", &[Jsonb, Array(&Text)], Bool, |a, _| has_keys(a, true)),

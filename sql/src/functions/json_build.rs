@@ -10,7 +10,12 @@ use crate::types::{FormatContext, parse_json, to_text, write_json_string};
 
 /// Appends a value as JSON: numbers and booleans bare, documents as they are, arrays and records by their
 /// parts, timestamps in ISO 8601, everything else as a string.
-pub(super) fn write_json(value: &Datum, data_type: &DataType, format: &FormatContext, out: &mut String) -> Result<()> {
+pub(super) fn write_json(
+    value: &Datum,
+    data_type: &DataType,
+    format: &FormatContext,
+    out: &mut String,
+) -> Result<()> {
     match value {
         Datum::Null => out.push_str("null"),
         Datum::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
@@ -79,7 +84,9 @@ fn list(a: &[Datum], c: &Call<'_>) -> Result<String> {
 fn object(a: &[Datum], c: &Call<'_>, function: &str) -> Result<String> {
     if !a.len().is_multiple_of(2) {
         return Err(SqlError::invalid_parameter_value("argument list must have even number of elements")
-            .with_hint(format!("The arguments of {function}() must consist of alternating keys and values.")));
+            .with_hint(format!(
+                "The arguments of {function}() must consist of alternating keys and values."
+            )));
     }
     let mut out = String::from("{");
     for i in (0..a.len()).step_by(2) {
@@ -115,7 +122,10 @@ fn from_arrays(a: &[Datum]) -> Result<String> {
                 return Err(SqlError::array_subscript_error("array must have even number of elements"));
             }
             let (even, odd): (Vec<_>, Vec<_>) = pairs.into_iter().enumerate().partition(|(i, _)| i % 2 == 0);
-            (even.into_iter().map(|p| p.1).collect::<Vec<_>>(), odd.into_iter().map(|p| p.1).collect::<Vec<_>>())
+            (
+                even.into_iter().map(|p| p.1).collect::<Vec<_>>(),
+                odd.into_iter().map(|p| p.1).collect::<Vec<_>>(),
+            )
         }
         [keys, values] => (items(keys), items(values)),
         _ => (Vec::new(), Vec::new()),
@@ -159,7 +169,10 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("json_build_array", &[], Json, |a, c| json(list(a, c)?)).called_on_null().stable(),
     function("json_build_array", &[Any], Json, |a, c| json(list(a, c)?)).variadic().called_on_null().stable(),
     function("jsonb_build_array", &[], Jsonb, |a, c| jsonb(list(a, c)?)).called_on_null().stable(),
-    function("jsonb_build_array", &[Any], Jsonb, |a, c| jsonb(list(a, c)?)).variadic().called_on_null().stable(),
+    function("jsonb_build_array", &[Any], Jsonb, |a, c| jsonb(list(a, c)?))
+        .variadic()
+        .called_on_null()
+        .stable(),
     function("json_build_object", &[], Json, |_, _| json("{}".to_string())).called_on_null().stable(),
     function("json_build_object", &[Any], Json, |a, c| json(object(a, c, "json_build_object")?))
         .variadic()

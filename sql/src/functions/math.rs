@@ -193,13 +193,17 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("abs", &[Float8], Float8, absolute),
     function("abs", &[Numeric], Numeric, absolute),
     function("ceil", &[Float8], Float8, plain!(ceil)),
-    function("ceil", &[Numeric], Numeric, |a, _| finite(&a[0], |d| d.with_scale_round(0, RoundingMode::Ceiling))),
+    function("ceil", &[Numeric], Numeric, |a, _| {
+        finite(&a[0], |d| d.with_scale_round(0, RoundingMode::Ceiling))
+    }),
     function("ceiling", &[Float8], Float8, plain!(ceil)),
     function("ceiling", &[Numeric], Numeric, |a, _| {
         finite(&a[0], |d| d.with_scale_round(0, RoundingMode::Ceiling))
     }),
     function("floor", &[Float8], Float8, plain!(floor)),
-    function("floor", &[Numeric], Numeric, |a, _| finite(&a[0], |d| d.with_scale_round(0, RoundingMode::Floor))),
+    function("floor", &[Numeric], Numeric, |a, _| {
+        finite(&a[0], |d| d.with_scale_round(0, RoundingMode::Floor))
+    }),
     function("round", &[Float8], Float8, plain!(round_ties_even)),
     function("round", &[Numeric], Numeric, |a, _| finite(&a[0], |d| decimal::round(d, 0))),
     function("round", &[Numeric, Int4], Numeric, |a, _| {
@@ -272,7 +276,9 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("asin", &[Float8], Float8, |a, _| Ok(Datum::Float8(unit_interval(float(&a[0])?)?.asin()))),
     function("acos", &[Float8], Float8, |a, _| Ok(Datum::Float8(unit_interval(float(&a[0])?)?.acos()))),
     function("atan", &[Float8], Float8, |a, _| Ok(Datum::Float8(float(&a[0])?.atan()))),
-    function("atan2", &[Float8, Float8], Float8, |a, _| Ok(Datum::Float8(float(&a[0])?.atan2(float(&a[1])?)))),
+    function("atan2", &[Float8, Float8], Float8, |a, _| {
+        Ok(Datum::Float8(float(&a[0])?.atan2(float(&a[1])?)))
+    }),
     function("sinh", &[Float8], Float8, |a, _| Ok(Datum::Float8(float(&a[0])?.sinh()))),
     function("cosh", &[Float8], Float8, |a, _| Ok(Datum::Float8(float(&a[0])?.cosh()))),
     function("tanh", &[Float8], Float8, |a, _| Ok(Datum::Float8(float(&a[0])?.tanh()))),
@@ -314,4 +320,3 @@ fn remainder(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
         _ => Datum::Int8(rest),
     })
 }
-

@@ -12,8 +12,8 @@
 //! does it. The caller casts its arguments to [`Resolved::arg_types`] before it calls.
 
 mod aggregate;
-mod array;
 mod arithmetic;
+mod array;
 mod binary_string;
 mod comparison;
 mod context;
@@ -30,6 +30,8 @@ mod signature;
 mod statistics;
 mod string;
 mod system;
+#[cfg(test)]
+mod tests;
 mod to_char;
 mod to_char_number;
 
@@ -77,7 +79,12 @@ pub struct ScalarFunction {
 }
 
 /// A row of a function table: immutable and strict.
-pub(super) const fn function(name: &'static str, args: &'static [Ty], returns: Ty, eval: Eval) -> ScalarFunction {
+pub(super) const fn function(
+    name: &'static str,
+    args: &'static [Ty],
+    returns: Ty,
+    eval: Eval,
+) -> ScalarFunction {
     let signature = Signature { args, variadic: false, returns };
     ScalarFunction { name, signature, strict: true, volatility: Volatility::Immutable, eval }
 }
@@ -181,18 +188,10 @@ impl ResolvedSetFunction {
 
 type Index<T> = HashMap<&'static str, Vec<&'static T>>;
 
-static FUNCTIONS: LazyLock<Index<ScalarFunction>> = LazyLock::new(|| {
-    index(all_functions(), |f| f.name)
-});
-static OPERATORS: LazyLock<Index<ScalarFunction>> = LazyLock::new(|| {
-    index(all_operators(), |f| f.name)
-});
-static AGGREGATES: LazyLock<Index<AggregateFunction>> = LazyLock::new(|| {
-    index(all_aggregates(), |f| f.name)
-});
-static SET_FUNCTIONS: LazyLock<Index<SetFunction>> = LazyLock::new(|| {
-    index(all_set_functions(), |f| f.name)
-});
+static FUNCTIONS: LazyLock<Index<ScalarFunction>> = LazyLock::new(|| index(all_functions(), |f| f.name));
+static OPERATORS: LazyLock<Index<ScalarFunction>> = LazyLock::new(|| index(all_operators(), |f| f.name));
+static AGGREGATES: LazyLock<Index<AggregateFunction>> = LazyLock::new(|| index(all_aggregates(), |f| f.name));
+static SET_FUNCTIONS: LazyLock<Index<SetFunction>> = LazyLock::new(|| index(all_set_functions(), |f| f.name));
 
 fn index<T>(all: impl Iterator<Item = &'static T>, name: impl Fn(&T) -> &'static str) -> Index<T> {
     let mut by_name: Index<T> = HashMap::new();
@@ -209,8 +208,8 @@ pub fn all_functions() -> impl Iterator<Item = &'static ScalarFunction> {
         string::FUNCTIONS,
         binary_string::FUNCTIONS,
         pattern::FUNCTIONS,
-//        datetime::FUNCTIONS,
-//        to_char::FUNCTIONS,
+        //        datetime::FUNCTIONS,
+        //        to_char::FUNCTIONS,
         datetime::CLOCKS,
         datetime::FIELDS,
         datetime::FUNCTIONS,
@@ -292,8 +291,9 @@ impl UnmodifiedName for DataType {
 }
 
 fn undefined(name: &str, types: &[DataType]) -> SqlError {
-    SqlError::undefined_function(format!("function {name}({}) does not exist", list(types)))
-        .with_hint("No function matches the given name and argument types. You might need to add explicit type casts.")
+    SqlError::undefined_function(format!("function {name}({}) does not exist", list(types))).with_hint(
+        "No function matches the given name and argument types. You might need to add explicit type casts.",
+    )
 }
 
 fn ambiguous(name: &str, types: &[DataType]) -> SqlError {
@@ -303,7 +303,10 @@ fn ambiguous(name: &str, types: &[DataType]) -> SqlError {
 
 /// Chooses among overloads and binds their types.
 fn select<T>(
-    overloads: &[&'static T], signature: impl Fn(&T) -> Signature, name: &str, types: &[DataType],
+    overloads: &[&'static T],
+    signature: impl Fn(&T) -> Signature,
+    name: &str,
+    types: &[DataType],
 ) -> Result<(&'static T, Vec<DataType>, DataType)> {
     let signatures: Vec<Signature> = overloads.iter().map(|f| signature(f)).collect();
     match choose(&signatures, types, false) {
@@ -374,7 +377,10 @@ pub fn resolve_operator(op: &str, left: Option<&DataType>, right: &DataType) -> 
             None => Err(undefined()),
         },
         Choice::None => Err(undefined()),
-        Choice::Ambiguous => Err(SqlError::ambiguous_function(format!("operator is not unique: {}", shown()))
-            .with_hint("Could not choose a best candidate operator. You might need to add explicit type casts.")),
+        Choice::Ambiguous => {
+            Err(SqlError::ambiguous_function(format!("operator is not unique: {}", shown())).with_hint(
+                "Could not choose a best candidate operator. You might need to add explicit type casts.",
+            ))
+        }
     }
 }

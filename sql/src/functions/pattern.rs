@@ -44,7 +44,10 @@ impl LikePattern {
                 c if Some(c) == escape => match chars.next() {
                     Some(c) => literal(c, &mut parts),
                     None => {
-                        return Err(SqlError::new("22025", "LIKE pattern must not end with escape character"));
+                        return Err(SqlError::new(
+                            "22025",
+                            "LIKE pattern must not end with escape character",
+                        ));
                     }
                 },
                 '%' if parts.last() == Some(&Part::Any) => {}
@@ -246,8 +249,26 @@ fn build(pattern: &str, flags: Flags) -> Result<Regex> {
         .map_err(|e| {
             let text = e.to_string();
             let reason = text.lines().last().unwrap_or("").trim().trim_start_matches("error: ").to_string();
-            SqlError::invalid_regular_expression(format!("invalid regular expression: {reason}"))
+            SqlError::invalid_regular_expression(format!(
+                "invalid regular expression: {}",
+                in_postgres_words(&reason)
+            ))
         })
+}
+
+/// The commonest complaints about an expression, as PostgreSQL puts them.
+fn in_postgres_words(reason: &str) -> &str {
+    match reason {
+        "unclosed group" | "unopened group" => "parentheses () not balanced",
+        "unclosed character class" => "brackets [] not balanced",
+        "repetition operator missing expression" => "quantifier operand invalid",
+        "unclosed counted repetition" => "braces {} not balanced",
+        "invalid character class range, the start must be <= the end" => "invalid character range",
+        "backreferences are not supported" => "invalid backreference number",
+        r if r.starts_with("incomplete escape") => "invalid escape \\ sequence",
+        r if r.starts_with("unrecognized escape") => "invalid escape \\ sequence",
+        other => other,
+    }
 }
 
 /// A PostgreSQL regular expression, compiled; `fold` ignores case. 2201B if it is none.
@@ -359,8 +380,10 @@ fn groups(captures: &Captures<'_>) -> Datum {
 fn regexp_match(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
     let flags = flags_at(a, 2)?;
     if flags.global {
-        return Err(SqlError::invalid_parameter_value("regexp_match() does not support the \"global\" option")
-            .with_hint("Use the regexp_matches function instead."));
+        return Err(SqlError::invalid_parameter_value(
+            "regexp_match() does not support the \"global\" option",
+        )
+        .with_hint("Use the regexp_matches function instead."));
     }
     let regex = compile(str_of(&a[1])?, flags)?;
     Ok(regex.captures(str_of(&a[0])?).map_or(Datum::Null, |c| groups(&c)))
@@ -426,7 +449,9 @@ fn positive(d: &Datum, least: i64, name: &str) -> Result<i64> {
     let v = int(d)?;
     match v >= least {
         true => Ok(v),
-        false => Err(SqlError::invalid_parameter_value(format!("invalid value for parameter \"{name}\": {v}"))),
+        false => {
+            Err(SqlError::invalid_parameter_value(format!("invalid value for parameter \"{name}\": {v}")))
+        }
     }
 }
 
@@ -446,7 +471,9 @@ pub(super) fn regexp_split(a: &[Datum]) -> Result<Vec<Option<String>>> {
     let text = str_of(&a[0])?;
     let flags = flags_at(a, 2)?;
     if flags.global {
-        return Err(SqlError::invalid_parameter_value("regexp_split_to_table() does not support the \"global\" option"));
+        return Err(SqlError::invalid_parameter_value(
+            "regexp_split_to_table() does not support the \"global\" option",
+        ));
     }
     let regex = compile(str_of(&a[1])?, flags)?;
     let (mut pieces, mut last) = (Vec::new(), 0);

@@ -64,7 +64,9 @@ pub(super) fn choose(overloads: &[Signature], actual: &[DataType], operator: boo
 
     // Exact match. A binary operator first supposes that an untyped side is of the other side's type.
     let supposed: Vec<DataType> = match actual {
-        [DataType::Unknown, known] | [known, DataType::Unknown] if operator => vec![known.clone(), known.clone()],
+        [DataType::Unknown, known] | [known, DataType::Unknown] if operator => {
+            vec![known.clone(), known.clone()]
+        }
         _ => actual.to_vec(),
     };
     if let Some(&c) = candidates.iter().find(|&&c| (0..n).all(|i| same(arg(c, i), &supposed[i]))) {
@@ -109,8 +111,8 @@ pub(super) fn choose(overloads: &[Signature], actual: &[DataType], operator: boo
     }
 
     let mut known = actual.iter().filter(|t| **t != DataType::Unknown);
-    if let Some(first) = known.next() {
-        if known.all(|t| t.oid() == first.oid()) {
+    if let Some(first) = known.next()
+        && known.all(|t| t.oid() == first.oid()) {
             let supposed: Vec<DataType> = (0..n).map(|_| first.clone()).collect();
             let mut fitting = candidates.iter().filter(|&&c| {
                 (0..n).all(|i| accepts(arg(c, i), &supposed[i])) && bind(&overloads[c], &supposed).is_some()
@@ -119,7 +121,6 @@ pub(super) fn choose(overloads: &[Signature], actual: &[DataType], operator: boo
                 return Choice::One(c);
             }
         }
-    }
     Choice::Ambiguous
 }
 

@@ -42,7 +42,13 @@ impl fmt::Debug for SetFunction {
 type Eval = fn(&[Datum], &Call<'_>) -> Result<Rows>;
 
 const fn set(name: &'static str, args: &'static [Ty], returns: Ty, eval: Eval) -> SetFunction {
-    SetFunction { name, signature: Signature { args, variadic: false, returns }, columns: &[], strict: true, eval }
+    SetFunction {
+        name,
+        signature: Signature { args, variadic: false, returns },
+        columns: &[],
+        strict: true,
+        eval,
+    }
 }
 
 impl SetFunction {
@@ -249,7 +255,9 @@ pub(super) static SET_FUNCTIONS: &[SetFunction] = &[
     set("string_to_table", &[Text, Text], Text, |a, _| Ok(texts(pattern::split_text(a)?))),
     set("regexp_split_to_table", &[Text, Text], Text, |a, _| Ok(texts(pattern::regexp_split(a)?))),
     set("regexp_split_to_table", &[Text, Text, Text], Text, |a, _| Ok(texts(pattern::regexp_split(a)?))),
-    set("regexp_matches", &[Text, Text], Array(&Text), |a, _| Ok(one_column(pattern::matches(a)?.into_iter()))),
+    set("regexp_matches", &[Text, Text], Array(&Text), |a, _| {
+        Ok(one_column(pattern::matches(a)?.into_iter()))
+    }),
     set("regexp_matches", &[Text, Text, Text], Array(&Text), |a, _| {
         Ok(one_column(pattern::matches(a)?.into_iter()))
     }),

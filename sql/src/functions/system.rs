@@ -138,9 +138,11 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("set_config", &[Text, Text, Bool], Text, set_config).called_on_null().volatile(),
     function("current_database", &[], Name, |_, c| Ok(Datum::Text(c.context.database.clone()))).stable(),
     function("current_catalog", &[], Name, |_, c| Ok(Datum::Text(c.context.database.clone()))).stable(),
-    function("current_schema", &[], Name, |_, c| Ok(c.context.schemas.first().map_or(Datum::Null, Datum::text)))
-        .called_on_null()
-        .stable(),
+    function("current_schema", &[], Name, |_, c| {
+        Ok(c.context.schemas.first().map_or(Datum::Null, Datum::text))
+    })
+    .called_on_null()
+    .stable(),
     function("current_schemas", &[Bool], Array(&Name), current_schemas).stable(),
     function("current_user", &[], Name, |_, c| Ok(Datum::Text(c.context.user.clone()))).stable(),
     function("current_role", &[], Name, |_, c| Ok(Datum::Text(c.context.user.clone()))).stable(),
@@ -148,10 +150,15 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("session_user", &[], Name, |_, c| Ok(Datum::Text(c.context.session_user.clone()))).stable(),
     function("version", &[], Text, |_, _| {
         let version = env!("CARGO_PKG_VERSION");
-        Ok(Datum::text(format!("PostgreSQL {POSTGRES_VERSION} (Amphora {version}, {})", std::env::consts::ARCH)))
+        Ok(Datum::text(format!(
+            "PostgreSQL {POSTGRES_VERSION} (Amphora {version}, {})",
+            std::env::consts::ARCH
+        )))
     })
     .stable(),
-    function("pg_encoding_to_char", &[Int4], Name, |a, _| Ok(Datum::text(if int(&a[0])? == 6 { "UTF8" } else { "" }))),
+    function("pg_encoding_to_char", &[Int4], Name, |a, _| {
+        Ok(Datum::text(if int(&a[0])? == 6 { "UTF8" } else { "" }))
+    }),
     function("pg_char_to_encoding", &[Name], Int4, |a, _| {
         let name = str_of(&a[0])?.replace('-', "");
         Ok(Datum::Int4(if name.eq_ignore_ascii_case("utf8") { 6 } else { -1 }))
@@ -222,16 +229,14 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("setval", &[Regclass, Int8], Int8, |a, c| c.context.session.call("setval", a)).volatile(),
     function("setval", &[Regclass, Int8, Bool], Int8, |a, c| c.context.session.call("setval", a)).volatile(),
     function("pg_sleep", &[Float8], Void, |a, c| c.context.session.call("pg_sleep", a)).volatile(),
-    function("pg_cancel_backend", &[Int4], Bool, |a, c| c.context.session.call("pg_cancel_backend", a)).volatile(),
-    function("pg_terminate_backend", &[Int4], Bool, |a, c| {
-        c.context.session.call("pg_terminate_backend", a)
-    })
-    .volatile(),
-    function("pg_advisory_lock", &[Int8], Void, |a, c| c.context.session.call("pg_advisory_lock", a)).volatile(),
-    function("pg_try_advisory_lock", &[Int8], Bool, |a, c| {
-        c.context.session.call("pg_try_advisory_lock", a)
-    })
-    .volatile(),
+    function("pg_cancel_backend", &[Int4], Bool, |a, c| c.context.session.call("pg_cancel_backend", a))
+        .volatile(),
+    function("pg_terminate_backend", &[Int4], Bool, |a, c| c.context.session.call("pg_terminate_backend", a))
+        .volatile(),
+    function("pg_advisory_lock", &[Int8], Void, |a, c| c.context.session.call("pg_advisory_lock", a))
+        .volatile(),
+    function("pg_try_advisory_lock", &[Int8], Bool, |a, c| c.context.session.call("pg_try_advisory_lock", a))
+        .volatile(),
     function("pg_advisory_unlock", &[Int8], Bool, |a, c| c.context.session.call("pg_advisory_unlock", a))
         .volatile(),
 ];

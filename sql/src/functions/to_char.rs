@@ -17,22 +17,32 @@ use crate::types::{
 
 /// The patterns, longest first where one begins another.
 const PATTERNS: &[&str] = &[
-    "HH24", "HH12", "SSSSS", "SSSS", "Y,YYY", "YYYY", "IYYY", "MONTH", "Month", "month", "A.D.", "B.C.", "a.d.", "b.c.",
-    "A.M.", "P.M.", "a.m.", "p.m.", "YYY", "IYY", "DAY", "Day", "day", "DDD", "IDDD", "MON", "Mon", "mon", "TZH", "TZM",
-    "FF1", "FF2", "FF3", "FF4", "FF5", "FF6", "HH", "MI", "SS", "MS", "US", "AM", "PM", "am", "pm", "YY", "IY", "AD",
-    "BC", "ad", "bc", "MM", "DY", "Dy", "dy", "DD", "ID", "WW", "IW", "CC", "RM", "rm", "TZ", "tz", "OF", "Y", "I", "D",
-    "W", "J", "Q",
+    "HH24", "HH12", "SSSSS", "SSSS", "Y,YYY", "YYYY", "IYYY", "MONTH", "Month", "month", "A.D.", "B.C.",
+    "a.d.", "b.c.", "A.M.", "P.M.", "a.m.", "p.m.", "YYY", "IYY", "DAY", "Day", "day", "DDD", "IDDD", "MON",
+    "Mon", "mon", "TZH", "TZM", "FF1", "FF2", "FF3", "FF4", "FF5", "FF6", "HH", "MI", "SS", "MS", "US", "AM",
+    "PM", "am", "pm", "YY", "IY", "AD", "BC", "ad", "bc", "MM", "DY", "Dy", "dy", "DD", "ID", "WW", "IW",
+    "CC", "RM", "rm", "TZ", "tz", "OF", "Y", "I", "D", "W", "J", "Q",
 ];
 
 /// Patterns whose letters' case does not matter; the others come in each case they have.
 const ANY_CASE: &[&str] = &[
-    "HH24", "HH12", "SSSSS", "SSSS", "Y,YYY", "YYYY", "IYYY", "YYY", "IYY", "DDD", "IDDD", "TZH", "TZM", "FF1", "FF2",
-    "FF3", "FF4", "FF5", "FF6", "HH", "MI", "SS", "MS", "US", "YY", "IY", "MM", "DD", "ID", "WW", "IW", "CC", "OF", "Y",
-    "I", "D", "W", "J", "Q",
+    "HH24", "HH12", "SSSSS", "SSSS", "Y,YYY", "YYYY", "IYYY", "YYY", "IYY", "DDD", "IDDD", "TZH", "TZM",
+    "FF1", "FF2", "FF3", "FF4", "FF5", "FF6", "HH", "MI", "SS", "MS", "US", "YY", "IY", "MM", "DD", "ID",
+    "WW", "IW", "CC", "OF", "Y", "I", "D", "W", "J", "Q",
 ];
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
@@ -252,7 +262,12 @@ fn timestamp_to_char(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
 
 fn timestamptz_to_char(a: &[Datum], c: &Call<'_>) -> Result<Datum> {
     let (value, zone): (i64, &TimeZone) = (micros(&a[0])?, c.context.timezone());
-    Ok(print_timestamp(zone.to_local(value), zone.offset_at(value), zone.abbreviation_at(value), str_of(&a[1])?))
+    Ok(print_timestamp(
+        zone.to_local(value),
+        zone.offset_at(value),
+        zone.abbreviation_at(value),
+        str_of(&a[1])?,
+    ))
 }
 
 fn interval_to_char(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
@@ -324,11 +339,17 @@ impl Input<'_> {
         let digits: usize = body.bytes().take(width).take_while(u8::is_ascii_digit).count();
         if digits == 0 {
             let shown: String = self.rest.chars().take(width).collect();
-            return Err(SqlError::invalid_datetime_format(format!("invalid value \"{shown}\" for \"{}\"", self.name))
-                .with_detail("Value must be an integer."));
+            return Err(SqlError::invalid_datetime_format(format!(
+                "invalid value \"{shown}\" for \"{}\"",
+                self.name
+            ))
+            .with_detail("Value must be an integer."));
         }
         let value: i64 = body[..digits].parse().map_err(|_| {
-            SqlError::datetime_field_overflow(format!("value for \"{}\" in source string is out of range", self.name))
+            SqlError::datetime_field_overflow(format!(
+                "value for \"{}\" in source string is out of range",
+                self.name
+            ))
         })?;
         self.rest = &body[digits..];
         Ok(sign * value)
@@ -425,7 +446,8 @@ fn read(text: &str, template: &str) -> Result<Parsed> {
             "A.D." | "B.C." | "a.d." | "b.c." => p.bc = input.word(&["A.D.", "B.C."], false)? == 1,
             "MONTH" | "Month" | "month" => {
                 // Abbreviations are taken too.
-                let word: String = input.rest.trim_start().chars().take_while(|c| c.is_alphabetic()).collect();
+                let word: String =
+                    input.rest.trim_start().chars().take_while(|c| c.is_alphabetic()).collect();
                 match month_number(&word) {
                     Some(month) => {
                         p.month = Some(month);
@@ -493,7 +515,9 @@ impl Parsed {
             let days = days_from_civil(year, 1, 1) + i64::from(day) - 1;
             return if (1..=366).contains(&day) { Ok(days) } else { Err(out_of_range()) };
         }
-        date_from_civil(year, self.month.unwrap_or(1), self.day.unwrap_or(1)).map(i64::from).ok_or_else(out_of_range)
+        date_from_civil(year, self.month.unwrap_or(1), self.day.unwrap_or(1))
+            .map(i64::from)
+            .ok_or_else(out_of_range)
     }
 
     fn time(&self, text: &str) -> Result<i64> {
@@ -507,7 +531,8 @@ impl Parsed {
             ))
             .with_hint("Use the 24-hour clock, or give an hour between 1 and 12."));
         }
-        if !(0..24).contains(&self.hour) || !(0..60).contains(&self.minute) || !(0..60).contains(&self.second) {
+        if !(0..24).contains(&self.hour) || !(0..60).contains(&self.minute) || !(0..60).contains(&self.second)
+        {
             let message = format!("date/time field value out of range: \"{text}\"");
             return Err(SqlError::datetime_field_overflow(message));
         }
@@ -550,11 +575,12 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("to_char", &[Int8, Text], Text, |a, _| number_to_char(&Number::from(int(&a[0])?), &a[1])),
     function("to_char", &[Numeric, Text], Text, |a, _| number_to_char(numeric(&a[0])?, &a[1])),
     function("to_char", &[Float4, Text], Text, |a, _| number_to_char(&float_number(float(&a[0])?, 6), &a[1])),
-    function("to_char", &[Float8, Text], Text, |a, _| number_to_char(&float_number(float(&a[0])?, 15), &a[1])),
+    function("to_char", &[Float8, Text], Text, |a, _| {
+        number_to_char(&float_number(float(&a[0])?, 15), &a[1])
+    }),
     function("to_number", &[Text, Text], Numeric, |a, _| {
         Ok(Datum::numeric(to_char_number::to_number(str_of(&a[0])?, str_of(&a[1])?)?))
     }),
     function("to_timestamp", &[Text, Text], Timestamptz, to_timestamp).stable(),
     function("to_date", &[Text, Text], Date, to_date),
 ];
-

@@ -134,7 +134,11 @@ fn roman(d: &BigDecimal, fill: bool) -> String {
 fn scientific(d: &BigDecimal, decimals: usize) -> String {
     let sign = if d.is_negative() { "-" } else { " " };
     let digits = decimals as u64 + 1;
-    let rounded = if d.is_zero() { d.clone() } else { d.abs().with_precision_round(nonzero(digits), bigdecimal::RoundingMode::HalfUp) };
+    let rounded = if d.is_zero() {
+        d.clone()
+    } else {
+        d.abs().with_precision_round(nonzero(digits), bigdecimal::RoundingMode::HalfUp)
+    };
     let (unscaled, scale) = rounded.as_bigint_and_exponent();
     let mut text = unscaled.to_string();
     let exponent = if d.is_zero() { 0 } else { text.len() as i64 - 1 - scale };
@@ -194,11 +198,17 @@ pub(super) fn to_char(number: &Numeric, template: &str) -> Result<String> {
 
 /// Lays digits into the marks.
 fn lay_out(
-    t: &Template, point: usize, whole_places: usize, whole: &str, fraction: &str, negative: bool, overflow: bool,
+    t: &Template,
+    point: usize,
+    whole_places: usize,
+    whole: &str,
+    fraction: &str,
+    negative: bool,
+    overflow: bool,
 ) -> String {
     let place = |m: &Mark| matches!(m, Mark::Nine | Mark::Zero);
     let explicit_sign =
-        t.marks.iter().any(|m| matches!(m, Mark::Sign | Mark::Minus | Mark::Plus | Mark::PlusMinus | Mark::Brackets));
+        t.marks.iter().any(|m| matches!(m, Mark::Sign | Mark::Minus | Mark::PlusMinus | Mark::Brackets));
     let sign_mark = t.marks.iter().position(|m| *m == Mark::Sign);
     let brackets = t.marks.contains(&Mark::Brackets);
     let first_zero = t.marks[..point].iter().filter(|m| place(m)).position(|m| *m == Mark::Zero);
@@ -236,7 +246,8 @@ fn lay_out(
                     }
                 } else {
                     out.extend(pending.take());
-                    let digit = (at + whole.len()).checked_sub(whole_places).and_then(|k| whole.as_bytes().get(k));
+                    let digit =
+                        (at + whole.len()).checked_sub(whole_places).and_then(|k| whole.as_bytes().get(k));
                     out.push(if overflow { '#' } else { digit.map_or('0', |b| *b as char) });
                 }
                 at += 1;
@@ -295,12 +306,17 @@ fn lay_out(
         out.insert(0, sign);
     }
     // PL and MI before the number have already been written in their places.
-    if t.blank && whole.is_empty() && fraction.bytes().all(|b| b == b'0') { " ".repeat(out.len()) } else { out }
+    if t.blank && whole.is_empty() && fraction.bytes().all(|b| b == b'0') {
+        " ".repeat(out.len())
+    } else {
+        out
+    }
 }
 
 /// How many decimals are shown: with FM, trailing zeros at nines are not.
 fn fraction_shown(t: &Template, point: usize, fraction: &str) -> usize {
-    let marks: Vec<&Mark> = t.marks[point..].iter().filter(|m| matches!(m, Mark::Nine | Mark::Zero)).collect();
+    let marks: Vec<&Mark> =
+        t.marks[point..].iter().filter(|m| matches!(m, Mark::Nine | Mark::Zero)).collect();
     if !t.fill {
         return marks.len();
     }
@@ -335,7 +351,10 @@ pub(super) fn to_number(text: &str, template: &str) -> Result<Numeric> {
         }
     }
     if digits.is_empty() || digits == "." {
-        return Err(SqlError::invalid_input(&amphora_storage::DataType::Numeric(None), text.get(..1).unwrap_or(" ")));
+        return Err(SqlError::invalid_input(
+            &amphora_storage::DataType::Numeric(None),
+            text.get(..1).unwrap_or(" "),
+        ));
     }
     let value = crate::types::parse_numeric(&digits)?;
     let value = match value.as_finite() {

@@ -13,14 +13,18 @@ use crate::error::{Result, SqlError};
 /// A one-dimensional array of elements of a type, from its text.
 pub fn parse_array(text: &str, element: &DataType, ctx: &FormatContext) -> Result<Datum> {
     let malformed = |detail: &str| {
-        SqlError::invalid_text_representation(format!("malformed array literal: \"{text}\"")).with_detail(detail)
+        SqlError::invalid_text_representation(format!("malformed array literal: \"{text}\""))
+            .with_detail(detail)
     };
     let mut rest = text.trim_matches(is_space);
     // Bounds are read and dropped when they start at 1: `[1:2]={a,b}`.
     if rest.starts_with('[') {
-        let (bounds, body) = rest.split_once('=').ok_or_else(|| malformed("Missing \"=\" after array dimensions."))?;
+        let (bounds, body) =
+            rest.split_once('=').ok_or_else(|| malformed("Missing \"=\" after array dimensions."))?;
         if !bounds.trim_end().starts_with("[1:") {
-            return Err(SqlError::feature_not_supported("arrays whose lower bound is not 1 are not supported"));
+            return Err(SqlError::feature_not_supported(
+                "arrays whose lower bound is not 1 are not supported",
+            ));
         }
         rest = body.trim_start();
     }
@@ -103,7 +107,11 @@ pub fn parse_array(text: &str, element: &DataType, ctx: &FormatContext) -> Resul
 }
 
 /// Writes an array's text.
-pub(super) fn write_array(array: &Array, ctx: &FormatContext, out: &mut (impl Write + ?Sized)) -> fmt::Result {
+pub(super) fn write_array(
+    array: &Array,
+    ctx: &FormatContext,
+    out: &mut (impl Write + ?Sized),
+) -> fmt::Result {
     out.write_char('{')?;
     for (i, item) in array.items.iter().enumerate() {
         if i > 0 {
@@ -132,7 +140,11 @@ pub(super) fn write_array(array: &Array, ctx: &FormatContext, out: &mut (impl Wr
 }
 
 /// Writes a record's text. Its fields print as their kind's own type does.
-pub(super) fn write_record(fields: &[Datum], ctx: &FormatContext, out: &mut (impl Write + ?Sized)) -> fmt::Result {
+pub(super) fn write_record(
+    fields: &[Datum],
+    ctx: &FormatContext,
+    out: &mut (impl Write + ?Sized),
+) -> fmt::Result {
     out.write_char('(')?;
     for (i, field) in fields.iter().enumerate() {
         if i > 0 {
@@ -162,8 +174,7 @@ pub(super) fn write_record(fields: &[Datum], ctx: &FormatContext, out: &mut (imp
 
 /// A record of fields of the given types, from its text.
 pub fn parse_record(text: &str, types: &[DataType], ctx: &FormatContext) -> Result<Datum> {
-    let malformed =
-        || SqlError::invalid_text_representation(format!("malformed record literal: \"{text}\""));
+    let malformed = || SqlError::invalid_text_representation(format!("malformed record literal: \"{text}\""));
     let body = text.trim_matches(is_space).strip_prefix('(').and_then(|t| t.strip_suffix(')'));
     let mut chars = body.ok_or_else(malformed)?.chars().peekable();
     let mut fields = Vec::with_capacity(types.len());

@@ -132,7 +132,11 @@ fn read_numeric(r: &mut Reader<'_>) -> Result<Numeric> {
         0xD000 => return Ok(Numeric::Infinity),
         0xF000 => return Ok(Numeric::NegInfinity),
         0 | 0x4000 => {}
-        _ => return Err(SqlError::invalid_binary_representation("invalid sign in external \"numeric\" value")),
+        _ => {
+            return Err(SqlError::invalid_binary_representation(
+                "invalid sign in external \"numeric\" value",
+            ));
+        }
     }
     if scale > 16_383 {
         return Err(SqlError::invalid_binary_representation("invalid scale in external \"numeric\" value"));
@@ -141,7 +145,9 @@ fn read_numeric(r: &mut Reader<'_>) -> Result<Numeric> {
     for _ in 0..count {
         let digit = r.u16()?;
         if digit > 9999 {
-            return Err(SqlError::invalid_binary_representation("invalid digit in external \"numeric\" value"));
+            return Err(SqlError::invalid_binary_representation(
+                "invalid digit in external \"numeric\" value",
+            ));
         }
         digits.extend([digit / 1000, digit / 100 % 10, digit / 10 % 10, digit % 10].map(|d| d as u8));
     }

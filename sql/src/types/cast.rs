@@ -54,7 +54,9 @@ pub fn can_cast(from: &DataType, to: &DataType) -> Option<CastContext> {
         (f, T::Oid) if f.is_oid_like() => Some(Implicit),
         (T::Oid, t) if t.is_oid_like() => Some(Implicit),
         (T::Text | T::Varchar(_), T::Regclass) => Some(Implicit),
-        (T::Text | T::Varchar(_) | T::Char(_), T::Text | T::Varchar(_) | T::Char(_) | T::Name) => Some(Implicit),
+        (T::Text | T::Varchar(_) | T::Char(_), T::Text | T::Varchar(_) | T::Char(_) | T::Name) => {
+            Some(Implicit)
+        }
         (T::Name | T::InternalChar, T::Text) => Some(Implicit),
         (T::Name | T::InternalChar, T::Varchar(_) | T::Char(_)) => Some(Assignment),
         (T::Text | T::Varchar(_) | T::Char(_), T::InternalChar) => Some(Assignment),
@@ -64,7 +66,9 @@ pub fn can_cast(from: &DataType, to: &DataType) -> Option<CastContext> {
         (T::Time, T::Interval) => Some(Implicit),
         (T::Interval, T::Time) => Some(Assignment),
         (T::Json, T::Jsonb) | (T::Jsonb, T::Json) => Some(Assignment),
-        (T::Jsonb, T::Bool | T::Int2 | T::Int4 | T::Int8 | T::Float4 | T::Float8 | T::Numeric(_)) => Some(Explicit),
+        (T::Jsonb, T::Bool | T::Int2 | T::Int4 | T::Int8 | T::Float4 | T::Float8 | T::Numeric(_)) => {
+            Some(Explicit)
+        }
         _ => None,
     };
     let string = |t: &T| category(t) == Category::String || *t == T::InternalChar;
@@ -86,7 +90,11 @@ pub fn can_coerce(from: &DataType, to: &DataType, context: CastContext) -> bool 
 /// also cuts strings that are too long for the target. 22003, 22P02, 22008 … if the value does not fit,
 /// 42846 if there is no such cast.
 pub fn cast(
-    value: &Datum, from: &DataType, to: &DataType, context: CastContext, format: &FormatContext,
+    value: &Datum,
+    from: &DataType,
+    to: &DataType,
+    context: CastContext,
+    format: &FormatContext,
 ) -> Result<Datum> {
     if value.is_null() {
         return Ok(Datum::Null);
@@ -101,11 +109,17 @@ pub fn cast(
 }
 
 fn convert(
-    value: &Datum, from: &DataType, to: &DataType, context: CastContext, format: &FormatContext,
+    value: &Datum,
+    from: &DataType,
+    to: &DataType,
+    context: CastContext,
+    format: &FormatContext,
 ) -> Result<Datum> {
     use DataType as T;
     Ok(match (value, to) {
-        (_, T::Int2 | T::Int4 | T::Int8) if from.is_numeric() || from.is_oid_like() => return to_int(value, to),
+        (_, T::Int2 | T::Int4 | T::Int8) if from.is_numeric() || from.is_oid_like() => {
+            return to_int(value, to);
+        }
         (_, T::Float4 | T::Float8) if from.is_numeric() => return to_float(value, to),
         (_, T::Numeric(_)) if from.is_numeric() => to_numeric(value, from)?,
         (_, t) if t.is_oid_like() && value.as_i64().is_some() => return to_oid(value),
@@ -119,7 +133,9 @@ fn convert(
             return from_jsonb(&j.0, to, format);
         }
         (Datum::Date(d), T::Timestamp) => Datum::Timestamp(date_to_timestamp(*d)?),
-        (Datum::Date(d), T::Timestamptz) => Datum::Timestamptz(format.timezone.to_utc(date_to_timestamp(*d)?)),
+        (Datum::Date(d), T::Timestamptz) => {
+            Datum::Timestamptz(format.timezone.to_utc(date_to_timestamp(*d)?))
+        }
         (Datum::Timestamp(t), T::Timestamptz) => Datum::Timestamptz(format.timezone.to_utc(*t)),
         (Datum::Timestamp(t), T::Date) => timestamp_to_date(*t),
         (Datum::Timestamp(t), T::Time) => timestamp_to_time(*t),
@@ -140,11 +156,15 @@ fn convert(
         (Datum::Text(s), T::Json) if *from != T::Json => parse(s, to, format)?,
         (Datum::Text(s), T::Text | T::Varchar(_) | T::Char(_) | T::Name) => match from {
             // A char(n) loses its padding when it becomes any other string type.
-            T::Char(_) if !matches!(to, T::Char(_)) && s.ends_with(' ') => Datum::text(s.trim_end_matches(' ')),
+            T::Char(_) if !matches!(to, T::Char(_)) && s.ends_with(' ') => {
+                Datum::text(s.trim_end_matches(' '))
+            }
             _ => value.clone(),
         },
         (Datum::Text(_), T::InternalChar) => value.clone(),
-        (Datum::Bool(b), T::Text | T::Varchar(_) | T::Char(_)) => Datum::text(if *b { "true" } else { "false" }),
+        (Datum::Bool(b), T::Text | T::Varchar(_) | T::Char(_)) => {
+            Datum::text(if *b { "true" } else { "false" })
+        }
         (Datum::Text(s), _) => parse(s, to, format)?,
         (Datum::Jsonb(j), T::Json) => Datum::text(j.to_string()),
         (_, t) if t.is_string() => Datum::text(to_text(value, from, format)),
@@ -288,13 +308,7 @@ fn from_jsonb(json: &Value, to: &DataType, format: &FormatContext) -> Result<Dat
         (Value::Bool(b), DataType::Bool) => Ok(Datum::Bool(*b)),
         (Value::Number(n), t) if *t != DataType::Bool => {
             let number = super::parse_numeric(&n.to_string())?;
-            cast(
-                &Datum::numeric(number),
-                &DataType::Numeric(None),
-                to,
-                CastContext::Explicit,
-                format,
-            )
+            cast(&Datum::numeric(number), &DataType::Numeric(None), to, CastContext::Explicit, format)
         }
         _ => {
             let message = format!("cannot cast jsonb {kind} to type {}", to.unmodified());

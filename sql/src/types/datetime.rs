@@ -31,13 +31,14 @@ pub const DAY: i64 = 24 * HOUR;
 /// The date `infinity`; its negative bound is `i32::MIN`.
 pub const INFINITY_DATE: i32 = i32::MAX;
 /// The first day that is too late for a timestamp: 294277-01-01.
-pub(super) const END_TIMESTAMP_DAYS: i32 = 106_741_035;
+pub(super) const END_TIMESTAMP_DAYS: i32 = 106_751_983;
 /// The first day there is: 4714-11-24 BC, day 0 of the Julian calendar.
 pub(super) const FIRST_DAY: i64 = -2_451_545;
 /// The first day that is too late for a date: 5874898-06-04.
 const END_DATE_DAYS: i64 = 2_147_483_494 - 2_451_545;
 
-const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+const MONTHS: [&str; 12] =
+    ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const MONTH_NAMES: [&str; 12] = [
     "january",
     "february",
@@ -59,7 +60,8 @@ const WEEKDAY_NAMES: [&str; 7] =
 /// The month of an English name or its abbreviation, 1 to 12.
 pub fn month_number(name: &str) -> Option<i32> {
     let name = name.to_ascii_lowercase();
-    let found = (0..12).find(|&i| MONTHS[i] == name || MONTH_NAMES[i] == name || (i == 8 && name == "sept"))?;
+    let found =
+        (0..12).find(|&i| MONTHS[i] == name || MONTH_NAMES[i] == name || (i == 8 && name == "sept"))?;
     Some(found as i32 + 1)
 }
 
@@ -127,14 +129,16 @@ impl Bad {
                 match data_type {
                     DataType::Time => "time",
                     DataType::Timestamp => "timestamp",
-                    _ => return SqlError::invalid_datetime_format(format!(
-                        "invalid input syntax for type {data_type}: \"{text}\""
-                    )),
+                    _ =>
+                        return SqlError::invalid_datetime_format(format!(
+                            "invalid input syntax for type {data_type}: \"{text}\""
+                        )),
                 }
             )),
             Bad::Range => {
-                let err =
-                    SqlError::datetime_field_overflow(format!("date/time field value out of range: \"{text}\""));
+                let err = SqlError::datetime_field_overflow(format!(
+                    "date/time field value out of range: \"{text}\""
+                ));
                 match text.bytes().filter(|b| matches!(b, b'/' | b'-')).count() {
                     2.. if text.contains('/') => {
                         err.with_hint("Perhaps you need a different \"datestyle\" setting.")
@@ -142,7 +146,9 @@ impl Bad {
                     _ => err,
                 }
             }
-            Bad::Zone(zone) => SqlError::invalid_parameter_value(format!("time zone \"{zone}\" not recognized")),
+            Bad::Zone(zone) => {
+                SqlError::invalid_parameter_value(format!("time zone \"{zone}\" not recognized"))
+            }
             Bad::ZoneRange => {
                 SqlError::new("22009", format!("time zone displacement out of range: \"{text}\""))
             }
@@ -177,7 +183,10 @@ fn clock(text: &str) -> Result<i64, Bad> {
 /// `SS[.ffffff]` in microseconds, rounded; 60 is the next minute.
 fn seconds(text: &str) -> Result<i64, Bad> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if whole.is_empty() || whole.len() > 2 || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit()) {
+    if whole.is_empty()
+        || whole.len() > 2
+        || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit())
+    {
         return Err(Bad::Syntax);
     }
     let whole: i64 = whole.parse().map_err(|_| Bad::Syntax)?;
@@ -204,6 +213,8 @@ impl Fields {
         if words.is_empty() || text.len() > 200 {
             return Err(Bad::Syntax);
         }
+        // An era makes two digits a whole year.
+        fields.bc = words.iter().any(|w| w.eq_ignore_ascii_case("bc"));
         words.reverse();
         while let Some(word) = words.pop() {
             fields.word(word, &mut words)?;
@@ -246,8 +257,7 @@ impl Fields {
                 self.zone = Some(TimeZone::UTC);
             }
             "am" | "pm" => self.pm = Some(lower == "pm"),
-            "ad" => {}
-            "bc" => self.bc = true,
+            "ad" | "bc" => {}
             "t" | "at" | "on" => {}
             _ => {
                 if let Some(month) = month_number(&lower) {
@@ -258,13 +268,12 @@ impl Fields {
                 if day || matches!(lower.as_str(), "tues" | "wednes" | "thur" | "thurs") {
                     return Ok(());
                 }
-                if let Some((name, tail)) = lower.split_once('-') {
-                    if let Some(month) = month_number(name) {
+                if let Some((name, tail)) = lower.split_once('-')
+                    && let Some(month) = month_number(name) {
                         self.month = Some(month);
                         let at = word.len() - tail.len();
                         return self.split_date(&word[at..]);
                     }
-                }
                 return self.zone_name(word);
             }
         }
@@ -286,7 +295,8 @@ impl Fields {
             self.zone = Some(zone);
             return Ok(());
         }
-        let looks_like_zone = word.contains('/') || word.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_');
+        let looks_like_zone =
+            word.contains('/') || word.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_');
         match looks_like_zone && (self.time.is_some() || self.date.is_some()) {
             true if word.contains('/') => Err(Bad::Zone(word.to_ascii_lowercase())),
             _ => Err(Bad::Syntax),
@@ -365,18 +375,16 @@ impl Fields {
             self.date = Some(if a.len() > 2 {
                 (x, month, z as i32)
             } else {
-                (full_year(z, c.len()), month, x as i32)
+                (self.full_year(z, c.len()), month, x as i32)
             });
             return Ok(());
         }
         let (x, y, z) = (number(a)?, number(b)?, number(c)?);
         self.date = Some(if a.len() > 2 {
             (x, y as i32, z as i32)
-        } else if separator == '-' && c.len() <= 2 && a.len() <= 2 {
-            // Month first, the default DateStyle.
-            (full_year(z, c.len()), x as i32, y as i32)
         } else {
-            (full_year(z, c.len()), x as i32, y as i32)
+            // Month first, the default DateStyle.
+            (self.full_year(z, c.len()), x as i32, y as i32)
         });
         Ok(())
     }
@@ -399,7 +407,8 @@ impl Fields {
     }
 
     fn lone_number(&mut self, word: &str) -> Result<(), Bad> {
-        let part = |r: std::ops::Range<usize>| word.get(r).and_then(|d| d.parse::<i64>().ok()).ok_or(Bad::Syntax);
+        let part =
+            |r: std::ops::Range<usize>| word.get(r).and_then(|d| d.parse::<i64>().ok()).ok_or(Bad::Syntax);
         match word.len() {
             8 if self.date.is_none() && self.month.is_none() => {
                 self.date = Some((part(0..4)?, part(4..6)? as i32, part(6..8)? as i32));
@@ -408,7 +417,7 @@ impl Fields {
                 return self.compact_time(word, &mut Vec::new());
             }
             6 if self.date.is_none() && self.month.is_none() => {
-                self.date = Some((full_year(part(0..2)?, 2), part(2..4)? as i32, part(4..6)? as i32));
+                self.date = Some((self.full_year(part(0..2)?, 2), part(2..4)? as i32, part(4..6)? as i32));
             }
             1..=7 => self.numbers.push((word.parse().map_err(|_| Bad::Range)?, word.len())),
             _ => return Err(Bad::Syntax),
@@ -427,7 +436,7 @@ impl Fields {
                 if *a_len > 2 {
                     (*a, month, *b as i32)
                 } else {
-                    (full_year(*b, *b_len), month, *a as i32)
+                    (self.full_year(*b, *b_len), month, *a as i32)
                 }
             }
             (None, None, []) => return Ok(None),
@@ -443,6 +452,16 @@ impl Fields {
         }
     }
 
+    /// Two digits mean 1970 to 2069, unless an era is given.
+    fn full_year(&self, year: i64, digits: usize) -> i64 {
+        match digits {
+            1 | 2 if self.bc => year,
+            1 | 2 if year < 70 => year + 2000,
+            1 | 2 => year + 1900,
+            _ => year,
+        }
+    }
+
     /// The time of day, 12-hour clock applied.
     fn time_of_day(&self) -> Result<i64, Bad> {
         let time = self.time.unwrap_or(0);
@@ -453,15 +472,6 @@ impl Fields {
             Some(false) if time / HOUR == 12 => Ok(time - 12 * HOUR),
             Some(_) => Ok(time),
         }
-    }
-}
-
-/// Two digits mean 1970 to 2069.
-fn full_year(year: i64, digits: usize) -> i64 {
-    match digits {
-        1 | 2 if year < 70 => year + 2000,
-        1 | 2 => year + 1900,
-        _ => year,
     }
 }
 
@@ -490,7 +500,9 @@ fn timestamp_fields(text: &str, ctx: &FormatContext) -> Result<(i64, Option<Time
 /// `timestamp` from text; a zone in the text is ignored, as the standard asks.
 pub fn parse_timestamp(text: &str, ctx: &FormatContext) -> Result<i64> {
     match timestamp_fields(text, ctx) {
-        Ok((utc, Some(TimeZone::UTC))) if text.trim().eq_ignore_ascii_case("now") => Ok(ctx.timezone.to_local(utc)),
+        Ok((utc, Some(TimeZone::UTC))) if text.trim().eq_ignore_ascii_case("now") => {
+            Ok(ctx.timezone.to_local(utc))
+        }
         Ok((local, _)) => Ok(local),
         Err(Bad::Range) if is_plain_date(text) => {
             Err(SqlError::datetime_field_overflow(format!("timestamp out of range: \"{text}\"")))
@@ -597,7 +609,10 @@ pub(super) fn write_date(days: i32, out: &mut (impl Write + ?Sized)) -> fmt::Res
 
 /// A `timestamp` in ISO style, with the offset of a `timestamptz`; `t` separates date and time.
 pub(super) fn write_timestamp(
-    local: i64, offset: Option<i32>, separator: char, out: &mut (impl Write + ?Sized),
+    local: i64,
+    offset: Option<i32>,
+    separator: char,
+    out: &mut (impl Write + ?Sized),
 ) -> fmt::Result {
     match local {
         i64::MAX => return out.write_str("infinity"),

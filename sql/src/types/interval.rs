@@ -21,7 +21,9 @@ fn unit(name: &str) -> Option<Unit> {
         "us" | "usec" | "usecs" | "microsecond" | "microseconds" | "microsecon" | "usecond" | "useconds" => {
             Unit::Micros(1)
         }
-        "ms" | "msec" | "msecs" | "millisecond" | "milliseconds" | "msecond" | "mseconds" => Unit::Micros(1000),
+        "ms" | "msec" | "msecs" | "millisecond" | "milliseconds" | "msecond" | "mseconds" => {
+            Unit::Micros(1000)
+        }
         "s" | "sec" | "secs" | "second" | "seconds" => Unit::Micros(SECOND),
         "m" | "min" | "mins" | "minute" | "minutes" => Unit::Micros(MINUTE),
         "h" | "hr" | "hrs" | "hour" | "hours" => Unit::Micros(HOUR),
@@ -122,14 +124,16 @@ pub fn parse_interval(text: &str) -> Result<Interval> {
     sum.ok_or_else(syntax)?.finish().ok_or_else(range)
 }
 
-/// Splits `3days` into `3` and `days`, so that a space between them is free.
+/// Splits `1h30m` into `1`, `h`, `30` and `m`, so that spaces between them are free.
 fn split_words(text: &str) -> Vec<&str> {
     let mut words = Vec::new();
     for word in text.split(|c| is_space(c) || c == ',').filter(|w| !w.is_empty()) {
-        let number = word.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.'));
-        match word.find(|c: char| c.is_ascii_alphabetic()) {
-            Some(at) if number && at > 0 => words.extend([&word[..at], &word[at..]]),
-            _ => words.push(word),
+        let mut rest = word;
+        while let Some(first) = rest.chars().next() {
+            let letters = first.is_ascii_alphabetic();
+            let end = rest.find(|c: char| c.is_ascii_alphabetic() != letters).unwrap_or(rest.len());
+            words.push(&rest[..end]);
+            rest = &rest[end..];
         }
     }
     words

@@ -21,6 +21,8 @@ mod json_text;
 mod modifier;
 mod names;
 mod number;
+#[cfg(test)]
+mod tests;
 mod text;
 mod zone;
 
@@ -32,22 +34,22 @@ use crate::error::Result;
 
 pub use array::{parse_array, parse_record};
 pub use binary::{format_binary, parse_binary};
-pub use calendar::{Civil, civil_from_days, days_from_civil, days_in_month, iso_week, iso_week_monday, weekday};
+pub use calendar::{
+    Civil, civil_from_days, days_from_civil, days_in_month, iso_week, iso_week_monday, weekday,
+};
 pub use cast::{CastContext, can_cast, can_coerce, cast};
 pub use category::{Category, category, common_type, is_preferred};
 pub use datetime::{
-    DAY, HOUR, INFINITY_DATE, MINUTE, SECOND, date_from_civil, join_timestamp, month_number,
-    parse_date, parse_time, parse_timestamp, parse_timestamptz, split_timestamp,
+    DAY, HOUR, INFINITY_DATE, MINUTE, SECOND, date_from_civil, join_timestamp, month_number, parse_date,
+    parse_time, parse_timestamp, parse_timestamptz, split_timestamp,
 };
 pub use interval::{format_interval, parse_interval};
 pub use json_text::{parse_json, validate_json, write_json_string};
 pub use modifier::coerce_to_modifier;
 pub use names::type_from_name;
-pub use number::{
-    format_float4, format_float8, parse_float4, parse_float8, parse_int, parse_numeric,
-};
-pub use text::{format, parse, to_iso_text, to_text};
+pub use number::{format_float4, format_float8, parse_float4, parse_float8, parse_int, parse_numeric};
 pub(crate) use text::parse_hex;
+pub use text::{format, parse, to_iso_text, to_text};
 pub use zone::TimeZone;
 
 /// How `regclass`, `regproc`, `regnamespace` and `regrole` values get and give their names.

@@ -123,10 +123,11 @@ pub fn parse_numeric(text: &str) -> Result<Numeric> {
         Some(i) => trimmed[i + 1..].parse::<i64>().map_err(|_| overflow())?,
         None => 0,
     };
-    if exponent > MAX_WHOLE_DIGITS || exponent < -MAX_SCALE {
+    if !(-MAX_SCALE..=MAX_WHOLE_DIGITS).contains(&exponent) {
         return Err(overflow());
     }
-    let number: BigDecimal = trimmed.parse().map_err(|_| SqlError::invalid_input(&DataType::Numeric(None), text))?;
+    let number: BigDecimal =
+        trimmed.parse().map_err(|_| SqlError::invalid_input(&DataType::Numeric(None), text))?;
     check_numeric(number)
 }
 
@@ -171,7 +172,13 @@ fn general(value: f64, digits: usize) -> String {
 }
 
 /// Lays out `d.ddde±x` as PostgreSQL does: plainly while the exponent is in -4..limit, else as `1e+20`.
-fn shortest(nan: bool, infinite: bool, negative: bool, limit: i32, scientific: impl Fn() -> String) -> String {
+fn shortest(
+    nan: bool,
+    infinite: bool,
+    negative: bool,
+    limit: i32,
+    scientific: impl Fn() -> String,
+) -> String {
     if nan {
         return "NaN".to_string();
     }

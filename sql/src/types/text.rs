@@ -58,7 +58,9 @@ pub fn parse(text: &str, data_type: &DataType, ctx: &FormatContext) -> Result<Da
         DataType::Array(element) => array::parse_array(text, element, ctx)?,
         DataType::Void => Datum::Null,
         DataType::Record => {
-            return Err(SqlError::feature_not_supported("input of anonymous composite types is not implemented"));
+            return Err(SqlError::feature_not_supported(
+                "input of anonymous composite types is not implemented",
+            ));
         }
         DataType::Crdt(c) => return parse(text, &c.base(), ctx),
     })
@@ -92,7 +94,10 @@ pub fn format(value: &Datum, data_type: &DataType, ctx: &FormatContext, out: &mu
 }
 
 pub(super) fn write_value(
-    value: &Datum, data_type: &DataType, ctx: &FormatContext, out: &mut (impl Write + ?Sized),
+    value: &Datum,
+    data_type: &DataType,
+    ctx: &FormatContext,
+    out: &mut (impl Write + ?Sized),
 ) -> fmt::Result {
     match value {
         Datum::Null => Ok(()),
@@ -173,9 +178,10 @@ pub(crate) fn parse_hex(text: &str) -> Result<Vec<u8>> {
         if is_space(c) && high.is_none() {
             continue;
         }
-        let digit = c.to_digit(16).ok_or_else(|| {
-            SqlError::invalid_parameter_value(format!("invalid hexadecimal digit: \"{c}\""))
-        })? as u8;
+        let digit = c
+            .to_digit(16)
+            .ok_or_else(|| SqlError::invalid_parameter_value(format!("invalid hexadecimal digit: \"{c}\"")))?
+            as u8;
         match high.take() {
             None => high = Some(digit),
             Some(h) => out.push(h << 4 | digit),
@@ -241,7 +247,10 @@ fn parse_name(text: &str, data_type: &DataType, ctx: &FormatContext) -> Result<u
 }
 
 fn write_oid(
-    oid: u32, data_type: &DataType, ctx: &FormatContext, out: &mut (impl Write + ?Sized),
+    oid: u32,
+    data_type: &DataType,
+    ctx: &FormatContext,
+    out: &mut (impl Write + ?Sized),
 ) -> fmt::Result {
     let name = match data_type {
         DataType::Regtype if oid == 0 => Some("-".to_string()),

@@ -108,7 +108,9 @@ impl TimeZone {
             TimeZone::Fixed(offset, _) => *offset,
             TimeZone::Named(chrono_tz::UTC) => 0,
             TimeZone::Named(tz) => match tz.offset_from_local_datetime(&naive(local)) {
-                chrono::LocalResult::Single(o) | chrono::LocalResult::Ambiguous(_, o) => o.fix().local_minus_utc(),
+                chrono::LocalResult::Single(o) | chrono::LocalResult::Ambiguous(_, o) => {
+                    o.fix().local_minus_utc()
+                }
                 chrono::LocalResult::None => self.offset_at(local.saturating_sub(DAY)),
             },
         }
