@@ -47,7 +47,7 @@ impl Binder<'_> {
         if from == DataType::Unknown {
             return self.coerce_unknown(expr, &to, context);
         }
-        if from == to {
+        if from == to || to == DataType::Unknown {
             return Ok(expr);
         }
         let explicit = context == CastContext::Explicit;

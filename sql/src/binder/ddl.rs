@@ -291,7 +291,8 @@ impl Binder<'_> {
     fn check(&mut self, draft: &mut Draft, name: Option<String>, e: &ast::Expr, of: Option<usize>) -> Result<()> {
         let table = Arc::new(draft.provisional());
         let bound = self
-            .table_expr(e, Some(&table), &DataType::Bool, Clause::Check)
+            .table_expr(e, Some(&table), &DataType::Unknown, Clause::Check)
+            .and_then(|bound| self.boolean(bound, "CHECK"))
             .map_err(|error| self.at(error, e.span()))?;
         let mut columns: Vec<usize> = Vec::new();
         bound.columns(&mut |c| {

@@ -19,6 +19,9 @@ pub(super) fn fold_plan(plan: &mut Plan) {
 /// Folds one expression, operands first.
 pub(super) fn fold(e: &mut Expr) {
     e.children_mut(&mut fold);
+    if let Expr::Subquery(subquery) = e {
+        fold_plan(std::sync::Arc::make_mut(&mut subquery.plan));
+    }
     let folded = match e {
         Expr::Call { function, args, ty } if function.volatility == Volatility::Immutable => {
             call(function, args, ty)

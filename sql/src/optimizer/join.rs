@@ -347,6 +347,7 @@ fn lookup_join(
     found.schema = right.schema.clone();
     let rows = match kind {
         JoinKind::Left => (left.rows * found.rows).max(left.rows),
+        JoinKind::Semi | JoinKind::Anti => (left.rows / 2.0).max(1.0),
         _ => (left.rows * found.rows).max(1.0),
     };
     let cost = left.cost + left.rows.max(1.0) * found.cost;
@@ -411,7 +412,7 @@ pub(super) fn outer(
     let on: Vec<Expr> = condition.into_iter().flat_map(conjuncts).collect();
     match kind {
         JoinKind::Right => mirrored(left, right, on, conditions, schema),
-        JoinKind::Left => {
+        JoinKind::Left | JoinKind::Semi | JoinKind::Anti => {
             let (down, stay) = split(conditions, |c| !is_volatile(c) && columns_of(c).iter().all(|&c| c < width));
             let left = push(left, down);
             let (to_right, both) = split(on, |c| {

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //!   fold      constants, so that a literal cast to the column's type is a literal       fold.rs
+//!   unnest    EXISTS and IN into joins                                                  unnest.rs
 //!   push      conditions down to where their columns come from                          push.rs
 //!              ├─ into a scan: which index, which ranges, which order                   access.rs
 //!              └─ into joins: in which order, by hash or by index lookups               join.rs
 //!   prune     columns that nobody reads                                                 prune.rs
+//!   tidy      projections that do nothing                                               tidy.rs
 //!   estimate  rows and cost of every operator, on the way up                            cost.rs
 //! ```
 //!
@@ -19,6 +21,8 @@ mod fold;
 mod join;
 mod prune;
 mod push;
+mod tidy;
+mod unnest;
 
 use std::sync::Arc;
 
@@ -84,10 +88,12 @@ fn optimize_plan(plan: &mut Plan) {
 /// A whole plan, of whose output columns some are wanted; the others stay but may be anything.
 fn optimize_for(plan: &mut Plan, wanted: &[bool]) {
     fold::fold_plan(plan);
+    unnest::unnest(plan);
     every_subquery(plan);
     let taken = std::mem::replace(plan, cost::nothing());
     let mut pushed = push::push(taken, Vec::new());
     prune::prune(&mut pushed, wanted);
+    tidy::tidy(&mut pushed);
     *plan = pushed;
 }
 

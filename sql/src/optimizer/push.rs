@@ -1,6 +1,6 @@
 //! Conditions move down to where their columns come from, and choose access paths and joins there.
 
-use crate::expr::{Expr, SubqueryKind};
+use crate::expr::Expr;
 use crate::functions;
 use crate::plan::{JoinKind, Node, Plan, SortKey};
 use crate::walk::same_expr;
@@ -59,14 +59,6 @@ pub(super) fn push_ordered(plan: Plan, mut conditions: Vec<Expr>, wanted: Option
     match node {
         Node::Filter { input, condition } => {
             conditions.extend(conjuncts(condition));
-            let (semi, conditions) = split(conditions, is_semi_join);
-            if !semi.is_empty() {
-                let mut plan = push(*input, conditions);
-                for condition in semi {
-                    plan = semi_join(plan, condition);
-                }
-                return (plan, false);
-            }
             push_ordered(*input, conditions, wanted)
         }
         Node::TableScan(scan) => {
@@ -267,47 +259,4 @@ fn system_equal(condition: &Expr) -> Option<(usize, Expr)> {
         }
         _ => None,
     }
-}
-
-/// `x IN (SELECT …)` and `EXISTS (SELECT …)` whose subquery reads no outer row beyond what a join can
-/// compare: they become joins.
-fn is_semi_join(condition: &Expr) -> bool {
-    match condition {
-        Expr::Subquery(s) => match &s.kind {
-            SubqueryKind::AnyAll { left, function, all: false } => {
-                function.name == "=" && !s.correlated && !left.is_row_free() && !has_subquery(left)
-            }
-            _ => false,
-        },
-        _ => false,
-    }
-}
-
-/// The join such a condition becomes.
-fn semi_join(left: Plan, condition: Expr) -> Plan {
-    let schema = left.schema.clone();
-    let Expr::Subquery(subquery) = condition else { return filtered(left, vec![condition]) };
-    let crate::expr::Subquery { kind, plan, correlated, ty } = *subquery;
-    let SubqueryKind::AnyAll { left: key, function, all } = kind else {
-        let whole = Expr::Subquery(Box::new(crate::expr::Subquery { kind, plan, correlated, ty }));
-        return filtered(left, vec![whole]);
-    };
-    let right_key = match plan.schema.first() {
-        Some(field) => Expr::Column(0, field.ty.clone()),
-        None => {
-            let kind = SubqueryKind::AnyAll { left: key, function, all };
-            let whole = Expr::Subquery(Box::new(crate::expr::Subquery { kind, plan, correlated, ty }));
-            return filtered(left, vec![whole]);
-        }
-    };
-    let right = Box::new(std::sync::Arc::unwrap_or_clone(plan));
-    let node = Node::HashJoin {
-        left: Box::new(left),
-        right,
-        kind: JoinKind::Semi,
-        left_keys: vec![key],
-        right_keys: vec![right_key],
-        condition: None,
-    };
-    cost::plan(node, schema)
 }
