@@ -451,6 +451,14 @@ async fn measure() {
         println!("commit of one node: {:?}", started.elapsed() / 200);
     }
     let cluster = Cluster::three().await;
+    let cpu = || {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let ticks: Vec<u64> = stat.split(' ').skip(13).take(2).map(|t| t.parse().unwrap()).collect();
+        (ticks[0] + ticks[1]) as f64 / 100.0
+    };
+    let before = cpu();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    println!("three idle nodes: {:.1} % of a core, messages not counted", (cpu() - before) * 10.0);
     for at in [1, 2] {
         let group = cluster.node(at).group.clone();
         let started = Instant::now();
