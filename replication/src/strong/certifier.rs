@@ -39,7 +39,7 @@ use crate::api::LockMode;
 const MAX_IN_FLIGHT: usize = 16;
 /// Transactions in one entry, at most.
 const MAX_BATCH: usize = 1_024;
-/// Bytes after which an entry is closed.
+/// Bytes in one entry, at most, unless a single transaction has more.
 const MAX_BATCH_BYTES: usize = 4 << 20;
 /// How often silent gateways are looked for.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -116,12 +116,6 @@ pub async fn run(tenure: Arc<TenureState>, raft: RaftHandle, mut queue: mpsc::Re
     }
 }
 
-fn size(request: &CommitRequest) -> usize {
-    let writes: usize =
-        request.writes.iter().map(|w| w.key.len() + w.value.as_ref().map_or(0, Vec::len) + 16).sum();
-    writes + request.leaderless.len() + 64
-}
-
 impl Certifier {
     /// Certifies what has arrived and proposes what may commit, in as few entries as their size allows.
     async fn take(&mut self, items: &mut Vec<Item>) {
@@ -135,14 +129,16 @@ impl Certifier {
             }
             match self.certify(&item.request, item.held_under) {
                 Ok(timestamp) => {
-                    bytes += size(&item.request);
-                    let (proposed, transaction) = self.accept(item, timestamp);
-                    accepted.push(proposed);
-                    transactions.push(transaction);
-                    if bytes > MAX_BATCH_BYTES {
+                    // A large transaction has an entry for itself: an entry must fit a message.
+                    let size = item.request.size();
+                    if bytes + size > MAX_BATCH_BYTES && !accepted.is_empty() {
                         bytes = 0;
                         self.propose(std::mem::take(&mut accepted), std::mem::take(&mut transactions)).await;
                     }
+                    bytes += size;
+                    let (proposed, transaction) = self.accept(item, timestamp);
+                    accepted.push(proposed);
+                    transactions.push(transaction);
                 }
                 Err(refusal) => {
                     self.tenure.release([item.request.id]);

@@ -22,6 +22,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::mpsc;
 
 use super::group::{Group, Inner};
+use super::network::time_to_send;
 use super::tenure::Tenure;
 use super::transport::{LockRefusal, Refusal, Reply, Request, TransportError};
 use super::types::{CommitRequest, KeyLock, LeaderId, LockRequest, TransactionId};
@@ -43,7 +44,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 const RENEW_INTERVAL: Duration = Duration::from_secs(1);
 /// Releases in one message.
 const MAX_RELEASE_BATCH: usize = 1_024;
-/// Bytes one transaction may write.
+/// Bytes one transaction may write to strong tables: its entry has to fit a message.
 pub const MAX_TRANSACTION_BYTES: usize = 64 << 20;
 
 /// Where the leader is.
@@ -222,6 +223,8 @@ impl Group {
     /// [`release`](Group::release).
     pub async fn lock(&self, mut request: LockRequest) -> Result<Vec<KeyLock>> {
         let id = request.id;
+        // A caller that gives up, or fails, before anything was granted knows of nothing to release.
+        let _unheld = ReleaseUnheld { group: self, id };
         let until = (!request.timeout.is_zero()).then(|| Instant::now() + request.timeout);
         let mut patience = Instant::now() + self.inner.timing.patience;
         loop {
@@ -271,8 +274,8 @@ impl Group {
 
     async fn commit_somewhere(&self, request: CommitRequest) -> Result<Timestamp> {
         let id = request.id;
-        let values = request.writes.iter().map(|w| w.key.len() + w.value.as_ref().map_or(0, Vec::len));
-        if values.sum::<usize>() + request.leaderless.len() > MAX_TRANSACTION_BYTES {
+        let size = request.size();
+        if size > MAX_TRANSACTION_BYTES {
             return Err(Error::new("54000", "the transaction is too large")
                 .detail(format!("A transaction can write at most {} MB.", MAX_TRANSACTION_BYTES >> 20))
                 .hint("Split it into several transactions."));
@@ -285,7 +288,7 @@ impl Group {
         loop {
             let route = self.find_leader(until).await?;
             let ask = Request::Commit { leader: route.leader(), held_under, request: request.clone() };
-            match self.ask(&route, ask, COMMIT_PATIENCE).await {
+            match self.ask(&route, ask, COMMIT_PATIENCE + time_to_send(size)).await {
                 Ok(Reply::Committed(timestamp)) => return Ok(timestamp),
                 Ok(Reply::Refused(why)) => return Err(commit_error(why, optimistic)),
                 Ok(Reply::Failed(message)) => return Err(Error::new("58000", message)),
@@ -324,6 +327,21 @@ impl Group {
     pub fn release(&self, id: TransactionId) {
         if self.inner.open.lock().remove(&id).is_some() && self.inner.releases.try_send(id).is_err() {
             tracing::debug!(transaction = %id, "its locks will expire: too many releases are waiting");
+        }
+    }
+}
+
+/// Releases a transaction that turns out to hold nothing, wherever a queue may still know it.
+struct ReleaseUnheld<'a> {
+    group: &'a Group,
+    id: TransactionId,
+}
+
+impl Drop for ReleaseUnheld<'_> {
+    fn drop(&mut self) {
+        let holds = self.group.inner.open.lock().get(&self.id).is_some_and(Option::is_some);
+        if !holds {
+            self.group.release(self.id);
         }
     }
 }

@@ -25,7 +25,7 @@ use super::RaftHandle;
 use super::log_store::LogStore;
 use super::network::NetworkFactory;
 use super::reads::ReadIndex;
-use super::replica::{ApplyHook, InstallHook, Replica};
+use super::replica::{ApplyHook, InstallHook, Replica, SnapshotHold};
 use super::snapshot::Incoming;
 use super::state_machine::StateMachine;
 use super::tenure::Tenure;
@@ -60,18 +60,20 @@ impl Default for Timing {
     }
 }
 
-/// How much log is kept.
+/// How much log and history is kept.
 #[derive(Clone, Debug)]
 pub struct LogLimits {
     /// Entries after which tables are flushed, so that the log before can go
     pub flush_every: u64,
     /// Entries kept for peers that are a little behind; those further behind get a snapshot
     pub keep: u64,
+    /// How long versions of rows stay readable after newer ones have been committed
+    pub history: Duration,
 }
 
 impl Default for LogLimits {
     fn default() -> LogLimits {
-        LogLimits { flush_every: 10_000, keep: 10_000 }
+        LogLimits { flush_every: 10_000, keep: 10_000, history: Duration::from_secs(600) }
     }
 }
 
@@ -145,7 +147,7 @@ fn raft_config(timing: &Timing, limits: &LogLimits) -> Result<Arc<openraft::Conf
         enable_leader_restore: Some(false),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(limits.flush_every),
         max_in_snapshot_log_to_keep: limits.keep,
-        purge_batch_size: 256,
+        purge_batch_size: (limits.flush_every / 32).clamp(1, 256),
         // Followers sync their disks while this node syncs its own.
         broadcast_submitted_on_append: Some(true),
         // Whether the log still reaches back decides, not how far a peer is behind.
@@ -162,6 +164,7 @@ impl Group {
     pub async fn start(config: GroupConfig) -> Result<Group> {
         let fatal = |e: &dyn std::fmt::Display| Error::new("58000", format!("could not start raft: {e}"));
         let raft_config = raft_config(&config.timing, &config.log_limits)?;
+        let history = config.log_limits.history;
         let replica =
             Replica::open(config.store, config.clock, config.snapshots, config.hook, config.install)?;
         let log = LogStore::open(config.raft_log)?;
@@ -195,6 +198,7 @@ impl Group {
         group.spawn(super::gateway::renew(Arc::downgrade(&group.inner)));
         group.spawn(super::gateway::release(Arc::downgrade(&group.inner), to_release));
         group.spawn(super::membership::promote(Arc::downgrade(&group.inner)));
+        group.spawn(forget_history(group.inner.replica.clone(), history));
         Ok(group)
     }
 
@@ -217,6 +221,11 @@ impl Group {
     /// The newest commit applied here. Immediate, and possibly stale.
     pub fn applied_timestamp(&self) -> Timestamp {
         self.inner.replica.applied_timestamp()
+    }
+
+    /// Keeps the versions that a snapshot at this timestamp sees until the returned value is dropped.
+    pub fn hold_history(&self, at: Timestamp) -> SnapshotHold {
+        self.inner.replica.hold_history(at)
     }
 
     /// The last entry applied here: this node's part of the group's component in version vectors.
@@ -441,6 +450,22 @@ impl Inner {
         let server = self.server.borrow_watched();
         let mut voters = server.membership_config.membership().voter_ids();
         voters.next() == Some(self.node_id) && voters.next().is_none()
+    }
+}
+
+/// Lets old versions be collected, but for those that a running snapshot can see.
+async fn forget_history(replica: Arc<Replica>, keep: Duration) {
+    let interval = (keep / 10).max(Duration::from_millis(100));
+    loop {
+        tokio::time::sleep(interval).await;
+        let now = replica.clock.last().max(replica.applied_timestamp());
+        let age = Timestamp::from_millis(now.millis().saturating_sub(millis(keep)));
+        let low = age.min(replica.applied_timestamp()).min(replica.oldest_snapshot());
+        let replica = replica.clone();
+        let done = tokio::task::spawn_blocking(move || replica.forget_before(low)).await;
+        if let Ok(Err(e)) = done {
+            tracing::warn!("old versions could not be given up: {e}");
+        }
     }
 }
 

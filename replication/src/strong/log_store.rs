@@ -13,11 +13,11 @@ use std::sync::Arc;
 use amphora_storage::codec;
 use amphora_storage::raft_log::RaftLog;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
-use openraft::{EntryPayload, OptionalSend, RaftLogReader};
+use openraft::{OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
 
 use super::replica::storage_error;
-use super::types::{Command, Entry, LogId, TypeConfig, Vote};
+use super::types::{Entry, LogId, TypeConfig, Vote};
 
 /// Entries kept in memory, at most.
 const CACHE_ENTRIES: usize = 4_096;
@@ -67,21 +67,22 @@ impl Cache {
         }
     }
 
-    /// Entries of a range, if all of them are here.
-    fn get(&self, start: u64, end: u64) -> Option<Vec<Entry>> {
+    /// Entries of a range, if its first is here; it stops early before `max_bytes` would be exceeded, but
+    /// never before the first.
+    fn get(&self, start: u64, end: u64, max_bytes: usize) -> Option<Vec<Entry>> {
         let first = self.first_index()?;
         if start < first {
             return None;
         }
-        let skip = (start - first) as usize;
-        Some(
-            self.entries
-                .iter()
-                .skip(skip)
-                .take_while(|(e, _)| e.log_id.index < end)
-                .map(|(e, _)| e.clone())
-                .collect(),
-        )
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for (entry, size) in self.entries.iter().skip((start - first) as usize) {
+            bytes += size;
+            if entry.log_id.index >= end || (!found.is_empty() && bytes > max_bytes) {
+                break;
+            }
+            found.push(entry.clone());
+        }
+        Some(found)
     }
 }
 
@@ -94,18 +95,6 @@ pub struct LogStore {
 
 fn corrupt(e: amphora_storage::StorageError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, e)
-}
-
-fn approximate_size(entry: &Entry) -> usize {
-    match &entry.payload {
-        EntryPayload::Normal(Command::Commit(batch)) => {
-            let writes = batch.transactions.iter().flat_map(|t| &t.writes);
-            let strong: usize = writes.map(|w| w.key.len() + w.value.as_ref().map_or(0, Vec::len) + 64).sum();
-            let leaderless: usize = batch.transactions.iter().map(|t| t.leaderless.len() + 64).sum();
-            strong + leaderless
-        }
-        _ => 256,
-    }
 }
 
 impl LogStore {
@@ -156,21 +145,15 @@ impl RaftLogReader<TypeConfig> for LogStore {
             Bound::Excluded(i) => *i,
             Bound::Unbounded => u64::MAX,
         };
-        if let Some(entries) = self.cache.lock().get(start, end) {
+        if let Some(entries) = self.cache.lock().get(start, end, usize::MAX) {
             return Ok(entries);
         }
         self.read(start, end, usize::MAX)
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
-        if let Some(entries) = self.cache.lock().get(start, end) {
-            let mut bytes = 0;
-            let fits = |entry: &Entry| {
-                let before = bytes;
-                bytes += approximate_size(entry);
-                before < READ_BYTES
-            };
-            return Ok(entries.into_iter().take_while(fits).collect());
+        if let Some(entries) = self.cache.lock().get(start, end, READ_BYTES) {
+            return Ok(entries);
         }
         self.read(start, end, READ_BYTES)
     }

@@ -34,6 +34,7 @@ mod log_store;
 mod membership;
 mod network;
 mod outcomes;
+mod raw;
 mod reads;
 pub mod replica;
 mod snapshot;
@@ -44,7 +45,7 @@ pub mod types;
 
 pub use gateway::MAX_TRANSACTION_BYTES;
 pub use group::{Group, GroupConfig, LogLimits, Timing};
-pub use replica::{ApplyHook, ApplyOps, InstallHook};
+pub use replica::{ApplyHook, ApplyOps, InstallHook, SnapshotHold};
 pub use transport::{Reply, Request, Transport, TransportError};
 pub use types::{
     CommitRequest, CommittedTransaction, Expected, KeyLock, LockKey, LockRequest, Member, TableVersion,

@@ -15,15 +15,17 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use openraft::{OptionalSend, RaftNetworkFactory};
+use openraft::{EntryPayload, OptionalSend, RaftNetworkFactory};
 
 use super::snapshot::{self, SnapshotData};
 use super::transport::{Reply, Request, Transport, TransportError};
-use super::types::{Member, TypeConfig, Vote};
+use super::types::{Entry, Member, TypeConfig, Vote};
 use crate::NodeId;
 
-/// How long a peer may take to sync a batch of entries.
+/// How long a peer may take to sync a batch of entries …
 const APPEND_DEADLINE: Duration = Duration::from_secs(2);
+/// … and as many seconds more as it has times these bytes.
+const BYTES_PER_SECOND: usize = 8 << 20;
 /// How long a peer may take for one piece of a snapshot.
 const CHUNK_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a peer may take to put a snapshot in the place of its data.
@@ -50,6 +52,11 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
     async fn new_client(&mut self, target: NodeId, node: &Member) -> Network {
         Network { transport: self.transport.clone(), target, address: node.rpc_address.clone() }
     }
+}
+
+/// How long so many bytes may take on a slow link and a slow disk.
+pub(super) fn time_to_send(bytes: usize) -> Duration {
+    Duration::from_secs((bytes / BYTES_PER_SECOND) as u64)
 }
 
 fn unexpected(target: NodeId, reply: &Reply) -> RPCError<TypeConfig> {
@@ -98,7 +105,15 @@ impl RaftNetworkV2<TypeConfig> for Network {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let deadline = if rpc.entries.is_empty() { option.hard_ttl() } else { APPEND_DEADLINE };
+        let deadline = if rpc.entries.is_empty() {
+            option.hard_ttl()
+        } else {
+            let size = |entry: &Entry| match &entry.payload {
+                EntryPayload::Normal(command) => command.size(),
+                _ => 0,
+            };
+            APPEND_DEADLINE + time_to_send(rpc.entries.iter().map(size).sum())
+        };
         match self.call(Request::AppendEntries(rpc), deadline).await? {
             Reply::AppendEntries(response) => Ok(response),
             other => Err(unexpected(self.target, &other)),

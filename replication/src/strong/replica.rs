@@ -5,6 +5,7 @@
 //! log is replayed from there. Applying is blind (no reads, no decisions but one: see
 //! [`CommitBatch::leader`](super::types::CommitBatch)), and applying twice is harmless.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -85,6 +86,26 @@ pub struct Replica {
     catalog: watch::Sender<Timestamp>,
     outcomes: Mutex<Outcomes>,
     snapshot: Mutex<Option<SnapshotMeta>>,
+    /// Timestamps that are being read at, and by how many
+    held: Mutex<BTreeMap<Timestamp, usize>>,
+}
+
+/// A running snapshot: while it lives, what it sees stays readable.
+pub struct SnapshotHold {
+    replica: Arc<Replica>,
+    at: Timestamp,
+}
+
+impl Drop for SnapshotHold {
+    fn drop(&mut self) {
+        let mut held = self.replica.held.lock();
+        if let Some(count) = held.get_mut(&self.at) {
+            *count -= 1;
+            if *count == 0 {
+                held.remove(&self.at);
+            }
+        }
+    }
 }
 
 /// True of keys of the catalog's keyspace.
@@ -165,6 +186,7 @@ impl Replica {
             outcomes: Mutex::new(Outcomes::after(position.index())),
             snapshot: Mutex::new(position.log_id.map(|_| meta_of(&position))),
             applied: watch::Sender::new(position),
+            held: Mutex::default(),
         };
         Ok(Arc::new(replica))
     }
@@ -216,6 +238,25 @@ impl Replica {
     pub fn newest_row(&self, key: &[u8]) -> Result<Option<(Timestamp, Vec<u8>)>> {
         let row = self.store.get(key, Timestamp::MAX).map_err(storage_error)?;
         Ok(row.map(|version| (version.ts, version.value)))
+    }
+
+    /// Keeps the versions that a snapshot sees.
+    pub fn hold_history(self: &Arc<Self>, at: Timestamp) -> SnapshotHold {
+        *self.held.lock().entry(at).or_default() += 1;
+        SnapshotHold { replica: self.clone(), at }
+    }
+
+    /// The oldest running snapshot; MAX if there is none.
+    pub fn oldest_snapshot(&self) -> Timestamp {
+        self.held.lock().keys().next().copied().unwrap_or(Timestamp::MAX)
+    }
+
+    /// Gives up versions that no read at or after a timestamp can see.
+    pub fn forget_before(&self, low: Timestamp) -> Result<()> {
+        if low > self.store.history_low() {
+            self.store.advance_history(low).map_err(storage_error)?;
+        }
+        Ok(())
     }
 
     /// What became of a transaction that, if it is in the log, is after this index.

@@ -236,7 +236,8 @@ async fn an_entry_certified_under_another_leadership_is_aborted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_far_behind_gets_a_snapshot() {
-    let mut cluster = Cluster::with_limits(LogLimits { flush_every: 50, keep: 5 }).await;
+    let mut cluster =
+        Cluster::with_limits(LogLimits { flush_every: 50, keep: 5, ..LogLimits::default() }).await;
     let group = cluster.node(1).group.clone();
     for n in 0..300 {
         group.commit(put(&group, &n.to_string(), Timestamp::ZERO, "x")).await.unwrap();
@@ -259,6 +260,61 @@ async fn a_node_far_behind_gets_a_snapshot() {
     cluster.until("node 2 is back", |c| c.node(2).group.is_ready()).await;
     assert_eq!(cluster.node(2).read("later").await.as_deref(), Some("y"));
     assert_eq!(cluster.node(2).read("7").await.as_deref(), Some("x"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_transaction_commits_and_a_larger_one_is_refused() {
+    let cluster = Cluster::three().await;
+    let two = &cluster.node(2).group;
+    let large = |name: &str, megabytes: usize| CommitRequest {
+        writes: (0..megabytes)
+            .map(|n| Write { key: key(&format!("{name} {n}")), value: Some(vec![n as u8; 1 << 20]) })
+            .collect(),
+        ..commit(two)
+    };
+    let (a, b) = tokio::join!(two.commit(large("a", 20)), two.commit(large("b", 30)));
+    let newest = a.unwrap().max(b.unwrap());
+    let at = cluster.node(3).group.read_timestamp().await.unwrap();
+    assert!(at >= newest);
+    for name in ["a 0", "a 19", "b 29"] {
+        assert_eq!(cluster.node(3).store.get(key(name), at).unwrap().unwrap().value.len(), 1 << 20);
+    }
+    assert_eq!(two.commit(large("c", 65)).await.unwrap_err().sqlstate, "54000");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn history_is_given_up_but_not_under_a_running_snapshot() {
+    let limits = LogLimits { history: Duration::from_millis(300), ..LogLimits::default() };
+    let cluster = Cluster::with_limits(limits).await;
+    let (group, store) = (&cluster.node(1).group, &cluster.node(1).store);
+    let first = group.commit(put(group, "a", Timestamp::ZERO, "1")).await.unwrap();
+    let hold = group.hold_history(first);
+    let mut version = first;
+    for n in 0..10 {
+        version = group.commit(put(group, "a", version, &n.to_string())).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(store.get(key("a"), first).unwrap().unwrap().value, b"1");
+    drop(hold);
+    cluster.until("history has passed", |c| c.node(1).store.history_low() > first).await;
+    assert!(store.get(key("a"), first).is_err());
+    assert_eq!(cluster.node(1).read("a").await.as_deref(), Some("9"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wait_that_is_given_up_leaves_no_trace() {
+    let cluster = Cluster::three().await;
+    let (one, two) = (cluster.node(1).group.clone(), cluster.node(2).group.clone());
+    let holder = one.transaction_id();
+    one.lock(locks(holder, &["a"])).await.unwrap();
+    let gone = two.transaction_id();
+    let waited = tokio::time::timeout(Duration::from_millis(300), two.lock(locks(gone, &["a"]))).await;
+    assert!(waited.is_err());
+    assert!(two.inner.open.lock().is_empty());
+    one.release(holder);
+    let next = two.transaction_id();
+    let granted = tokio::time::timeout(Duration::from_secs(2), two.lock(locks(next, &["a"]))).await;
+    granted.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

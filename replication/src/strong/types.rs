@@ -8,6 +8,7 @@ use amphora_storage::Timestamp;
 use amphora_storage::schema::TableId;
 use serde::{Deserialize, Serialize};
 
+use super::raw;
 use crate::NodeId;
 use crate::api::{LockMode, WaitPolicy};
 
@@ -77,8 +78,10 @@ impl fmt::Display for TransactionId {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Write {
     /// Encoded key, with its table's prefix
+    #[serde(with = "raw")]
     pub key: Vec<u8>,
     /// Encoded row
+    #[serde(with = "raw::option")]
     pub value: Option<Vec<u8>>,
 }
 
@@ -92,6 +95,7 @@ pub struct CommittedTransaction {
     /// Strong writes, changes of the catalog among them
     pub writes: Vec<Write>,
     /// Encoded leaderless operations, for [`ApplyHook`](super::ApplyHook); empty if there are none
+    #[serde(with = "raw")]
     pub leaderless: Vec<u8>,
 }
 
@@ -109,6 +113,19 @@ pub struct CommitBatch {
     pub leader: LeaderId,
     /// In the order of their timestamps
     pub transactions: Vec<CommittedTransaction>,
+}
+
+impl Command {
+    /// Bytes it takes in a message, about.
+    pub fn size(&self) -> usize {
+        let Command::Commit(batch) = self;
+        batch.transactions.iter().map(|t| size(&t.writes, &t.leaderless)).sum()
+    }
+}
+
+fn size(writes: &[Write], leaderless: &[u8]) -> usize {
+    let strong = writes.iter().map(|w| w.key.len() + w.value.as_ref().map_or(0, Vec::len) + 16);
+    strong.sum::<usize>() + leaderless.len() + 64
 }
 
 impl fmt::Display for Command {
@@ -136,6 +153,7 @@ pub enum Applied {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected {
     /// Encoded key
+    #[serde(with = "raw")]
     pub key: Vec<u8>,
     /// The version read; [`Timestamp::ZERO`] if there was no row
     pub version: Timestamp,
@@ -149,6 +167,7 @@ pub struct TableVersion {
     /// The table
     pub table: TableId,
     /// Encoded key of its descriptor's row in the catalog
+    #[serde(with = "raw")]
     pub key: Vec<u8>,
     /// The descriptor's version
     pub version: Timestamp,
@@ -171,15 +190,24 @@ pub struct CommitRequest {
     /// Strong writes
     pub writes: Vec<Write>,
     /// Encoded leaderless operations; empty if there are none
+    #[serde(with = "raw")]
     pub leaderless: Vec<u8>,
     /// The gateway's clock, which the commit's timestamp passes
     pub clock: Timestamp,
+}
+
+impl CommitRequest {
+    /// Bytes of what it writes, about.
+    pub fn size(&self) -> usize {
+        size(&self.writes, &self.leaderless)
+    }
 }
 
 /// One key to lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockKey {
     /// Encoded key
+    #[serde(with = "raw")]
     pub key: Vec<u8>,
     /// What it excludes
     pub mode: LockMode,
