@@ -50,16 +50,14 @@ struct Known {
 }
 
 impl Node {
-    /// Follows the membership until the node stops.
+    /// Follows the membership.
     pub(super) async fn follow_membership(self: Arc<Self>) {
         let mut known = Known::default();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                _ = ticks.tick() => self.look_at_members(&mut known),
-            }
+            ticks.tick().await;
+            self.look_at_members(&mut known);
         }
     }
 
@@ -121,10 +119,7 @@ impl Node {
     pub(super) async fn announce(self: Arc<Self>) {
         let (mut said, mut was_member) = (false, false);
         loop {
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                () = tokio::time::sleep(if said { ANNOUNCE_RETRY } else { TICK }) => {}
-            }
+            tokio::time::sleep(if said { ANNOUNCE_RETRY } else { TICK }).await;
             let members = self.group.members();
             let own = members.iter().find(|(id, ..)| *id == self.id).map(|(_, member, _)| member);
             was_member |= own.is_some();
@@ -193,10 +188,7 @@ impl Node {
         let mut warned: HashMap<NodeId, bool> = HashMap::new();
         let mut pause = TICK * 5;
         loop {
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
-            }
+            tokio::time::sleep(pause).await;
             pause = CLOCK_INTERVAL;
             for (&peer, address) in self.book.all().iter() {
                 let (asked, before) = (Instant::now(), wall_millis());

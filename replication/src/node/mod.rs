@@ -210,12 +210,17 @@ impl Node {
         *self.server.lock() = Some(server);
         self.leaderless
             .start(Arc::new(LeaderlessTransport { client: self.client.clone(), book: self.book.clone() }));
-        self.tasks.spawn(self.clone().follow_membership());
-        self.tasks.spawn(self.clone().announce());
-        self.tasks.spawn(self.clone().watch_clocks());
-        let (stop, catalog) = (self.stop.clone(), self.catalog.clone());
+        self.spawn(self.clone().follow_membership());
+        self.spawn(self.clone().announce());
+        self.spawn(self.clone().watch_clocks());
+        self.spawn(self.catalog.clone().follow());
+    }
+
+    /// Runs something until the node stops.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
         self.tasks.spawn(async move {
-            stop.run_until_cancelled(catalog.follow()).await;
+            stop.run_until_cancelled(task).await;
         });
     }
 

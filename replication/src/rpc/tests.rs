@@ -180,7 +180,7 @@ async fn a_message_over_the_limit_is_not_sent() {
     let request = RpcRequest::Join(JoinRequest::Announce { node: 2, member: member_data, was_member: false });
     let error = client(member(2)).call(1, &address, &request, DEADLINE).await.unwrap_err();
     assert!(matches!(&error, RpcError::Unreachable(r) if r.contains("exceeds the limit")), "{error:?}");
-    let region = "x".repeat(MAX_MESSAGE_BYTES - 4096);
+    let region = "x".repeat(MAX_MESSAGE_BYTES / 4);
     let member_data = Member { region, ..Member::default() };
     let request = RpcRequest::Join(JoinRequest::Announce { node: 2, member: member_data, was_member: false });
     client(member(2)).call(1, &address, &request, Duration::from_secs(20)).await.unwrap();
