@@ -1,0 +1,90 @@
+//! Runs plans.
+//!
+//! A [`Plan`] becomes a tree of [`Operator`]s, and each gives its rows in batches when it is asked:
+//!
+//! ```text
+//!            next ▲ rows                     next: "append some rows; is there more?"
+//!   ┌─────────────┴───────────┐
+//!   │ Sort                    │              reset: "from the beginning, the outer row has changed"
+//!   └─────────────┬───────────┘
+//!            next ▲ rows
+//!   ┌─────────────┴───────────┐
+//!   │ HashJoin                │
+//!   └──┬──────────────────┬───┘
+//!      ▲                  ▲
+//!   TableScan          TableScan   ──get/scan──► api::Transaction
+//! ```
+//!
+//! Everything here is synchronous: once a statement has its snapshot, all it can see is on this node. What
+//! may wait — locks and writes — stands at the top of a statement ([`write`], [`lock`]), and is async.
+//!
+//! Operators own what they need and borrow the rest from the [`Context`] of each call, so that a query
+//! can lie in a portal between two calls. Expressions are compiled once ([`expression`]); a subquery, or
+//! the right side of a nested loop, is built once and reset for every outer row.
+
+mod aggregate;
+mod build;
+mod distinct;
+mod expression;
+mod guard;
+mod hash_join;
+mod lock;
+mod nested_loop;
+mod projection;
+mod recursive;
+mod runtime;
+mod scan;
+mod set_operation;
+mod sort;
+mod statistics;
+mod subquery;
+mod table_scan;
+mod window;
+mod write;
+
+pub use build::Builder;
+pub use expression::Expression;
+pub use guard::{DEFAULT_MEMORY, Guard};
+pub use lock::LockedQuery;
+pub use runtime::{Context, OuterRow, Query, Runtime};
+pub use statistics::{NodeStatistics, Statistics};
+pub use write::{Written, run_delete, run_insert, run_update};
+
+pub(crate) use guard::timed_out;
+
+use amphora_storage::Row;
+
+use crate::error::Result;
+
+/// Rows an operator aims to give at a time.
+pub const BATCH: usize = 1024;
+
+/// A running node of a plan.
+pub trait Operator: Send {
+    /// Appends a batch of rows to `out`, perhaps an empty one. False once there are no more: `out` may
+    /// still have been given the last ones.
+    fn next(&mut self, context: &Context<'_>, out: &mut Vec<Row>) -> Result<bool>;
+
+    /// Starts anew, for another outer row.
+    fn reset(&mut self, context: &Context<'_>);
+}
+
+/// Reads all rows of an operator.
+pub(crate) fn drain(
+    operator: &mut dyn Operator,
+    context: &Context<'_>,
+    mut each: impl FnMut(Row) -> Result<()>,
+) -> Result<()> {
+    let mut batch = Vec::new();
+    loop {
+        context.run.guard.check()?;
+        let more = operator.next(context, &mut batch)?;
+        for row in batch.drain(..) {
+            each(row)?;
+        }
+        if !more {
+            return Ok(());
+        }
+    }
+}
+

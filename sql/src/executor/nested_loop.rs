@@ -1,0 +1,188 @@
+//! Nested loops: for every left row the right side anew.
+//!
+//! The right side sees the left row as its nearest outer row, which makes LATERAL and lookups by index.
+//! One that does not look is run once, and its rows are kept.
+
+use amphora_storage::{Datum, Row};
+
+use super::guard::Held;
+use super::{Builder, Context, Expression, Operator};
+use crate::error::{Result, SqlError};
+use crate::expr::Expr;
+use crate::plan::{JoinKind, Plan};
+
+pub(super) struct NestedLoop {
+    left: Box<dyn Operator>,
+    right: Box<dyn Operator>,
+    right_width: usize,
+    kind: JoinKind,
+    condition: Option<Expression>,
+    /// The right side does not read the left row
+    keep: bool,
+    kept: Option<Vec<Row>>,
+    held: Held,
+    right_started: bool,
+    left_rows: std::vec::IntoIter<Row>,
+    left_done: bool,
+    current: Option<Current>,
+}
+
+/// The left row whose matches are being looked for.
+struct Current {
+    row: Row,
+    matched: bool,
+    /// How many of the kept right rows it has met
+    position: usize,
+}
+
+impl NestedLoop {
+    pub(super) fn new(
+        left: &Plan,
+        right: &Plan,
+        kind: JoinKind,
+        condition: Option<&Expr>,
+        builder: &mut Builder,
+    ) -> Result<NestedLoop> {
+        if matches!(kind, JoinKind::Right | JoinKind::Full) {
+            return Err(SqlError::feature_not_supported(
+                "FULL JOIN is only supported with merge-joinable or hash-joinable join conditions",
+            ));
+        }
+        Ok(NestedLoop {
+            left: builder.build(left)?,
+            right_width: right.schema.len(),
+            keep: !right.reads_nearest_row(),
+            right: builder.build(right)?,
+            kind,
+            condition: condition.map(|c| Expression::compile(c, builder)).transpose()?,
+            kept: None,
+            held: Held::default(),
+            right_started: false,
+            left_rows: Vec::new().into_iter(),
+            left_done: false,
+            current: None,
+        })
+    }
+
+    /// The next left row, if there is one.
+    fn advance(&mut self, context: &Context<'_>) -> Result<Option<Row>> {
+        loop {
+            if let Some(row) = self.left_rows.next() {
+                return Ok(Some(row));
+            }
+            if self.left_done {
+                return Ok(None);
+            }
+            let mut rows = Vec::new();
+            self.left_done = !self.left.next(context, &mut rows)?;
+            self.left_rows = rows.into_iter();
+        }
+    }
+
+    /// Fills `kept` with the right side's rows.
+    fn keep_right(&mut self, context: &Context<'_>) -> Result<()> {
+        let mut rows = Vec::new();
+        let (right, held) = (&mut self.right, &mut self.held);
+        // The right side stands one level in even if it does not look at the row there.
+        context.inside(&[], |inner| {
+            super::drain(right.as_mut(), inner, |row| {
+                held.add(&inner.run.guard, &row)?;
+                rows.push(row);
+                Ok(())
+            })
+        })?;
+        self.kept = Some(rows);
+        Ok(())
+    }
+
+    /// Joins the left row with some right rows. True if it needs no more of them.
+    fn meet(&self, current: &mut Current, right: &mut dyn Iterator<Item = Row>, context: &Context<'_>, out: &mut Vec<Row>) -> Result<bool> {
+        for right in right {
+            context.run.guard.tick()?;
+            let mut joined = Vec::with_capacity(current.row.len() + right.len());
+            joined.extend_from_slice(&current.row);
+            joined.extend(right);
+            if let Some(condition) = &self.condition
+                && !condition.is_true(&joined, context)?
+            {
+                continue;
+            }
+            current.matched = true;
+            match self.kind {
+                JoinKind::Semi | JoinKind::Anti => return Ok(true),
+                _ => out.push(joined),
+            }
+        }
+        Ok(false)
+    }
+
+    /// What a left row gives once all its matches are known.
+    fn finish(&self, current: Current, out: &mut Vec<Row>) {
+        match (self.kind, current.matched) {
+            (JoinKind::Left, false) => {
+                let mut row = current.row;
+                row.extend(std::iter::repeat_n(Datum::Null, self.right_width));
+                out.push(row);
+            }
+            (JoinKind::Semi, true) | (JoinKind::Anti, false) => out.push(current.row),
+            _ => {}
+        }
+    }
+
+    /// One batch of right rows for the current left row; true if there are no more.
+    fn step(&mut self, current: &mut Current, context: &Context<'_>, out: &mut Vec<Row>) -> Result<bool> {
+        if let Some(kept) = &self.kept {
+            let end = (current.position + super::BATCH).min(kept.len());
+            let mut batch = kept[current.position..end].iter().cloned();
+            current.position = end;
+            let done = end == kept.len();
+            return Ok(self.meet(current, &mut batch, context, out)? || done);
+        }
+        let mut batch = Vec::new();
+        let right = &mut self.right;
+        let more = context.inside(&current.row, |inner| right.next(inner, &mut batch))?;
+        Ok(self.meet(current, &mut batch.into_iter(), context, out)? || !more)
+    }
+}
+
+impl Operator for NestedLoop {
+    fn next(&mut self, context: &Context<'_>, out: &mut Vec<Row>) -> Result<bool> {
+        let start = out.len();
+        if self.keep && self.kept.is_none() {
+            self.keep_right(context)?;
+        }
+        while out.len() - start < super::BATCH {
+            context.run.guard.tick()?;
+            let mut current = match self.current.take() {
+                Some(current) => current,
+                None => {
+                    let Some(row) = self.advance(context)? else { return Ok(false) };
+                    if !self.keep && std::mem::replace(&mut self.right_started, true) {
+                        let right = &mut self.right;
+                        context.inside(&row, |inner| right.reset(inner));
+                    }
+                    Current { row, matched: false, position: 0 }
+                }
+            };
+            if self.step(&mut current, context, out)? {
+                self.finish(current, out);
+            } else {
+                self.current = Some(current);
+            }
+        }
+        Ok(true)
+    }
+
+    fn reset(&mut self, context: &Context<'_>) {
+        self.left.reset(context);
+        self.left_rows = Vec::new().into_iter();
+        self.left_done = false;
+        self.current = None;
+        if self.keep {
+            let right = &mut self.right;
+            context.inside(&[], |inner| right.reset(inner));
+            self.kept = None;
+            self.held.release(&context.run.guard);
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! What the operators of one execution share.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use amphora_replication::{Engine, Transaction};
+use amphora_storage::schema::Catalog;
+use amphora_storage::{Datum, Row};
+
+use super::guard::{Guard, Held};
+use super::{Builder, Operator, Statistics, drain};
+use crate::error::{Result, SqlError};
+use crate::functions::EvalContext;
+use crate::plan::{Plan, Prepared};
+
+/// Name, value and description of every setting.
+pub type ListSettings = Arc<dyn Fn() -> Vec<(String, String, String)> + Send + Sync>;
+
+/// The state of one execution of one statement.
+pub struct Runtime {
+    /// `$1 …`
+    pub params: Arc<[Datum]>,
+    /// What functions may know
+    pub eval: EvalContext,
+    /// The node, for the system views
+    pub engine: Arc<dyn Engine>,
+    /// The catalog, for the system views
+    pub catalog: Arc<Catalog>,
+    /// The settings, for `pg_settings`
+    pub settings: ListSettings,
+    /// Memory, time, cancellation
+    pub guard: Guard,
+    ctes: RefCell<Vec<Cte>>,
+    work: RefCell<HashMap<usize, Arc<Vec<Row>>>>,
+    locked: RefCell<Vec<Row>>,
+}
+
+/// A WITH query: run when it is first read.
+enum Cte {
+    Waiting(Box<dyn Operator>),
+    Running,
+    Done(Arc<Vec<Row>>),
+}
+
+/// What an operator's call may use: the transaction, the execution, and the rows of enclosing queries.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// Where stored rows are read
+    pub txn: &'a dyn Transaction,
+    /// The execution
+    pub run: &'a Runtime,
+    /// The row of the nearest enclosing query
+    pub outer: Option<&'a OuterRow<'a>>,
+}
+
+/// A row of an enclosing query, and those further out.
+#[derive(Clone, Copy)]
+pub struct OuterRow<'a> {
+    row: &'a [Datum],
+    next: Option<&'a OuterRow<'a>>,
+}
+
+impl<'a> Context<'a> {
+    /// The column of an enclosing row; depth 1 is the nearest.
+    pub(crate) fn outer_column(&self, depth: usize, position: usize) -> Result<&'a Datum> {
+        let mut outer = self.outer;
+        for _ in 1..depth {
+            outer = outer.and_then(|o| o.next);
+        }
+        outer
+            .and_then(|o| o.row.get(position))
+            .ok_or_else(|| SqlError::internal(format!("no outer column {position} at depth {depth}")))
+    }
+
+    /// Calls `work` one level further in, where `row` is the nearest enclosing row.
+    pub(crate) fn inside<T>(&self, row: &[Datum], work: impl FnOnce(&Context<'_>) -> T) -> T {
+        let outer = OuterRow { row, next: self.outer };
+        work(&Context { txn: self.txn, run: self.run, outer: Some(&outer) })
+    }
+
+    /// The rows of a WITH query, which is run now if nobody has read it yet.
+    pub(crate) fn cte(&self, id: usize) -> Result<Arc<Vec<Row>>> {
+        let state = match self.run.ctes.borrow_mut().get_mut(id) {
+            Some(state) => std::mem::replace(state, Cte::Running),
+            None => return Err(SqlError::internal(format!("no WITH query {id}"))),
+        };
+        let rows = match state {
+            Cte::Done(rows) => rows,
+            Cte::Running => return Err(SqlError::internal("a WITH query reads itself")),
+            Cte::Waiting(mut operator) => {
+                let (mut rows, mut held) = (Vec::new(), Held::default());
+                let outermost = Context { txn: self.txn, run: self.run, outer: None };
+                drain(operator.as_mut(), &outermost, |row| {
+                    held.add(&self.run.guard, &row)?;
+                    rows.push(row);
+                    Ok(())
+                })?;
+                Arc::new(rows)
+            }
+        };
+        if let Some(state) = self.run.ctes.borrow_mut().get_mut(id) {
+            *state = Cte::Done(rows.clone());
+        }
+        Ok(rows)
+    }
+
+    /// The rows that the last step of a recursive query gave.
+    pub(crate) fn work_table(&self, id: usize) -> Arc<Vec<Row>> {
+        self.run.work.borrow().get(&id).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn set_work_table(&self, id: usize, rows: Arc<Vec<Row>>) {
+        self.run.work.borrow_mut().insert(id, rows);
+    }
+
+    /// The rows that FOR UPDATE has locked; given once.
+    pub(crate) fn take_locked(&self) -> Vec<Row> {
+        std::mem::take(&mut *self.run.locked.borrow_mut())
+    }
+}
+
+impl Runtime {
+    /// The state of an execution that has not begun.
+    pub fn new(
+        params: Arc<[Datum]>,
+        eval: EvalContext,
+        engine: Arc<dyn Engine>,
+        catalog: Arc<Catalog>,
+        settings: ListSettings,
+        guard: Guard,
+    ) -> Runtime {
+        Runtime {
+            params,
+            eval,
+            engine,
+            catalog,
+            settings,
+            guard,
+            ctes: RefCell::default(),
+            work: RefCell::default(),
+            locked: RefCell::default(),
+        }
+    }
+
+    /// Makes the WITH queries ready to be read.
+    pub(crate) fn set_ctes(&mut self, plans: &[Plan], builder: &mut Builder) -> Result<()> {
+        let ctes = plans.iter().map(|plan| Ok(Cte::Waiting(builder.build(plan)?))).collect::<Result<_>>()?;
+        self.ctes = RefCell::new(ctes);
+        Ok(())
+    }
+
+    /// The rows that the `Lock` node gives.
+    pub(crate) fn set_locked(&mut self, rows: Vec<Row>) {
+        self.locked = RefCell::new(rows);
+    }
+
+    /// A context without enclosing rows.
+    pub fn context<'a>(&'a self, txn: &'a dyn Transaction) -> Context<'a> {
+        Context { txn, run: self, outer: None }
+    }
+}
+
+/// A query that is running, or waits in a portal for its next rows to be wanted.
+pub struct Query {
+    /// Its state
+    pub run: Runtime,
+    root: Box<dyn Operator>,
+    done: bool,
+}
+
+impl Query {
+    /// Builds a query's operators. Nothing is read yet.
+    pub fn new(plan: &Plan, prepared: &Prepared, run: Runtime) -> Result<Query> {
+        Query::with_builder(plan, prepared, run, &mut Builder::new())
+    }
+
+    /// Builds a query whose operators count what they do.
+    pub fn measured(plan: &Plan, prepared: &Prepared, run: Runtime) -> Result<(Query, Statistics)> {
+        let mut builder = Builder::measuring();
+        let query = Query::with_builder(plan, prepared, run, &mut builder)?;
+        Ok((query, builder.take_statistics()))
+    }
+
+    fn with_builder(
+        plan: &Plan,
+        prepared: &Prepared,
+        mut run: Runtime,
+        builder: &mut Builder,
+    ) -> Result<Query> {
+        run.set_ctes(&prepared.ctes, builder)?;
+        let root = builder.build(plan)?;
+        Ok(Query { run, root, done: false })
+    }
+
+    /// Appends a batch of rows to `out`; false once there are no more.
+    pub fn next(&mut self, txn: &dyn Transaction, out: &mut Vec<Row>) -> Result<bool> {
+        if self.done {
+            return Ok(false);
+        }
+        self.run.guard.check()?;
+        let more = self.root.next(&self.run.context(txn), out)?;
+        self.done = !more;
+        Ok(more)
+    }
+}

@@ -1,0 +1,199 @@
+//! What a connection holds: its settings, its transaction, its prepared statements and portals.
+//!
+//! ```text
+//!   simple_query ─► parse ─► for each statement ─┐
+//!                                                ├─► plan ─► begin_statement ─► run ─► (commit) ─► answer
+//!   parse, bind, describe, execute … sync ───────┘     ▲                         │
+//!                                                      │ catalog moved           │ a row moved
+//!                                                      └─────────────────────────┴── (again)
+//! ```
+//!
+//! The wire calls one method a message and sends what goes to its [`Output`]. After an error it calls
+//! [`Session::error`], and in the extended protocol skips messages until Sync.
+//!
+//! Transactions are PostgreSQL's: a statement alone is a transaction; the statements of one simple query
+//! are one, and so are the messages between two Syncs; BEGIN opens a block that only COMMIT or ROLLBACK
+//! ends, and in which an error makes everything else fail with 25P02.
+
+mod command;
+mod ddl;
+mod description;
+mod extended;
+mod hook;
+mod object_names;
+mod output;
+mod prepared;
+mod query;
+mod replication_error;
+mod settings;
+mod statement;
+mod transaction;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use amphora_replication::Engine;
+use parking_lot::Mutex;
+
+pub use output::{CancelHandle, Notice, Output, TransactionStatus};
+pub use settings::{SERVER_VERSION, Settings};
+
+use crate::error::Result;
+use crate::frontend;
+use hook::EvalCache;
+use prepared::{Portal, PreparedStatement, TextCache};
+use statement::Place;
+use transaction::{Block, TransactionBlock};
+
+/// Prepared statements that a session may hold at a time.
+const MAX_STATEMENTS: usize = 10_000;
+
+/// Portals that a session may hold at a time.
+const MAX_PORTALS: usize = 1_000;
+
+/// Who connects, to what, and with which settings.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// The authenticated user
+    pub user: String,
+    /// The database
+    pub database: String,
+    /// What `pg_backend_pid()` gives, and cancel requests name
+    pub backend_pid: i32,
+    /// Settings of the startup packet
+    pub settings: Vec<(String, String)>,
+}
+
+/// What does not change while a session lives, shared with the functions it runs.
+pub(crate) struct SessionShared {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) user: Arc<str>,
+    pub(crate) database: Arc<str>,
+    pub(crate) backend_pid: i32,
+    pub(crate) settings: Mutex<Settings>,
+    pub(crate) cancel: CancelHandle,
+    pub(crate) started: i64,
+}
+
+/// One client's session.
+pub struct Session {
+    shared: Arc<SessionShared>,
+    tx: TransactionBlock,
+    statements: HashMap<String, Arc<PreparedStatement>>,
+    portals: HashMap<String, Portal>,
+    texts: TextCache,
+    eval: EvalCache,
+    sync_follows: bool,
+}
+
+impl Session {
+    /// A session on this node. 22023, 42704 for a bad setting in the startup packet.
+    pub fn new(engine: Arc<dyn Engine>, options: SessionOptions) -> Result<Session> {
+        let settings = Settings::new(&options.user, &options.settings)?;
+        let shared = Arc::new(SessionShared {
+            engine,
+            user: options.user.into(),
+            database: options.database.into(),
+            backend_pid: options.backend_pid,
+            settings: Mutex::new(settings),
+            cancel: CancelHandle::default(),
+            started: crate::types::current_timestamp(),
+        });
+        Ok(Session {
+            shared,
+            tx: TransactionBlock::default(),
+            statements: HashMap::new(),
+            portals: HashMap::new(),
+            texts: TextCache::default(),
+            eval: EvalCache::default(),
+            sync_follows: false,
+        })
+    }
+
+    /// The settings a client is told when it connects: name, value.
+    pub fn parameter_status(&self) -> Vec<(&'static str, String)> {
+        self.shared.settings.lock().reported()
+    }
+
+    /// A setting's value, as SHOW prints it.
+    pub fn setting(&self, name: &str) -> Option<String> {
+        self.shared.settings.lock().get(name)
+    }
+
+    /// The user.
+    pub fn user(&self) -> &str {
+        &self.shared.user
+    }
+
+    /// The database.
+    pub fn database(&self) -> &str {
+        &self.shared.database
+    }
+
+    /// What ReadyForQuery says.
+    pub fn status(&self) -> TransactionStatus {
+        match self.tx.block {
+            Block::Idle | Block::Implicit => TransactionStatus::Idle,
+            Block::Explicit => TransactionStatus::InTransaction,
+            Block::Failed => TransactionStatus::Failed,
+        }
+    }
+
+    /// Stops this session's running statement; may be kept and used by any task.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        self.shared.cancel.clone()
+    }
+
+    /// Runs all statements of a string. They are one transaction, unless they say otherwise. After an
+    /// error the transaction is already aborted.
+    pub async fn simple_query(&mut self, sql: &str, out: &mut dyn Output) -> Result<()> {
+        self.statements.remove("");
+        self.portals.remove("");
+        let result = self.run_text(sql, out).await;
+        if result.is_err() {
+            self.error().await;
+        }
+        self.report_settings(out);
+        result
+    }
+
+    async fn run_text(&mut self, sql: &str, out: &mut dyn Output) -> Result<()> {
+        let statements = match self.texts.get(sql) {
+            Some(statements) => statements,
+            None => {
+                let parsed = frontend::parse(sql)?;
+                let statements: Arc<[_]> =
+                    parsed.into_iter().map(|p| Arc::new(PreparedStatement::new(Some(p), Vec::new()))).collect();
+                self.texts.put(sql, statements.clone());
+                statements
+            }
+        };
+        let Some(last) = statements.len().checked_sub(1) else {
+            out.empty_query();
+            return Ok(());
+        };
+        for (position, statement) in statements.iter().enumerate() {
+            let place = match (last, position == last) {
+                (0, _) => Place::Alone,
+                (_, true) => Place::Last,
+                _ => Place::Middle,
+            };
+            self.run_simple(statement, place, out).await?;
+        }
+        Ok(())
+    }
+
+    /// The statement in hand has failed. The wire calls this after it has sent an error: a block becomes
+    /// failed, anything less is rolled back. Calling it twice does no harm.
+    pub async fn error(&mut self) {
+        self.abort().await;
+    }
+
+    /// Settings that have changed go to the client.
+    fn report_settings(&self, out: &mut dyn Output) {
+        let changes = self.shared.settings.lock().take_unreported();
+        for (name, value) in changes {
+            out.parameter_status(name, &value);
+        }
+    }
+}

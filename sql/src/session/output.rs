@@ -1,0 +1,130 @@
+//! Where a session's answers go, and how a running statement is stopped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use amphora_storage::Datum;
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+use crate::error::Result;
+use crate::plan::Field;
+use crate::types::FormatContext;
+
+/// The receiver of what statements produce. The wire implements it; so do the tests.
+///
+/// One statement's answer is
+///
+/// ```text
+///   notice* ( fields row* )? ( complete | suspended | empty_query )
+/// ```
+///
+/// or an error returned by the session's method, which ends the answer wherever it stands.
+#[async_trait]
+pub trait Output: Send {
+    /// Rows of these columns follow, in these formats (0 text, 1 binary; one per column, or one for all,
+    /// or none for all text). Called before the first row of every statement that gives rows, and again
+    /// when a suspended portal goes on. The simple protocol sends a RowDescription here; the extended
+    /// one has sent it for Describe and only remembers how to encode.
+    fn fields(&mut self, fields: &Arc<[Field]>, formats: &[i16], format: &FormatContext);
+
+    /// One row.
+    fn row(&mut self, row: &[Datum]) -> Result<()>;
+
+    /// Called between batches of rows: waits until the client has taken what is buffered, if that is much.
+    async fn flush_if_full(&mut self) -> Result<()>;
+
+    /// The statement is done: its command tag.
+    fn complete(&mut self, tag: &str);
+
+    /// The portal has more rows than were asked for.
+    fn suspended(&mut self);
+
+    /// The string held no statement.
+    fn empty_query(&mut self);
+
+    /// A notice or a warning.
+    fn notice(&mut self, notice: Notice);
+
+    /// A setting that clients are told of has changed.
+    fn parameter_status(&mut self, name: &str, value: &str);
+}
+
+/// What is told beside a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// `NOTICE`, `WARNING`, `INFO`
+    pub severity: &'static str,
+    /// Five characters
+    pub sqlstate: &'static str,
+    /// The message
+    pub message: String,
+    /// DETAIL
+    pub detail: Option<String>,
+    /// HINT
+    pub hint: Option<String>,
+}
+
+impl Notice {
+    /// A NOTICE of success class 00000.
+    pub fn notice(message: impl Into<String>) -> Notice {
+        Notice { severity: "NOTICE", sqlstate: "00000", message: message.into(), detail: None, hint: None }
+    }
+
+    /// A WARNING.
+    pub fn warning(sqlstate: &'static str, message: impl Into<String>) -> Notice {
+        Notice { severity: "WARNING", sqlstate, message: message.into(), detail: None, hint: None }
+    }
+}
+
+/// What ReadyForQuery says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransactionStatus {
+    /// `I`: no transaction block
+    Idle,
+    /// `T`: in a transaction block
+    InTransaction,
+    /// `E`: in a failed transaction block
+    Failed,
+}
+
+/// Stops the session's running statement from another task. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct CancelHandle {
+    shared: Arc<CancelState>,
+}
+
+#[derive(Debug, Default)]
+struct CancelState {
+    requested: AtomicBool,
+    notify: Notify,
+}
+
+impl CancelHandle {
+    /// The running statement, if there is one, fails with 57014.
+    pub fn cancel(&self) {
+        self.shared.requested.store(true, Ordering::Release);
+        self.shared.notify.notify_waiters();
+    }
+
+    /// True once [`cancel`](CancelHandle::cancel) has been called for the current statement.
+    pub fn is_cancelled(&self) -> bool {
+        self.shared.requested.load(Ordering::Relaxed)
+    }
+
+    /// A new statement begins: an older request does not concern it.
+    pub(crate) fn clear(&self) {
+        self.shared.requested.store(false, Ordering::Release);
+    }
+
+    /// Resolves when the statement is cancelled.
+    pub(crate) async fn cancelled(&self) {
+        let notified = self.shared.notify.notified();
+        tokio::pin!(notified);
+        notified.as_mut().enable();
+        if self.is_cancelled() {
+            return;
+        }
+        notified.await;
+    }
+}

@@ -1,0 +1,626 @@
+//! What SET changes and SHOW shows.
+//!
+//! A setting's value is, in this order: what SET LOCAL gave it in this transaction, what SET gave it in
+//! this session, what the client asked for when it connected, its default. A rollback takes back what the
+//! transaction had set.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use amphora_replication::IsolationLevel;
+
+use crate::error::{Result, SqlError};
+use crate::types::TimeZone;
+
+/// The version clients are told: PostgreSQL's, so that they know what to expect, and ours.
+pub const SERVER_VERSION: &str = concat!("15.0 (Amphora ", env!("CARGO_PKG_VERSION"), ")");
+
+/// A known setting.
+struct Definition {
+    /// As it is looked up: lower case
+    name: &'static str,
+    /// As it is shown
+    shown: &'static str,
+    default: &'static str,
+    kind: Kind,
+    /// Clients are told when it changes
+    report: bool,
+    description: &'static str,
+}
+
+/// What values a setting takes.
+enum Kind {
+    /// Cannot be changed
+    Fixed,
+    Text,
+    Bool,
+    Int(i64, i64),
+    /// A duration in milliseconds
+    Milliseconds,
+    /// An amount in kilobytes
+    Kilobytes,
+    Enum(&'static [&'static str]),
+    /// Checks the value and gives it as SHOW prints it
+    Checked(fn(&str) -> Result<String>),
+}
+
+const fn setting(
+    name: &'static str,
+    default: &'static str,
+    kind: Kind,
+    description: &'static str,
+) -> Definition {
+    Definition { name, shown: name, default, kind, report: false, description }
+}
+
+impl Definition {
+    const fn reported(mut self, shown: &'static str) -> Definition {
+        self.shown = shown;
+        self.report = true;
+        self
+    }
+
+    const fn shown(mut self, shown: &'static str) -> Definition {
+        self.shown = shown;
+        self
+    }
+}
+
+use Kind::{Bool, Checked, Enum, Fixed, Int, Kilobytes, Milliseconds, Text};
+
+/// All known settings, by name.
+static DEFINITIONS: &[Definition] = &[
+    setting("amphora.max_staleness", "0", Milliseconds, "How stale a read from a follower may be."),
+    setting("amphora.query_memory", "256MB", Kilobytes, "Memory for the rows of one statement."),
+    setting("application_name", "", Text, "Sets the application name to be reported in statistics and logs.")
+        .reported("application_name"),
+    setting("bytea_output", "hex", Enum(&["hex"]), "Sets the output format for bytea."),
+    setting("check_function_bodies", "on", Bool, "Check routine bodies during CREATE FUNCTION."),
+    setting("client_encoding", "UTF8", Checked(encoding), "Sets the client's character set encoding.")
+        .reported("client_encoding"),
+    setting(
+        "client_min_messages",
+        "notice",
+        Enum(&["debug5", "debug4", "debug3", "debug2", "debug1", "log", "notice", "warning", "error"]),
+        "Sets the message levels that are sent to the client.",
+    ),
+    setting("datestyle", "ISO, MDY", Checked(date_style), "Sets the display format for date and time values.")
+        .reported("DateStyle"),
+    setting("default_table_access_method", "heap", Text, "Sets the default table access method."),
+    setting("default_tablespace", "", Text, "Sets the default tablespace to create tables in."),
+    setting("default_text_search_config", "pg_catalog.english", Text, "Sets default text search configuration."),
+    setting("default_transaction_deferrable", "off", Bool, "Sets the default deferrable status of new transactions."),
+    setting(
+        "default_transaction_isolation",
+        "read committed",
+        Checked(isolation),
+        "Sets the transaction isolation level of each new transaction.",
+    ),
+    setting("default_transaction_read_only", "off", Bool, "Sets the default read-only status of new transactions.")
+        .reported("default_transaction_read_only"),
+    setting("escape_string_warning", "on", Bool, "Warn about backslash escapes in ordinary string literals."),
+    setting("extra_float_digits", "1", Int(-15, 3), "Sets the number of digits displayed for floating-point values."),
+    setting(
+        "idle_in_transaction_session_timeout",
+        "0",
+        Milliseconds,
+        "Sets the maximum allowed idle time between queries, when in a transaction.",
+    ),
+    setting("idle_session_timeout", "0", Milliseconds, "Sets the maximum allowed idle time between queries."),
+    setting("in_hot_standby", "off", Fixed, "Shows whether hot standby is currently active.")
+        .reported("in_hot_standby"),
+    setting("integer_datetimes", "on", Fixed, "Shows whether datetimes are integer based.")
+        .reported("integer_datetimes"),
+    setting("intervalstyle", "postgres", Enum(&["postgres"]), "Sets the display format for interval values.")
+        .reported("IntervalStyle"),
+    setting("is_superuser", "on", Fixed, "Shows whether the current user is a superuser.").reported("is_superuser"),
+    setting("jit", "off", Bool, "Allow JIT compilation."),
+    setting("lc_collate", "C", Fixed, "Shows the collation order locale."),
+    setting("lc_ctype", "C.UTF-8", Fixed, "Shows the character classification and case conversion locale."),
+    setting("lc_messages", "C", Text, "Sets the language in which messages are displayed."),
+    setting("lc_monetary", "C", Text, "Sets the locale for formatting monetary amounts."),
+    setting("lc_numeric", "C", Text, "Sets the locale for formatting numbers."),
+    setting("lc_time", "C", Text, "Sets the locale for formatting date and time values."),
+    setting("lock_timeout", "0", Milliseconds, "Sets the maximum allowed duration of any wait for a lock."),
+    setting("maintenance_work_mem", "64MB", Kilobytes, "Sets the maximum memory to be used for maintenance operations."),
+    setting("max_connections", "1000", Fixed, "Sets the maximum number of concurrent connections."),
+    setting("max_identifier_length", "63", Fixed, "Shows the maximum identifier length."),
+    setting("max_index_keys", "32", Fixed, "Shows the maximum number of index keys."),
+    setting("max_parallel_workers_per_gather", "0", Int(0, 1024), "Sets the maximum number of parallel processes per executor node."),
+    setting("password_encryption", "scram-sha-256", Enum(&["scram-sha-256"]), "Chooses the algorithm for encrypting passwords."),
+    setting("random_page_cost", "4", Text, "Sets the planner's estimate of the cost of a nonsequentially fetched disk page."),
+    setting("role", "none", Enum(&["none"]), "Sets the current role."),
+    setting("row_security", "on", Bool, "Enable row security."),
+    setting("search_path", "\"$user\", public", Checked(search_path), "Sets the schema search order for names that are not schema-qualified."),
+    setting("server_encoding", "UTF8", Fixed, "Shows the server (database) character set encoding.")
+        .reported("server_encoding"),
+    setting("server_version", SERVER_VERSION, Fixed, "Shows the server version.").reported("server_version"),
+    setting("server_version_num", "150000", Fixed, "Shows the server version as an integer."),
+    setting("session_authorization", "", Fixed, "Sets the session user name.").reported("session_authorization"),
+    setting(
+        "session_replication_role",
+        "origin",
+        Enum(&["origin"]),
+        "Sets the session's behavior for triggers and rewrite rules.",
+    ),
+    setting("standard_conforming_strings", "on", Enum(&["on"]), "Causes '...' strings to treat backslashes literally.")
+        .reported("standard_conforming_strings"),
+    setting("statement_timeout", "0", Milliseconds, "Sets the maximum allowed duration of any statement."),
+    setting("synchronous_commit", "on", Checked(synchronous_commit), "Sets the current transaction's synchronization level."),
+    setting("synchronize_seqscans", "on", Bool, "Enable synchronized sequential scans."),
+    setting("temp_buffers", "8MB", Kilobytes, "Sets the maximum number of temporary buffers used by each session."),
+    setting("timezone", "UTC", Checked(time_zone), "Sets the time zone for displaying and interpreting time stamps.")
+        .reported("TimeZone"),
+    setting("transaction_deferrable", "off", Bool, "Whether to defer a read-only serializable transaction."),
+    setting("transaction_isolation", "read committed", Checked(isolation), "Sets the current transaction's isolation level."),
+    setting("transaction_read_only", "off", Bool, "Sets the current transaction's read-only status."),
+    setting("wal_level", "replica", Fixed, "Sets the level of information written to the WAL."),
+    setting("work_mem", "4MB", Kilobytes, "Sets the maximum memory to be used for query workspaces."),
+    setting("xmlbinary", "base64", Enum(&["base64", "hex"]), "Sets how binary values are to be encoded in XML."),
+    setting("xmloption", "content", Enum(&["content", "document"]), "Sets whether XML data is to be considered as documents or content fragments."),
+];
+
+fn definition(name: &str) -> Option<&'static Definition> {
+    DEFINITIONS.iter().find(|d| d.name == name)
+}
+
+/// `enable_seqscan` and its kin steer PostgreSQL's planner; ours has nothing to steer, and tools set them.
+fn is_planner_switch(name: &str) -> bool {
+    name.starts_with("enable_")
+}
+
+/// 42704
+fn unrecognized(name: &str) -> SqlError {
+    SqlError::undefined_object(format!("unrecognized configuration parameter \"{name}\""))
+}
+
+fn invalid(name: &str, value: &str) -> SqlError {
+    SqlError::invalid_parameter_value(format!("invalid value for parameter \"{name}\": \"{value}\""))
+}
+
+fn encoding(value: &str) -> Result<String> {
+    match value.to_ascii_uppercase().replace(['-', '_'], "").as_str() {
+        "UTF8" | "UNICODE" => Ok("UTF8".into()),
+        "SQLASCII" => Ok("SQL_ASCII".into()),
+        _ => Err(invalid("client_encoding", value).with_hint("Use UTF8.")),
+    }
+}
+
+fn date_style(value: &str) -> Result<String> {
+    let mut order = "MDY";
+    for word in value.split([',', ' ']).filter(|w| !w.is_empty()) {
+        match word.to_ascii_lowercase().as_str() {
+            "iso" | "default" => {}
+            "mdy" | "us" | "noneuro" | "noneuropean" => order = "MDY",
+            _ => {
+                return Err(invalid("DateStyle", value).with_hint("Dates are read and written as ISO, MDY."));
+            }
+        }
+    }
+    Ok(format!("ISO, {order}"))
+}
+
+fn isolation(value: &str) -> Result<String> {
+    match value.to_ascii_lowercase().as_str() {
+        "read committed" | "read uncommitted" => Ok("read committed".into()),
+        "repeatable read" => Ok("repeatable read".into()),
+        "serializable" => Err(SqlError::feature_not_supported("isolation level SERIALIZABLE is not yet supported")
+            .with_hint("Use REPEATABLE READ, and SELECT … FOR UPDATE on the rows the decision rests on.")),
+        _ => Err(invalid("transaction_isolation", value)
+            .with_hint("Available values: repeatable read, read committed, read uncommitted.")),
+    }
+}
+
+fn synchronous_commit(value: &str) -> Result<String> {
+    match value.to_ascii_lowercase().as_str() {
+        "on" | "true" | "yes" | "1" => Ok("on".into()),
+        "off" | "local" | "remote_write" | "remote_apply" | "false" | "no" | "0" => {
+            Err(SqlError::feature_not_supported(format!("synchronous_commit = {value} is not yet supported"))
+                .with_hint("Every commit is durable on a majority of the voters, which is synchronous_commit = on."))
+        }
+        _ => Err(invalid("synchronous_commit", value)
+            .with_hint("Available values: local, remote_write, remote_apply, on, off.")),
+    }
+}
+
+fn time_zone(value: &str) -> Result<String> {
+    let value = value.trim();
+    TimeZone::parse(value).map(|zone| zone.name()).ok_or_else(|| invalid("TimeZone", value))
+}
+
+fn search_path(value: &str) -> Result<String> {
+    Ok(value.trim().to_owned())
+}
+
+fn parse_bool(name: &str, value: &str) -> Result<String> {
+    let value = value.trim().to_ascii_lowercase();
+    let is = |word: &str| !value.is_empty() && word.starts_with(&value);
+    if is("true") || is("yes") || value == "on" || value == "1" {
+        return Ok("on".into());
+    }
+    if is("false") || is("no") || value == "of" || value == "off" || value == "0" {
+        return Ok("off".into());
+    }
+    Err(SqlError::invalid_parameter_value(format!("parameter \"{name}\" requires a Boolean value")))
+}
+
+/// A number with one of these units (name, how many base units it is; the base unit first).
+fn parse_amount(name: &str, value: &str, units: &[(&str, f64)]) -> Result<i64> {
+    let value = value.trim();
+    let end = value.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '-' | '+'))).unwrap_or(value.len());
+    let (digits, unit) = value.split_at(end);
+    let number: f64 = digits.parse().map_err(|_| invalid(name, value))?;
+    let unit = unit.trim();
+    let factor = if unit.is_empty() {
+        1.0
+    } else {
+        let known = units.iter().find(|u| u.0 == unit);
+        known.map(|u| u.1).ok_or_else(|| {
+            let names: Vec<String> = units.iter().map(|u| format!("\"{}\"", u.0)).collect();
+            invalid(name, value).with_hint(format!("Valid units for this parameter are {}.", names.join(", ")))
+        })?
+    };
+    let amount = (number * factor).round();
+    if !(0.0..=f64::from(i32::MAX)).contains(&amount) {
+        let base = units.first().map_or("", |u| u.0);
+        return Err(SqlError::invalid_parameter_value(format!(
+            "{amount} {base} is outside the valid range for parameter \"{name}\" (0 .. {})",
+            i32::MAX
+        )));
+    }
+    Ok(amount as i64)
+}
+
+const TIME_UNITS: &[(&str, f64)] =
+    &[("ms", 1.0), ("us", 0.001), ("s", 1e3), ("min", 6e4), ("h", 3.6e6), ("d", 8.64e7)];
+const MEMORY_UNITS: &[(&str, f64)] =
+    &[("kB", 1.0), ("B", 1.0 / 1024.0), ("MB", 1024.0), ("GB", 1_048_576.0), ("TB", 1_073_741_824.0)];
+
+/// An amount in the largest unit that divides it.
+fn show_amount(amount: i64, units: &[(&str, f64)]) -> String {
+    if amount == 0 {
+        return "0".into();
+    }
+    let mut best = (amount, units.first().map_or("", |u| u.0));
+    for (unit, factor) in units.iter().filter(|u| u.1 >= 1.0) {
+        let factor = *factor as i64;
+        if amount % factor == 0 {
+            best = (amount / factor, unit);
+        }
+    }
+    format!("{}{}", best.0, best.1)
+}
+
+/// A value as it is kept and shown. 22023, 55P02
+fn normalize(definition: &Definition, value: &str) -> Result<String> {
+    let shown = definition.shown;
+    match &definition.kind {
+        Fixed => Err(SqlError::new("55P02", format!("parameter \"{shown}\" cannot be changed"))),
+        Text => Ok(value.to_owned()),
+        Bool => parse_bool(shown, value),
+        Int(least, most) => {
+            let number: i64 = value.trim().parse().map_err(|_| invalid(shown, value))?;
+            if !(*least..=*most).contains(&number) {
+                return Err(SqlError::invalid_parameter_value(format!(
+                    "{number} is outside the valid range for parameter \"{shown}\" ({least} .. {most})"
+                )));
+            }
+            Ok(number.to_string())
+        }
+        Milliseconds => Ok(show_amount(parse_amount(shown, value, TIME_UNITS)?, TIME_UNITS)),
+        Kilobytes => Ok(show_amount(parse_amount(shown, value, MEMORY_UNITS)?, MEMORY_UNITS)),
+        Enum(values) => {
+            let lower = value.trim().to_ascii_lowercase();
+            let lower = if values.contains(&"on") && lower == "true" { "on".into() } else { lower };
+            match values.iter().find(|v| **v == lower) {
+                Some(value) => Ok((*value).to_owned()),
+                None => Err(invalid(shown, value)
+                    .with_hint(format!("Available values: {}.", values.join(", ")))),
+            }
+        }
+        Checked(check) => check(value),
+    }
+}
+
+/// Values of settings by name.
+type Values = Arc<BTreeMap<String, String>>;
+
+/// The settings of a session.
+#[derive(Debug)]
+pub struct Settings {
+    user: String,
+    startup: Values,
+    session: Values,
+    local: Values,
+    generation: u64,
+    /// What the client was told last, and at which generation
+    told: Vec<(&'static str, String)>,
+    told_generation: u64,
+    effective: Effective,
+}
+
+/// What was set at some point, to return to.
+#[derive(Clone, Debug)]
+pub(super) struct SettingsMark {
+    session: Values,
+    local: Values,
+}
+
+/// The settings that the engine itself looks at.
+#[derive(Clone, Debug)]
+pub(super) struct Effective {
+    pub(super) timezone: TimeZone,
+    pub(super) extra_float_digits: i32,
+    pub(super) statement_timeout: Duration,
+    pub(super) lock_timeout: Duration,
+    pub(super) query_memory: usize,
+    pub(super) search_path: Arc<[String]>,
+    pub(super) isolation: IsolationLevel,
+    pub(super) read_only: bool,
+}
+
+impl Settings {
+    /// The settings of a new session. Names and values come from the client's startup packet.
+    pub fn new(user: &str, startup: &[(String, String)]) -> Result<Settings> {
+        let mut values = BTreeMap::from([("session_authorization".to_owned(), user.to_owned())]);
+        for (name, value) in startup {
+            let (name, value) = checked(name, value)?;
+            values.insert(name, value);
+        }
+        let mut settings = Settings {
+            user: user.to_owned(),
+            startup: Arc::new(values),
+            session: Values::default(),
+            local: Values::default(),
+            generation: 0,
+            told: Vec::new(),
+            told_generation: 0,
+            effective: Effective {
+                timezone: TimeZone::UTC,
+                extra_float_digits: 1,
+                statement_timeout: Duration::ZERO,
+                lock_timeout: Duration::ZERO,
+                query_memory: crate::executor::DEFAULT_MEMORY,
+                search_path: Arc::from([]),
+                isolation: IsolationLevel::ReadCommitted,
+                read_only: false,
+            },
+        };
+        settings.refresh();
+        settings.told = settings.reported();
+        Ok(settings)
+    }
+
+    /// Changes whenever a value does.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(super) fn effective(&self) -> &Effective {
+        &self.effective
+    }
+
+    /// A value as SHOW prints it; `None` for a name that is not known.
+    pub fn get(&self, name: &str) -> Option<String> {
+        let set = self.local.get(name).or_else(|| self.session.get(name)).or_else(|| self.startup.get(name));
+        match set {
+            Some(value) => Some(value.clone()),
+            None => match definition(name) {
+                Some(definition) => Some(definition.default.to_owned()),
+                None if is_planner_switch(name) => Some("on".into()),
+                None => None,
+            },
+        }
+    }
+
+    /// Sets a value (`None` is the default), for the transaction or for the session. Gives the new value.
+    pub fn set(&mut self, name: &str, value: Option<&str>, local: bool) -> Result<String> {
+        let name = name.to_ascii_lowercase();
+        match value {
+            Some(value) => {
+                let (name, value) = checked(&name, value)?;
+                if local {
+                    Arc::make_mut(&mut self.local).insert(name, value);
+                } else {
+                    Arc::make_mut(&mut self.local).remove(&name);
+                    Arc::make_mut(&mut self.session).insert(name, value);
+                }
+            }
+            None => {
+                if definition(&name).is_none() && !name.contains('.') && !is_planner_switch(&name) {
+                    return Err(unrecognized(&name));
+                }
+                Arc::make_mut(&mut self.local).remove(&name);
+                Arc::make_mut(&mut self.session).remove(&name);
+            }
+        }
+        self.changed();
+        Ok(self.get(&name).unwrap_or_default())
+    }
+
+    /// RESET ALL.
+    pub fn reset_all(&mut self) {
+        self.local = Values::default();
+        self.session = Values::default();
+        self.changed();
+    }
+
+    /// Where a transaction or savepoint began.
+    pub(super) fn mark(&self) -> SettingsMark {
+        SettingsMark { session: self.session.clone(), local: self.local.clone() }
+    }
+
+    /// Takes back everything set since the mark.
+    pub(super) fn restore(&mut self, mark: &SettingsMark) {
+        if Arc::ptr_eq(&self.session, &mark.session) && Arc::ptr_eq(&self.local, &mark.local) {
+            return;
+        }
+        self.session = mark.session.clone();
+        self.local = mark.local.clone();
+        self.changed();
+    }
+
+    /// The transaction has ended: SET LOCAL with it.
+    pub(super) fn end_transaction(&mut self) {
+        if !self.local.is_empty() {
+            self.local = Values::default();
+            self.changed();
+        }
+    }
+
+    /// Name, value and description of every setting.
+    pub fn all(&self) -> Vec<(String, String, String)> {
+        DEFINITIONS
+            .iter()
+            .map(|d| (d.shown.to_owned(), self.get(d.name).unwrap_or_default(), d.description.to_owned()))
+            .collect()
+    }
+
+    /// What a client is told when it connects.
+    pub fn reported(&self) -> Vec<(&'static str, String)> {
+        let reported = DEFINITIONS.iter().filter(|d| d.report);
+        reported.map(|d| (d.shown, self.get(d.name).unwrap_or_default())).collect()
+    }
+
+    /// Changes that the client should be told of now.
+    pub(super) fn take_unreported(&mut self) -> Vec<(&'static str, String)> {
+        if self.told_generation == self.generation {
+            return Vec::new();
+        }
+        self.told_generation = self.generation;
+        let now = self.reported();
+        let changes = now.iter().zip(&self.told).filter(|(new, old)| new != old).map(|(new, _)| new.clone());
+        let changes = changes.collect();
+        self.told = now;
+        changes
+    }
+
+    fn changed(&mut self) {
+        self.generation += 1;
+        self.refresh();
+    }
+
+    fn refresh(&mut self) {
+        let get = |name: &str| self.get(name).unwrap_or_default();
+        let duration = |name: &str| {
+            let ms = parse_amount(name, &get(name), TIME_UNITS).unwrap_or(0);
+            Duration::from_millis(ms.unsigned_abs())
+        };
+        let memory = parse_amount("amphora.query_memory", &get("amphora.query_memory"), MEMORY_UNITS);
+        self.effective = Effective {
+            timezone: TimeZone::parse(&get("timezone")).unwrap_or(TimeZone::UTC),
+            extra_float_digits: get("extra_float_digits").parse().unwrap_or(1),
+            statement_timeout: duration("statement_timeout"),
+            lock_timeout: duration("lock_timeout"),
+            query_memory: usize::try_from(memory.unwrap_or(0)).unwrap_or(0).saturating_mul(1024).max(1 << 20),
+            search_path: path_entries(&get("search_path"), &self.user).into(),
+            isolation: isolation_level(&get("default_transaction_isolation")),
+            read_only: get("default_transaction_read_only") == "on",
+        };
+    }
+}
+
+/// The name a setting is kept under and its value, if both are good.
+fn checked(name: &str, value: &str) -> Result<(String, String)> {
+    let name = name.to_ascii_lowercase();
+    let value = match definition(&name) {
+        Some(definition) => normalize(definition, value)?,
+        None if is_planner_switch(&name) => parse_bool(&name, value)?,
+        None if name.contains('.') => value.to_owned(),
+        None => return Err(unrecognized(&name)),
+    };
+    Ok((name, value))
+}
+
+/// The level of this name.
+pub(super) fn isolation_level(name: &str) -> IsolationLevel {
+    match name {
+        "repeatable read" => IsolationLevel::RepeatableRead,
+        _ => IsolationLevel::ReadCommitted,
+    }
+}
+
+/// The level's name.
+pub(super) fn isolation_name(level: IsolationLevel) -> &'static str {
+    match level {
+        IsolationLevel::ReadCommitted => "read committed",
+        IsolationLevel::RepeatableRead => "repeatable read",
+    }
+}
+
+/// The schemas of a search path, `"$user"` replaced.
+fn path_entries(path: &str, user: &str) -> Vec<String> {
+    let mut entries = Vec::new();
+    let (mut entry, mut quoted, mut any) = (String::new(), false, false);
+    for c in path.chars().chain([',']) {
+        match c {
+            '"' => {
+                quoted = !quoted;
+                any = true;
+            }
+            ',' if !quoted => {
+                let name = if any { entry.clone() } else { entry.trim().to_lowercase() };
+                if !name.trim().is_empty() {
+                    entries.push(if name.trim() == "$user" { user.to_owned() } else { name.trim().to_owned() });
+                }
+                entry.clear();
+                any = false;
+            }
+            c => entry.push(c),
+        }
+    }
+    entries
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings::new("ann", &[("application_name".into(), "psql".into())]).unwrap()
+    }
+
+    #[test]
+    fn values_are_shown_as_postgresql_shows_them() {
+        let mut s = settings();
+        assert_eq!(s.get("application_name").unwrap(), "psql");
+        assert_eq!(s.set("statement_timeout", Some("30000"), false).unwrap(), "30s");
+        assert_eq!(s.effective().statement_timeout, Duration::from_secs(30));
+        assert_eq!(s.set("work_mem", Some("65536"), false).unwrap(), "64MB");
+        assert_eq!(s.set("jit", Some("tr"), false).unwrap(), "on");
+        assert_eq!(s.set("amphora.anything", Some("x"), false).unwrap(), "x");
+    }
+
+    #[test]
+    fn bad_names_and_values_are_refused() {
+        let mut s = settings();
+        assert_eq!(s.set("nonsense", Some("1"), false).unwrap_err().sqlstate, "42704");
+        assert_eq!(s.set("server_version", Some("1"), false).unwrap_err().sqlstate, "55P02");
+        assert_eq!(s.set("extra_float_digits", Some("9"), false).unwrap_err().sqlstate, "22023");
+        assert_eq!(s.set("statement_timeout", Some("5 apples"), false).unwrap_err().sqlstate, "22023");
+        assert_eq!(s.set("synchronous_commit", Some("off"), false).unwrap_err().sqlstate, "0A000");
+    }
+
+    #[test]
+    fn local_values_end_with_the_transaction_and_marks_take_all_back() {
+        let mut s = settings();
+        let mark = s.mark();
+        s.set("timezone", Some("Europe/Berlin"), true).unwrap();
+        assert_eq!(s.get("timezone").unwrap(), "Europe/Berlin");
+        s.end_transaction();
+        assert_eq!(s.get("timezone").unwrap(), "UTC");
+        s.set("timezone", Some("Asia/Tokyo"), false).unwrap();
+        s.restore(&mark);
+        assert_eq!(s.get("timezone").unwrap(), "UTC");
+    }
+
+    #[test]
+    fn the_search_path_is_read_as_identifiers() {
+        let mut s = settings();
+        assert_eq!(s.effective().search_path.as_ref(), ["ann", "public"]);
+        s.set("search_path", Some("App, \"Odd, Name\""), false).unwrap();
+        assert_eq!(s.effective().search_path.as_ref(), ["app", "Odd, Name"]);
+    }
+}
