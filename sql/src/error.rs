@@ -3,6 +3,7 @@
 //! An error gets its SQLSTATE where it is born. It is one word wide, because results are returned from
 //! every expression of every row; its fields live behind a box and are reached through `Deref`.
 
+use amphora_replication::ErrorKind;
 use amphora_storage::DataType;
 
 /// The result of everything in this crate that can fail.
@@ -37,6 +38,8 @@ pub struct ErrorFields {
     pub data_type: Option<String>,
     /// The constraint it is about
     pub constraint: Option<String>,
+    /// Of an error that came from the replication floor: what the session may do about it. Not sent.
+    pub retry: Option<ErrorKind>,
 }
 
 impl std::ops::Deref for SqlError {

@@ -6,19 +6,22 @@
 //!                        catalog, types, functions                     replication::Transaction
 //! ```
 //!
-//! [`frontend`] is the left half, `executor` the right one, and `session` what a connection holds.
+//! [`frontend`] is the left half, [`executor`] the right one, and [`session`] what a connection holds.
 //! The contract between the halves is [`plan`], [`expr`] and [`command`].
 
 pub mod binder;
 pub mod catalog;
 pub mod command;
 pub mod error;
+pub mod executor;
+pub mod explain;
 pub mod expr;
 pub mod frontend;
 pub mod functions;
 pub mod optimizer;
 pub mod parser;
 pub mod plan;
+pub mod session;
 pub mod types;
 pub mod walk;
 

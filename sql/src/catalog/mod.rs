@@ -11,6 +11,8 @@ mod relations;
 mod session_views;
 mod type_catalog;
 
+pub use relations::{constraint_definition, index_definition, quoted};
+
 use std::sync::{Arc, LazyLock};
 
 use amphora_replication::Engine;

@@ -52,9 +52,12 @@ pub use write::{Written, run_delete, run_insert, run_update};
 
 pub(crate) use guard::timed_out;
 
-use amphora_storage::Row;
+use amphora_replication::Transaction;
+use amphora_storage::{Datum, Row};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::error::Result;
+use crate::expr::Expr;
 
 /// Rows an operator aims to give at a time.
 pub const BATCH: usize = 1024;
@@ -88,3 +91,16 @@ pub(crate) fn drain(
     }
 }
 
+/// The values of expressions that read no rows.
+pub(crate) fn constants(exprs: &[Expr], run: &Runtime, txn: &dyn Transaction) -> Result<Vec<Datum>> {
+    let compiled = Expression::compile_all(exprs, &mut Builder::new())?;
+    expression::eval_all(&compiled, &[], &run.context(txn))
+}
+
+/// Does work that may take long, so that the runtime's other tasks go on meanwhile.
+pub(crate) fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}

@@ -171,8 +171,9 @@ impl Operator for TableScanOperator {
 
 impl CompiledRange {
     fn compile(range: &ScanRange, builder: &mut Builder) -> Result<CompiledRange> {
-        let mut bound = |b: &Option<(Expr, bool)>| {
-            b.as_ref().map(|(e, inclusive)| Ok((Expression::compile(e, builder)?, *inclusive))).transpose()
+        let mut bound = |b: &Option<(Expr, bool)>| -> Result<Option<(Expression, bool)>> {
+            let Some((expr, inclusive)) = b else { return Ok(None) };
+            Ok(Some((Expression::compile(expr, builder)?, *inclusive)))
         };
         let (lower, upper) = (bound(&range.lower)?, bound(&range.upper)?);
         Ok(CompiledRange { prefix: Expression::compile_all(&range.prefix, builder)?, lower, upper })

@@ -17,7 +17,6 @@
 
 mod command;
 mod ddl;
-mod description;
 mod extended;
 mod hook;
 mod object_names;

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use amphora_storage::schema::Catalog;
 use amphora_storage::{DataType, Datum, Row};
@@ -31,6 +32,7 @@ struct CachedPlan {
     /// The settings' generation: time zone and search path are part of a plan
     generation: u64,
     prepared: Arc<Prepared>,
+    took: Duration,
 }
 
 impl PreparedStatement {
@@ -53,8 +55,13 @@ impl PreparedStatement {
         self.plan.lock().as_ref().map(|p| p.prepared.clone())
     }
 
-    pub(super) fn store(&self, catalog: Arc<Catalog>, generation: u64, prepared: Arc<Prepared>) {
-        *self.plan.lock() = Some(CachedPlan { catalog, generation, prepared });
+    /// How long the last planning took.
+    pub(super) fn planning_time(&self) -> Duration {
+        self.plan.lock().as_ref().map_or(Duration::ZERO, |p| p.took)
+    }
+
+    pub(super) fn store(&self, catalog: Arc<Catalog>, generation: u64, prepared: Arc<Prepared>, took: Duration) {
+        *self.plan.lock() = Some(CachedPlan { catalog, generation, prepared, took });
     }
 }
 

@@ -439,6 +439,11 @@ impl Settings {
         Ok(self.get(&name).unwrap_or_default())
     }
 
+    /// A value as it would be kept, without setting it. 22023
+    pub(super) fn check(&self, name: &str, value: &str) -> Result<String> {
+        checked(name, value).map(|(_, value)| value)
+    }
+
     /// RESET ALL.
     pub fn reset_all(&mut self) {
         self.local = Values::default();

@@ -1,0 +1,190 @@
+//! Statements that are carried out rather than planned: transaction control, settings, PREPARE.
+
+use std::sync::Arc;
+
+use amphora_storage::{DataType, Datum, Row};
+
+use super::prepared::PreparedStatement;
+use super::settings::{isolation_level, isolation_name};
+use super::transaction::Block;
+use super::{MAX_STATEMENTS, Notice, Output, Session};
+use crate::command::{Command, TransactionModes};
+use crate::error::{Result, SqlError};
+use crate::frontend;
+
+/// What a command gives.
+pub(super) struct Answer {
+    pub(super) tag: String,
+    pub(super) rows: Vec<Row>,
+}
+
+impl Answer {
+    pub(super) fn tag(tag: impl Into<String>) -> Answer {
+        Answer { tag: tag.into(), rows: Vec::new() }
+    }
+}
+
+impl Session {
+    /// Carries out a command that needs no snapshot. `None` if it is not one of those.
+    pub(super) async fn run_command(&mut self, command: &Command, out: &mut dyn Output) -> Result<Option<Answer>> {
+        Ok(Some(match command {
+            Command::Begin(modes) => {
+                self.begin_block(modes, out)?;
+                Answer::tag("BEGIN")
+            }
+            Command::Commit => Answer::tag(self.commit_block(out).await?),
+            Command::Rollback => {
+                self.rollback_block(out).await;
+                Answer::tag("ROLLBACK")
+            }
+            Command::Savepoint(name) => {
+                self.savepoint(name)?;
+                Answer::tag("SAVEPOINT")
+            }
+            Command::Release(name) => {
+                self.release(name)?;
+                Answer::tag("RELEASE")
+            }
+            Command::RollbackTo(name) => {
+                self.rollback_to(name).await?;
+                Answer::tag("ROLLBACK")
+            }
+            Command::SetTransaction(modes, true) => {
+                self.set_characteristics(modes)?;
+                Answer::tag("SET")
+            }
+            Command::SetTransaction(modes, false) => {
+                if self.outside_block() {
+                    out.notice(Notice::warning("25P01", "SET TRANSACTION can only be used in transaction blocks"));
+                } else {
+                    self.set_modes(modes)?;
+                }
+                Answer::tag("SET")
+            }
+            Command::Set { name, value, local } => {
+                self.set(name, value.as_deref(), *local, out)?;
+                Answer::tag(if value.is_none() && !local { "RESET" } else { "SET" })
+            }
+            Command::ResetAll => {
+                self.shared.settings.lock().reset_all();
+                Answer::tag("RESET")
+            }
+            Command::Show(name) => self.show(name)?,
+            Command::Discard => {
+                if !self.outside_block() {
+                    return Err(SqlError::active_sql_transaction(
+                        "DISCARD ALL cannot run inside a transaction block",
+                    ));
+                }
+                self.statements.clear();
+                self.portals.clear();
+                self.shared.settings.lock().reset_all();
+                Answer::tag("DISCARD ALL")
+            }
+            Command::Deallocate(None) => {
+                self.statements.clear();
+                Answer::tag("DEALLOCATE ALL")
+            }
+            Command::Deallocate(Some(name)) => {
+                if self.statements.remove(name).is_none() {
+                    return Err(no_statement(name));
+                }
+                Answer::tag("DEALLOCATE")
+            }
+            Command::Notice(tag, message) => {
+                out.notice(Notice::notice(message.clone()));
+                Answer::tag(*tag)
+            }
+            Command::Nothing(tag) => Answer::tag(*tag),
+            _ => return Ok(None),
+        }))
+    }
+
+    fn outside_block(&self) -> bool {
+        matches!(self.tx.block, Block::Idle | Block::Implicit)
+    }
+
+    fn set(&mut self, name: &str, value: Option<&str>, local: bool, out: &mut dyn Output) -> Result<()> {
+        if local && self.outside_block() {
+            out.notice(Notice::warning("25P01", "SET LOCAL can only be used in transaction blocks"));
+            return Ok(());
+        }
+        match (name, value) {
+            ("transaction_isolation", Some(level)) => {
+                // Checked as the default is, and then put to this transaction.
+                let level = self.shared.settings.lock().check(name, level)?;
+                self.set_modes(&TransactionModes { isolation: Some(isolation_level(&level)), read_only: None })
+            }
+            ("transaction_read_only", Some(value)) => {
+                let read_only = self.shared.settings.lock().check(name, value)? == "on";
+                self.set_modes(&TransactionModes { isolation: None, read_only: Some(read_only) })
+            }
+            _ => self.shared.settings.lock().set(name, value, local).map(drop),
+        }
+    }
+
+    fn set_characteristics(&mut self, modes: &TransactionModes) -> Result<()> {
+        let mut settings = self.shared.settings.lock();
+        if let Some(level) = modes.isolation {
+            settings.set("default_transaction_isolation", Some(isolation_name(level)), false)?;
+        }
+        if let Some(read_only) = modes.read_only {
+            let value = if read_only { "on" } else { "off" };
+            settings.set("default_transaction_read_only", Some(value), false)?;
+        }
+        Ok(())
+    }
+
+    fn show(&self, name: &str) -> Result<Answer> {
+        if name == "all" {
+            let all = self.shared.settings.lock().all();
+            let rows = all.into_iter().map(|(n, v, d)| vec![Datum::text(n), Datum::text(v), Datum::text(d)]);
+            return Ok(Answer { tag: "SHOW".into(), rows: rows.collect() });
+        }
+        let value = match name {
+            "transaction_isolation" => Some(isolation_name(self.isolation()).to_owned()),
+            "transaction_read_only" => Some(if self.is_read_only() { "on" } else { "off" }.to_owned()),
+            _ => self.shared.settings.lock().get(name),
+        };
+        let value = value.ok_or_else(|| {
+            SqlError::undefined_object(format!("unrecognized configuration parameter \"{name}\""))
+        })?;
+        Ok(Answer { tag: "SHOW".into(), rows: vec![vec![Datum::text(value)]] })
+    }
+
+    /// PREPARE
+    pub(super) async fn prepare_statement(&mut self, name: &str, parameters: &[DataType], sql: &str) -> Result<Answer> {
+        if self.statements.contains_key(name) {
+            return Err(SqlError::duplicate_prepared_statement(format!(
+                "prepared statement \"{name}\" already exists"
+            )));
+        }
+        self.check_statement_count()?;
+        let parsed = frontend::parse(sql)?.into_iter().next();
+        let declared = parameters.iter().cloned().map(Some).collect();
+        let statement = Arc::new(PreparedStatement::new(parsed, declared));
+        self.plan(&statement).await?;
+        self.statements.insert(name.to_owned(), statement);
+        Ok(Answer::tag("PREPARE"))
+    }
+
+    /// 53400
+    pub(super) fn check_statement_count(&self) -> Result<()> {
+        if self.statements.len() >= MAX_STATEMENTS {
+            return Err(SqlError::new(
+                "53400",
+                format!("a session can have at most {MAX_STATEMENTS} prepared statements"),
+            )
+            .with_hint("Use DEALLOCATE, or fewer distinct statements."));
+        }
+        Ok(())
+    }
+}
+
+/// 26000
+pub(super) fn no_statement(name: &str) -> SqlError {
+    if name.is_empty() {
+        return SqlError::invalid_statement_name("unnamed prepared statement does not exist");
+    }
+    SqlError::invalid_statement_name(format!("prepared statement \"{name}\" does not exist"))
+}

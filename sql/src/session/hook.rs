@@ -1,0 +1,202 @@
+//! What functions ask of the session: settings, and facts about the catalog.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use amphora_storage::schema::{Catalog, Index, Table, TableId};
+use amphora_storage::Datum;
+
+use super::SessionShared;
+use super::object_names::CatalogNames;
+use crate::catalog::{self, index_definition};
+use crate::error::{Result, SqlError};
+use crate::executor::blocking;
+use crate::functions::{EvalContext, SessionHook};
+use crate::types::FormatContext;
+
+/// How often `pg_sleep` looks whether it was cancelled.
+const SLEEP_SLICE: Duration = Duration::from_millis(10);
+
+/// Made once for a version of the catalog and of the settings, and then copied for each statement.
+#[derive(Default)]
+pub(super) struct EvalCache {
+    cached: Option<(Arc<Catalog>, u64, EvalContext)>,
+}
+
+impl EvalCache {
+    /// The context of a statement that begins now.
+    pub(super) fn context(
+        &mut self,
+        shared: &Arc<SessionShared>,
+        catalog: &Arc<Catalog>,
+        transaction_timestamp: i64,
+    ) -> EvalContext {
+        let generation = shared.settings.lock().generation();
+        let fresh = match &self.cached {
+            Some((c, g, _)) => Arc::ptr_eq(c, catalog) && *g == generation,
+            None => false,
+        };
+        if !fresh {
+            self.cached = Some((catalog.clone(), generation, context(shared, catalog)));
+        }
+        let mut context = match &self.cached {
+            Some((_, _, context)) => context.clone(),
+            None => context(shared, catalog),
+        };
+        context.statement_timestamp = crate::types::current_timestamp();
+        context.transaction_timestamp = transaction_timestamp;
+        context.format.now = transaction_timestamp;
+        context
+    }
+}
+
+fn context(shared: &Arc<SessionShared>, catalog: &Arc<Catalog>) -> EvalContext {
+    let effective = shared.settings.lock().effective().clone();
+    let names = Arc::new(CatalogNames::new(catalog.clone(), effective.search_path.clone()));
+    let schemas: Vec<String> = effective.search_path.iter().filter(|s| exists(s)).cloned().collect();
+    EvalContext {
+        statement_timestamp: 0,
+        transaction_timestamp: 0,
+        format: FormatContext {
+            timezone: effective.timezone.clone(),
+            extra_float_digits: effective.extra_float_digits,
+            now: 0,
+            names: Some(names.clone()),
+        },
+        user: shared.user.clone(),
+        session_user: shared.user.clone(),
+        database: shared.database.clone(),
+        schemas: schemas.into(),
+        session: Arc::new(Facts { shared: shared.clone(), catalog: catalog.clone(), names }),
+    }
+}
+
+/// True of the schemas there are.
+pub(super) fn exists(schema: &str) -> bool {
+    matches!(schema, "public" | "pg_catalog" | "information_schema" | "amphora")
+}
+
+/// The session and the catalog, as functions see them.
+struct Facts {
+    shared: Arc<SessionShared>,
+    catalog: Arc<Catalog>,
+    names: Arc<CatalogNames>,
+}
+
+impl SessionHook for Facts {
+    fn setting(&self, name: &str) -> Option<String> {
+        self.shared.settings.lock().get(name)
+    }
+
+    fn set_setting(&self, name: &str, value: &str, local: bool) -> Result<String> {
+        self.shared.settings.lock().set(name, Some(value), local)
+    }
+
+    fn call(&self, function: &str, args: &[Datum]) -> Result<Datum> {
+        let oid = || args.first().and_then(Datum::as_i64).and_then(|o| u32::try_from(o).ok()).unwrap_or(0);
+        Ok(match function {
+            "pg_backend_pid" => Datum::Int4(self.shared.backend_pid),
+            "pg_postmaster_start_time" => Datum::Timestamptz(self.shared.started),
+            "unique_id" | "amphora.unique_id" => Datum::Int8(self.shared.engine.unique_id()),
+            "node_id" | "amphora.node_id" => Datum::Int8(self.shared.engine.node_id().cast_signed()),
+            "pg_get_userbyid" => match catalog::role_name(oid()) {
+                Some(name) => Datum::text(name),
+                None => Datum::text(format!("unknown (OID={})", oid())),
+            },
+            "pg_table_is_visible" => self.names.relation_is_visible(oid()).map_or(Datum::Null, Datum::Bool),
+            "pg_type_is_visible"
+            | "pg_function_is_visible"
+            | "pg_operator_is_visible"
+            | "pg_opclass_is_visible"
+            | "pg_collation_is_visible" => Datum::Bool(true),
+            "pg_get_expr" => args.first().cloned().unwrap_or(Datum::Null),
+            "pg_get_indexdef" => self.index_definition(oid(), args.get(1).and_then(Datum::as_i64).unwrap_or(0)),
+            "pg_get_constraintdef" => self.constraint_definition(oid()),
+            "pg_get_serial_sequence"
+            | "pg_get_viewdef"
+            | "pg_get_triggerdef"
+            | "pg_get_ruledef"
+            | "pg_get_partkeydef"
+            | "pg_get_statisticsobjdef_columns"
+            | "pg_get_functiondef"
+            | "pg_get_function_result"
+            | "pg_get_function_arguments"
+            | "pg_get_function_identity_arguments"
+            | "obj_description"
+            | "col_description"
+            | "shobj_description"
+            | "pg_tablespace_location"
+            | "inet_client_addr"
+            | "inet_server_addr"
+            | "pg_index_column_has_property" => Datum::Null,
+            "pg_get_replica_identity_index" => Datum::Null,
+            "pg_relation_is_publishable" => Datum::Bool(self.table(oid()).is_some()),
+            "pg_relation_size" | "pg_table_size" | "pg_total_relation_size" => Datum::Int8(self.size(oid())),
+            // Index entries are counted with their table.
+            "pg_indexes_size" => Datum::Int8(0),
+            "pg_database_size" => {
+                let bytes = self.shared.engine.status().tables.iter().map(|t| t.size_bytes).sum::<u64>();
+                Datum::Int8(bytes.cast_signed())
+            }
+            "pg_sleep" => {
+                self.sleep(args)?;
+                Datum::text("")
+            }
+            other => {
+                return Err(SqlError::feature_not_supported(format!("function {other}() is not yet supported")));
+            }
+        })
+    }
+}
+
+impl Facts {
+    fn table(&self, oid: u32) -> Option<&Arc<Table>> {
+        self.catalog.table_by_id(TableId(oid))
+    }
+
+    fn index(&self, oid: u32) -> Option<(&Arc<Table>, &Index)> {
+        self.catalog.tables().find_map(|t| t.all_indexes().find(|i| i.oid == oid).map(|i| (t, i)))
+    }
+
+    /// The whole definition, or the name of one column.
+    fn index_definition(&self, oid: u32, column: i64) -> Datum {
+        let Some((table, index)) = self.index(oid) else { return Datum::Null };
+        if column == 0 {
+            return Datum::text(index_definition(table, index));
+        }
+        let position = usize::try_from(column - 1).ok().and_then(|i| index.columns.get(i));
+        position.and_then(|&p| table.columns.get(p)).map_or(Datum::Null, |c| Datum::text(catalog::quoted(&c.name)))
+    }
+
+    fn constraint_definition(&self, oid: u32) -> Datum {
+        let found = self.catalog.tables().find_map(|t| catalog::constraint_definition(t, oid));
+        found.map_or(Datum::Null, Datum::text)
+    }
+
+    fn size(&self, oid: u32) -> i64 {
+        let tables = self.shared.engine.status().tables;
+        tables.iter().find(|t| t.table_id.0 == oid).map_or(0, |t| t.size_bytes.cast_signed())
+    }
+
+    fn sleep(&self, args: &[Datum]) -> Result<()> {
+        let seconds = match args.first() {
+            Some(Datum::Float8(seconds)) => *seconds,
+            _ => 0.0,
+        };
+        let total = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
+        let timeout = self.shared.settings.lock().effective().statement_timeout;
+        let begin = std::time::Instant::now();
+        blocking(|| {
+            while let Some(left) = total.checked_sub(begin.elapsed()).filter(|left| !left.is_zero()) {
+                if self.shared.cancel.is_cancelled() {
+                    return Err(SqlError::query_canceled("canceling statement due to user request"));
+                }
+                if !timeout.is_zero() && begin.elapsed() >= timeout {
+                    return Err(crate::executor::timed_out());
+                }
+                std::thread::sleep(left.min(SLEEP_SLICE));
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,223 @@
+//! Queries and writes, run in the session's transaction.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use amphora_storage::{Datum, Row};
+
+use super::statement::{Job, Outcome, Place, interruptible};
+use super::transaction::Block;
+use super::{Output, Session};
+use crate::error::{Result, SqlError};
+use crate::executor::{self, LockedQuery, Query, Written, blocking};
+use crate::explain;
+use crate::plan::{Explain, Plan, Prepared, Statement};
+
+impl Session {
+    /// Runs a query and shows its rows as they come.
+    pub(super) async fn run_query(
+        &mut self,
+        job: &Job,
+        plan: &Plan,
+        prepared: &Arc<Prepared>,
+        deadline: Option<Instant>,
+        sent: &mut bool,
+        out: &mut dyn Output,
+    ) -> Result<Outcome> {
+        let run = self.runtime(&job.params, deadline);
+        let format = run.eval.format.clone();
+        let query = if LockedQuery::is_needed(plan) {
+            self.check_writable("SELECT FOR UPDATE")?;
+            self.lock_rows(plan, prepared, run, deadline).await?
+        } else {
+            Query::new(plan, prepared, run)?
+        };
+        let quick = Session::is_quick(plan);
+        let mut rows = Vec::new();
+        let mut query = Box::new(query);
+        let mut described = false;
+        let mut shown: u64 = 0;
+        loop {
+            if !quick {
+                tokio::task::yield_now().await;
+            }
+            let Some(txn) = &self.tx.txn else { return Err(SqlError::internal("no transaction")) };
+            let more = if quick {
+                query.next(txn.as_ref(), &mut rows)?
+            } else {
+                blocking(|| query.next(txn.as_ref(), &mut rows))?
+            };
+            let wanted = match job.max_rows {
+                0 => usize::MAX,
+                most => most as usize - shown as usize,
+            };
+            if !described && (!rows.is_empty() || !more) {
+                described = true;
+                *sent = true;
+                out.fields(&prepared.schema, &job.formats, &format);
+            }
+            let count = rows.len().min(wanted);
+            for row in rows.drain(..count) {
+                out.row(&row)?;
+            }
+            shown += count as u64;
+            if !rows.is_empty() || (more && count == wanted) {
+                out.suspended();
+                return Ok(Outcome::Running(query, rows));
+            }
+            if !more {
+                break;
+            }
+            out.flush_if_full().await?;
+        }
+        self.end_statement(job.place).await?;
+        out.complete(&format!("SELECT {shown}"));
+        Ok(Outcome::Complete)
+    }
+
+    async fn lock_rows(
+        &mut self,
+        plan: &Plan,
+        prepared: &Prepared,
+        run: executor::Runtime,
+        deadline: Option<Instant>,
+    ) -> Result<Query> {
+        let cancel = self.shared.cancel.clone();
+        let locked = LockedQuery::new(plan, prepared, run)?;
+        match (locked, &mut self.tx.txn) {
+            (Some(locked), Some(txn)) => {
+                interruptible(&cancel, deadline, locked.lock(txn.as_mut())).await
+            }
+            _ => Err(SqlError::internal("nothing to lock")),
+        }
+    }
+
+    /// Runs INSERT, UPDATE or DELETE. What it returns is shown when it can no longer be restarted.
+    pub(super) async fn run_write(
+        &mut self,
+        job: &Job,
+        prepared: &Arc<Prepared>,
+        deadline: Option<Instant>,
+        out: &mut dyn Output,
+    ) -> Result<Outcome> {
+        let (name, written) = self.write(&prepared.statement, prepared, &job.params, deadline).await?;
+        let tag = match name {
+            "INSERT" => format!("INSERT 0 {}", written.count),
+            name => format!("{name} {}", written.count),
+        };
+        if prepared.schema.is_empty() {
+            self.end_statement(job.place).await?;
+            out.complete(&tag);
+            return Ok(Outcome::Complete);
+        }
+        self.show_rows(job, &prepared.schema, written.rows, tag, out).await
+    }
+
+    async fn write(
+        &mut self,
+        statement: &Statement,
+        prepared: &Prepared,
+        params: &Arc<[Datum]>,
+        deadline: Option<Instant>,
+    ) -> Result<(&'static str, Written)> {
+        let name = match statement {
+            Statement::Insert(_) => "INSERT",
+            Statement::Update(_) => "UPDATE",
+            _ => "DELETE",
+        };
+        self.check_writable(name)?;
+        let run = self.runtime(params, deadline);
+        let cancel = self.shared.cancel.clone();
+        let Some(txn) = &mut self.tx.txn else { return Err(SqlError::internal("no transaction")) };
+        let txn = txn.as_mut();
+        let written = match statement {
+            Statement::Insert(insert) => {
+                interruptible(&cancel, deadline, executor::run_insert(insert, prepared, run, txn)).await?
+            }
+            Statement::Update(update) => {
+                interruptible(&cancel, deadline, executor::run_update(update, prepared, run, txn)).await?
+            }
+            Statement::Delete(delete) => {
+                interruptible(&cancel, deadline, executor::run_delete(delete, prepared, run, txn)).await?
+            }
+            _ => return Err(SqlError::internal("not a writing statement")),
+        };
+        Ok((name, written))
+    }
+
+    /// EXPLAIN: the plan, and with ANALYZE what it did.
+    pub(super) async fn run_explain(
+        &mut self,
+        job: &Job,
+        explain: &Explain,
+        prepared: &Prepared,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Row>> {
+        let params = &job.params;
+        let mut report = explain::Report::new(explain, &prepared.ctes, job.statement.planning_time());
+        if explain.analyze {
+            let begin = Instant::now();
+            match &explain.statement {
+                Statement::Query(plan) => {
+                    let run = self.runtime(params, deadline);
+                    let (mut query, statistics) = Query::measured(plan, prepared, run)?;
+                    let Some(txn) = &self.tx.txn else { return Err(SqlError::internal("no transaction")) };
+                    let mut rows = Vec::new();
+                    blocking(|| {
+                        while query.next(txn.as_ref(), &mut rows)? {
+                            rows.clear();
+                        }
+                        Ok::<(), SqlError>(())
+                    })?;
+                    report.ran(statistics, begin.elapsed());
+                }
+                other => {
+                    self.write(other, prepared, params, deadline).await?;
+                    report.ran(executor::Statistics::default(), begin.elapsed());
+                }
+            }
+        }
+        Ok(report.rows())
+    }
+
+    /// More rows of a suspended query.
+    pub(super) async fn resume(
+        &mut self,
+        query: &mut Query,
+        waiting: &mut Vec<Row>,
+        max_rows: u32,
+        out: &mut dyn Output,
+    ) -> Result<bool> {
+        let mut shown: u64 = 0;
+        loop {
+            let wanted = match max_rows {
+                0 => usize::MAX,
+                most => most as usize - shown as usize,
+            };
+            let count = waiting.len().min(wanted);
+            for row in waiting.drain(..count) {
+                out.row(&row)?;
+            }
+            shown += count as u64;
+            if count == wanted {
+                out.suspended();
+                return Ok(true);
+            }
+            out.flush_if_full().await?;
+            let Some(txn) = &self.tx.txn else {
+                return Err(SqlError::invalid_cursor_name("the portal's transaction has ended"));
+            };
+            let more = blocking(|| query.next(txn.as_ref(), waiting))?;
+            if !more && waiting.is_empty() {
+                out.complete(&format!("SELECT {shown}"));
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Where an Execute message stands: alone if the wire knows that Sync follows.
+    pub(super) fn place_of_execute(&mut self, max_rows: u32) -> Place {
+        let alone = std::mem::take(&mut self.sync_follows) && max_rows == 0;
+        if alone && self.tx.block == Block::Idle && self.tx.txn.is_none() { Place::Alone } else { Place::Middle }
+    }
+}

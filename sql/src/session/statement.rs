@@ -1,0 +1,466 @@
+//! The life of one statement: planned, begun, run, restarted where it must be, committed, answered.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use amphora_replication::{Access, ErrorKind};
+use amphora_storage::schema::Catalog;
+use amphora_storage::{Datum, Row};
+
+use super::command::{Answer, no_statement};
+use super::hook::exists;
+use super::prepared::PreparedStatement;
+use super::transaction::Block;
+use super::{CancelHandle, Output, Session};
+use crate::command::Command;
+use crate::error::{Result, SqlError};
+use crate::executor::{Guard, Query, Runtime, timed_out};
+use crate::frontend::{self, PlannerContext};
+use crate::plan::{Field, Plan, Prepared, Statement};
+use crate::types::{CastContext, cast};
+
+/// How often one statement is planned anew because the catalog moved.
+const MAX_REPLANS: u32 = 10;
+
+/// How often one statement is run anew because a row moved.
+const MAX_RESTARTS: u32 = 100;
+
+/// Restarts before each next one waits a little.
+const EAGER_RESTARTS: u32 = 3;
+
+/// How deep EXECUTE may lead to EXECUTE.
+const MAX_EXECUTE_DEPTH: u32 = 8;
+
+/// Where a statement stands among others, which decides when its transaction ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// It is all there is: outside a block it commits by itself
+    Alone,
+    /// More statements follow in the same implicit transaction
+    Middle,
+    /// The last of several
+    Last,
+}
+
+/// A statement to run: what, with which parameters, and how its rows are to be shown.
+#[derive(Clone)]
+pub(super) struct Job {
+    pub(super) statement: Arc<PreparedStatement>,
+    pub(super) params: Arc<[Datum]>,
+    pub(super) formats: Arc<[i16]>,
+    pub(super) place: Place,
+    /// Rows to show before the portal is suspended; 0 is all
+    pub(super) max_rows: u32,
+    /// The columns that the client was told of
+    pub(super) described: Option<Arc<[Field]>>,
+}
+
+/// How a statement ended.
+pub(super) enum Outcome {
+    /// Its answer has been given
+    Complete,
+    /// There are more rows, in this query: and some that were read and not shown
+    Running(Box<Query>, Vec<Row>),
+    /// There are more rows, all made
+    Buffered(std::vec::IntoIter<Row>, String),
+}
+
+impl Session {
+    /// Runs a statement of a simple query.
+    pub(super) async fn run_simple(
+        &mut self,
+        statement: &Arc<PreparedStatement>,
+        place: Place,
+        out: &mut dyn Output,
+    ) -> Result<()> {
+        let job = Job {
+            statement: statement.clone(),
+            params: Arc::from([]),
+            formats: Arc::from([]),
+            place,
+            max_rows: 0,
+            described: None,
+        };
+        self.run_job(job, out).await.map(drop)
+    }
+
+    /// Runs a statement to its end, or to where its portal is suspended.
+    pub(super) async fn run_job(&mut self, job: Job, out: &mut dyn Output) -> Result<Outcome> {
+        self.shared.cancel.clear();
+        self.check_not_failed(&job.statement)?;
+        let alone = job.place == Place::Alone;
+        let command = job.statement.parsed.as_ref().and_then(|p| p.command());
+        self.enter_statement(alone);
+        if let Some(command) = command
+            && let Some(answer) = self.run_command(command, out).await?
+        {
+            return self.answer_command(&job, answer, out).await;
+        }
+        self.mark_queried();
+        let job = self.resolve_execute(job).await?;
+        let deadline = self.deadline();
+        let mut attempts = Attempts { alone: alone && self.tx.block == Block::Idle, ..Attempts::default() };
+        loop {
+            let sent = &mut false;
+            let error = match self.attempt(&job, &mut attempts, deadline, sent, out).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(error) => error,
+            };
+            if *sent || !self.recover(&error, &mut attempts, deadline).await? {
+                return Err(error);
+            }
+        }
+    }
+
+    /// A command's answer, after the commit where one is due.
+    async fn answer_command(&mut self, job: &Job, answer: Answer, out: &mut dyn Output) -> Result<Outcome> {
+        if !answer.rows.is_empty() {
+            let prepared = self.plan(&job.statement).await?;
+            return self.show_rows(job, &prepared.schema, answer.rows, answer.tag, out).await;
+        }
+        self.end_statement(job.place).await?;
+        out.complete(&answer.tag);
+        Ok(Outcome::Complete)
+    }
+
+    /// 25P02: after an error only the end of the transaction is accepted.
+    pub(super) fn check_not_failed(&self, statement: &PreparedStatement) -> Result<()> {
+        let ends = statement.parsed.as_ref().is_some_and(|p| p.ends_transaction());
+        if self.tx.block == Block::Failed && !ends {
+            return Err(SqlError::in_failed_sql_transaction(
+                "current transaction is aborted, commands ignored until end of transaction block",
+            ));
+        }
+        Ok(())
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let timeout = self.shared.settings.lock().effective().statement_timeout;
+        (!timeout.is_zero()).then(|| Instant::now() + timeout)
+    }
+
+    /// The catalog that this statement sees.
+    pub(super) fn catalog(&self) -> Arc<Catalog> {
+        match &self.tx.txn {
+            Some(txn) => txn.catalog(),
+            None => self.shared.engine.catalog(),
+        }
+    }
+
+    /// The statement's plan: the one it has, if nothing has changed, or a new one.
+    pub(super) async fn plan(&mut self, statement: &Arc<PreparedStatement>) -> Result<Arc<Prepared>> {
+        let catalog = self.catalog();
+        let generation = self.shared.settings.lock().generation();
+        if let Some(prepared) = statement.cached(&catalog, generation) {
+            return Ok(prepared);
+        }
+        match self.plan_with(statement, &catalog) {
+            Ok(prepared) => Ok(prepared),
+            // Perhaps it was made on another node a moment ago.
+            Err(error) if may_be_news(&error) => {
+                let newer = self.newer_catalog().await;
+                if Arc::ptr_eq(&newer, &catalog) || newer.version == catalog.version {
+                    return Err(error);
+                }
+                self.plan_with(statement, &newer)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn newer_catalog(&mut self) -> Arc<Catalog> {
+        if let Some(txn) = &mut self.tx.txn {
+            txn.refresh_catalog().await;
+            return txn.catalog();
+        }
+        let mut txn = self.shared.engine.begin(Default::default());
+        txn.refresh_catalog().await;
+        let catalog = txn.catalog();
+        txn.rollback().await;
+        catalog
+    }
+
+    fn plan_with(&mut self, statement: &PreparedStatement, catalog: &Arc<Catalog>) -> Result<Arc<Prepared>> {
+        let Some(parsed) = &statement.parsed else {
+            return Err(SqlError::internal("an empty statement has no plan"));
+        };
+        let eval = self.eval.context(&self.shared, catalog, self.tx.started);
+        let (generation, path) = {
+            let settings = self.shared.settings.lock();
+            (settings.generation(), settings.effective().search_path.clone())
+        };
+        let context = PlannerContext {
+            catalog: catalog.clone(),
+            search_path: path.iter().filter(|s| exists(s)).cloned().collect(),
+            parameters: statement.declared.clone(),
+            format: eval.format,
+        };
+        let begin = Instant::now();
+        let prepared = Arc::new(frontend::prepare(parsed, &context)?);
+        statement.store(catalog.clone(), generation, prepared.clone(), begin.elapsed());
+        Ok(prepared)
+    }
+
+    /// Follows EXECUTE to the statement it names, with its arguments as parameters.
+    async fn resolve_execute(&mut self, mut job: Job) -> Result<Job> {
+        for _ in 0..MAX_EXECUTE_DEPTH {
+            let prepared = self.plan(&job.statement).await?;
+            let Statement::Command(command) = &prepared.statement else { return Ok(job) };
+            let Command::Execute { name, args } = &**command else { return Ok(job) };
+            let statement = self.statements.get(name).cloned().ok_or_else(|| no_statement(name))?;
+            if statement.parsed.is_none() {
+                return Err(no_statement(name));
+            }
+            let target = self.plan(&statement).await?;
+            if target.parameters.len() != args.len() {
+                return Err(SqlError::syntax_error(format!(
+                    "wrong number of parameters for prepared statement \"{name}\""
+                ))
+                .with_detail(format!("Expected {} parameters but got {}.", target.parameters.len(), args.len())));
+            }
+            let run = self.runtime(&job.params, None);
+            let txn = self.shared.engine.begin(Default::default());
+            let params = crate::executor::constants(args, &run, txn.as_ref())?;
+            drop(txn);
+            let params = params
+                .iter()
+                .zip(args)
+                .zip(&target.parameters)
+                .map(|((value, arg), ty)| cast(value, &arg.ty(), ty, CastContext::Assignment, &run.eval.format))
+                .collect::<Result<Vec<_>>>()?;
+            job = Job { statement, params: params.into(), ..job };
+        }
+        Err(SqlError::statement_too_complex("EXECUTE is nested too deeply"))
+    }
+
+    /// The state of an execution that begins now.
+    pub(super) fn runtime(&mut self, params: &Arc<[Datum]>, deadline: Option<Instant>) -> Runtime {
+        let catalog = self.catalog();
+        let eval = self.eval.context(&self.shared, &catalog, self.tx.started);
+        let memory = self.shared.settings.lock().effective().query_memory;
+        let guard = Guard::new(self.shared.cancel.clone(), deadline, memory);
+        let shared = self.shared.clone();
+        let settings = Arc::new(move || shared.settings.lock().all());
+        Runtime::new(params.clone(), eval, self.shared.engine.clone(), catalog, settings, guard)
+    }
+
+    /// One try. `sent` becomes true once the client has been given something that cannot be taken back.
+    async fn attempt(
+        &mut self,
+        job: &Job,
+        attempts: &mut Attempts,
+        deadline: Option<Instant>,
+        sent: &mut bool,
+        out: &mut dyn Output,
+    ) -> Result<Outcome> {
+        let prepared = self.plan(&job.statement).await?;
+        if let Some(described) = &job.described {
+            check_same_result(described, &prepared.schema)?;
+        }
+        let autocommit = attempts.alone;
+        let cancel = self.shared.cancel.clone();
+        if !std::mem::take(&mut attempts.restarted) {
+            let access = if prepared.strong { Access::Strong } else { Access::Local };
+            let ddl = matches!(&prepared.statement, Statement::Command(_));
+            let txn = self.transaction(autocommit && !ddl);
+            interruptible(&cancel, deadline, txn.begin_statement(access, &prepared.tables)).await?;
+        }
+        match &prepared.statement {
+            Statement::Query(plan) => self.run_query(job, plan, &prepared, deadline, sent, out).await,
+            Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
+                self.run_write(job, &prepared, deadline, out).await
+            }
+            Statement::Explain(explain) => {
+                let rows = self.run_explain(job, explain, &prepared, deadline).await?;
+                self.show_rows(job, &prepared.schema, rows, "EXPLAIN".into(), out).await
+            }
+            Statement::Command(command) => {
+                let answer = match self.run_ddl(command, out).await? {
+                    Some(answer) => answer,
+                    None => match &**command {
+                        Command::Prepare { name, parameters, sql } => {
+                            self.prepare_statement(name, parameters, sql).await?
+                        }
+                        other => match self.run_command(other, out).await? {
+                            Some(answer) => answer,
+                            None => return Err(SqlError::internal("a command that nobody carries out")),
+                        },
+                    },
+                };
+                self.answer_command(job, answer, out).await
+            }
+        }
+    }
+
+    /// After an error of the statement, before anything was shown: true if it should be tried again.
+    async fn recover(
+        &mut self,
+        error: &SqlError,
+        attempts: &mut Attempts,
+        deadline: Option<Instant>,
+    ) -> Result<bool> {
+        let Some(kind) = error.retry else { return Ok(false) };
+        let cancel = self.shared.cancel.clone();
+        match kind {
+            ErrorKind::Restart if attempts.restarts < MAX_RESTARTS && self.tx.txn.is_some() => {
+                attempts.restarts += 1;
+                back_off(&cancel, attempts.restarts, deadline).await?;
+                if let Some(txn) = &mut self.tx.txn {
+                    txn.restart_statement().await?;
+                    attempts.restarted = true;
+                }
+                Ok(true)
+            }
+            ErrorKind::CatalogMoved if attempts.replans < MAX_REPLANS => {
+                attempts.replans += 1;
+                if attempts.alone {
+                    self.start_anew().await;
+                    self.newer_catalog().await;
+                    return Ok(true);
+                }
+                let Some(txn) = &mut self.tx.txn else { return Ok(false) };
+                txn.rollback_statement();
+                txn.refresh_catalog().await;
+                Ok(true)
+            }
+            // A statement alone is a transaction that can be started anew without anyone noticing.
+            ErrorKind::Retry
+                if attempts.alone && attempts.restarts < MAX_RESTARTS && error.sqlstate == "40001" =>
+            {
+                attempts.restarts += 1;
+                back_off(&cancel, attempts.restarts, deadline).await?;
+                self.start_anew().await;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Forgets the transaction of a statement alone, and begins its next.
+    async fn start_anew(&mut self) {
+        if let Some(mut txn) = self.tx.txn.take() {
+            txn.rollback().await;
+        }
+        self.enter_statement(true);
+    }
+
+    /// The statement is done: outside a block, and unless more follow, so is its transaction.
+    pub(super) async fn end_statement(&mut self, place: Place) -> Result<()> {
+        match (self.tx.block, place) {
+            (Block::Idle, _) | (Block::Implicit, Place::Last) => self.commit().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Shows rows that are at hand, once the transaction has ended where it should.
+    pub(super) async fn show_rows(
+        &mut self,
+        job: &Job,
+        schema: &Arc<[Field]>,
+        rows: Vec<Row>,
+        tag: String,
+        out: &mut dyn Output,
+    ) -> Result<Outcome> {
+        let catalog = self.catalog();
+        let format = self.eval.context(&self.shared, &catalog, self.tx.started).format;
+        let suspended = job.max_rows > 0 && rows.len() > job.max_rows as usize;
+        if !suspended {
+            self.end_statement(job.place).await?;
+        }
+        out.fields(schema, &job.formats, &format);
+        let mut rows = rows.into_iter();
+        let count = if suspended { job.max_rows as usize } else { rows.len() };
+        show(&mut rows, count, out).await?;
+        if suspended {
+            out.suspended();
+            return Ok(Outcome::Buffered(rows, tag));
+        }
+        out.complete(&tag);
+        Ok(Outcome::Complete)
+    }
+
+    /// True of a plan that touches a few rows by key and need not leave the async threads.
+    pub(super) fn is_quick(plan: &Plan) -> bool {
+        use crate::plan::Node;
+        match &plan.node {
+            Node::Values(rows) => rows.len() <= 100,
+            Node::TableScan(scan) => scan.point && scan.ranges.len() <= 16,
+            Node::Filter { input, .. }
+            | Node::Project { input, .. }
+            | Node::Limit { input, .. }
+            | Node::Lock { input, .. } => Session::is_quick(input),
+            _ => false,
+        }
+    }
+}
+
+/// Gives the client some of these rows.
+pub(super) async fn show(rows: &mut std::vec::IntoIter<Row>, count: usize, out: &mut dyn Output) -> Result<()> {
+    let mut left = count;
+    while left > 0 {
+        let batch = left.min(crate::executor::BATCH);
+        for row in rows.by_ref().take(batch) {
+            out.row(&row)?;
+        }
+        left -= batch;
+        out.flush_if_full().await?;
+    }
+    Ok(())
+}
+
+/// Waits a random while, longer after many restarts, so that writers of one row do not march in step.
+async fn back_off(cancel: &CancelHandle, restarts: u32, deadline: Option<Instant>) -> Result<()> {
+    if restarts <= EAGER_RESTARTS {
+        return Ok(());
+    }
+    let most = 1u64 << (restarts - EAGER_RESTARTS).min(5);
+    let wait = Duration::from_micros(rand::random_range(100..=most * 500));
+    interruptible(cancel, deadline, async {
+        tokio::time::sleep(wait).await;
+        Ok::<(), SqlError>(())
+    })
+    .await
+}
+
+/// 0A000: a client must not be sent other columns than it was told of.
+fn check_same_result(described: &[Field], now: &[Field]) -> Result<()> {
+    let same = now.len() == described.len()
+        && now.iter().zip(described).all(|(a, b)| a.ty.oid() == b.ty.oid());
+    if same { Ok(()) } else { Err(SqlError::feature_not_supported("cached plan must not change result type")) }
+}
+
+/// How often a statement has been tried, and why.
+#[derive(Debug, Default)]
+struct Attempts {
+    restarts: u32,
+    replans: u32,
+    /// The transaction has a new snapshot already
+    restarted: bool,
+    /// The statement is a transaction by itself
+    alone: bool,
+}
+
+/// Names that were not found may have been made elsewhere since this node's catalog.
+fn may_be_news(error: &SqlError) -> bool {
+    matches!(error.sqlstate, "42P01" | "42703" | "42704" | "42P10")
+}
+
+/// Waits for something that may take long, unless the statement is cancelled or its time runs out. 57014
+pub(super) async fn interruptible<T, E: Into<SqlError>>(
+    cancel: &CancelHandle,
+    deadline: Option<Instant>,
+    work: impl Future<Output = std::result::Result<T, E>>,
+) -> Result<T> {
+    let timeout = async {
+        match deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        result = work => result.map_err(Into::into),
+        () = cancel.cancelled() => Err(SqlError::query_canceled("canceling statement due to user request")),
+        () = timeout => Err(timed_out()),
+    }
+}
