@@ -196,3 +196,16 @@ impl Session {
         }
     }
 }
+
+/// A session's work must be able to move between threads.
+#[cfg(test)]
+#[allow(dead_code)]
+fn futures_are_send(session: &mut Session, out: &mut dyn Output) {
+    fn is_send(_: impl Send) {}
+    is_send(session.simple_query("", out));
+    is_send(session.parse("", "", &[]));
+    is_send(session.execute("", 0, out));
+    is_send(session.sync(out));
+    is_send(session.error());
+    is_send(session.describe_statement(""));
+}
