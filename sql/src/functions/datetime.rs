@@ -427,6 +427,9 @@ fn make_interval(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
     let months = at(0)? * 12 + at(1)?;
     let days = at(2)? * 7 + at(3)?;
     let seconds = a.get(6).map_or(Ok(0.0), float)?;
+    if !seconds.is_finite() || seconds.abs() > 1e13 {
+        return Err(range());
+    }
     let micros = i128::from(at(4)?) * i128::from(HOUR)
         + i128::from(at(5)?) * i128::from(MINUTE)
         + (seconds * 1e6).round_ties_even() as i128;
@@ -497,12 +500,23 @@ fn date_bin(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
             "timestamps cannot be binned into intervals containing months or years",
         ));
     }
-    let width = i64::from(stride.days) * DAY + stride.micros;
+    let width = i64::from(stride.days)
+        .checked_mul(DAY)
+        .and_then(|days| days.checked_add(stride.micros))
+        .ok_or_else(|| SqlError::datetime_field_overflow("interval out of range"))?;
     if width <= 0 {
         return Err(SqlError::datetime_field_overflow("stride must be greater than zero"));
     }
     let (value, origin) = (micros(&a[1])?, micros(&a[2])?);
-    let bin = value - (value - origin).rem_euclid(width);
+    if matches!(value, i64::MAX | i64::MIN) {
+        return Ok(a[1].clone());
+    }
+    if matches!(origin, i64::MAX | i64::MIN) {
+        return Err(SqlError::datetime_field_overflow("origin out of range"));
+    }
+    let behind = (i128::from(value) - i128::from(origin)).rem_euclid(i128::from(width));
+    let bin = i128::from(value) - behind;
+    let bin = i64::try_from(bin).map_err(|_| SqlError::datetime_field_overflow("timestamp out of range"))?;
     Ok(match &a[1] {
         Datum::Timestamptz(_) => Datum::Timestamptz(bin),
         _ => Datum::Timestamp(bin),

@@ -112,15 +112,16 @@ pub(super) fn choose(overloads: &[Signature], actual: &[DataType], operator: boo
 
     let mut known = actual.iter().filter(|t| **t != DataType::Unknown);
     if let Some(first) = known.next()
-        && known.all(|t| t.oid() == first.oid()) {
-            let supposed: Vec<DataType> = (0..n).map(|_| first.clone()).collect();
-            let mut fitting = candidates.iter().filter(|&&c| {
-                (0..n).all(|i| accepts(arg(c, i), &supposed[i])) && bind(&overloads[c], &supposed).is_some()
-            });
-            if let (Some(&c), None) = (fitting.next(), fitting.next()) {
-                return Choice::One(c);
-            }
+        && known.all(|t| t.oid() == first.oid())
+    {
+        let supposed: Vec<DataType> = (0..n).map(|_| first.clone()).collect();
+        let mut fitting = candidates.iter().filter(|&&c| {
+            (0..n).all(|i| accepts(arg(c, i), &supposed[i])) && bind(&overloads[c], &supposed).is_some()
+        });
+        if let (Some(&c), None) = (fitting.next(), fitting.next()) {
+            return Choice::One(c);
         }
+    }
     Choice::Ambiguous
 }
 

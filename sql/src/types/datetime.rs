@@ -269,11 +269,12 @@ impl Fields {
                     return Ok(());
                 }
                 if let Some((name, tail)) = lower.split_once('-')
-                    && let Some(month) = month_number(name) {
-                        self.month = Some(month);
-                        let at = word.len() - tail.len();
-                        return self.split_date(&word[at..]);
-                    }
+                    && let Some(month) = month_number(name)
+                {
+                    self.month = Some(month);
+                    let at = word.len() - tail.len();
+                    return self.split_date(&word[at..]);
+                }
                 return self.zone_name(word);
             }
         }
