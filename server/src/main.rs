@@ -1,1 +1,2 @@
+//! The `amphora` binary.
 fn main() {}
