@@ -1,2 +1,5 @@
 //! The `amphora` binary.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    amphora_server::cli::main()
+}

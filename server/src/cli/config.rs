@@ -1,0 +1,275 @@
+//! How a node is configured: flags, over the file of `--config`, over defaults.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::Args;
+use serde::Deserialize;
+
+use super::Failure;
+use crate::process::LogFormat;
+
+/// `host:port`. The host is a name or an address; IPv6 addresses stand in brackets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// Name or address, without brackets
+    pub host: String,
+    /// Port; 0 lets the system choose
+    pub port: u16,
+}
+
+impl FromStr for HostPort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<HostPort, String> {
+        let expected = "expected HOST:PORT, as in 127.0.0.1:5433";
+        let (host, port) = text.rsplit_once(':').ok_or(expected)?;
+        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        let host = match bare {
+            Some(v6) => v6,
+            None if host.contains(':') => return Err("put an IPv6 address in brackets: [::1]:5433".into()),
+            None => host,
+        };
+        if host.is_empty() {
+            return Err(expected.into());
+        }
+        let port = port.parse().map_err(|_| format!("\"{port}\" is not a port (0 to 65535)"))?;
+        Ok(HostPort { host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for HostPort {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<HostPort, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl HostPort {
+    /// True if only this machine can reach it.
+    fn is_loopback(&self) -> bool {
+        if let Ok(ip) = self.host.parse::<IpAddr>() {
+            return ip.is_loopback();
+        }
+        let addresses = (self.host.as_str(), self.port).to_socket_addrs();
+        addresses.is_ok_and(|addresses| {
+            let addresses: Vec<SocketAddr> = addresses.collect();
+            !addresses.is_empty() && addresses.iter().all(|a| a.ip().is_loopback())
+        })
+    }
+}
+
+/// The flags of `amphora start`. A configuration file has the same names without the dashes in front.
+#[derive(Clone, Debug, Default, Args, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct StartArgs {
+    /// Where the node keeps everything [default: ./amphora-data]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where SQL clients connect [default: 127.0.0.1:5433]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: Option<HostPort>,
+    /// Where the other nodes connect [default: 127.0.0.1:7433]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub rpc_listen: Option<HostPort>,
+    /// Where /health, /ready and /status are [default: 127.0.0.1:8433]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub http_listen: Option<HostPort>,
+    /// Where the others reach --rpc-listen, if not there
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise_rpc: Option<HostPort>,
+    /// Where clients reach --listen, if not there
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise_pg: Option<HostPort>,
+    /// Where clients reach --http-listen, if not there
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise_http: Option<HostPort>,
+    /// RPC addresses of members of the cluster to join; without it a new cluster is founded
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
+    pub join: Vec<HostPort>,
+    /// The region the node is in
+    #[arg(long, value_name = "NAME")]
+    pub region: Option<String>,
+    /// Listen beyond loopback without encryption or passwords
+    #[arg(long)]
+    pub insecure: bool,
+    /// SQL sessions at a time [default: 1000]
+    #[arg(long, value_name = "N")]
+    pub max_connections: Option<usize>,
+    /// How log lines look
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// A TOML file with these settings; flags win
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Lets POST /faults cut this node off from peers
+    #[arg(long, hide = true)]
+    pub enable_faults: bool,
+    /// Stops the node when its standard input ends
+    #[arg(long, hide = true)]
+    #[serde(skip)]
+    pub stop_with_stdin: bool,
+}
+
+/// How a node is to run.
+#[derive(Clone, Debug)]
+pub struct StartConfig {
+    /// Where it keeps everything
+    pub data_dir: PathBuf,
+    /// SQL
+    pub listen: HostPort,
+    /// Peers
+    pub rpc_listen: HostPort,
+    /// HTTP
+    pub http_listen: HostPort,
+    /// Where peers reach it
+    pub advertise_rpc: Option<HostPort>,
+    /// Where SQL clients reach it
+    pub advertise_pg: Option<HostPort>,
+    /// Where HTTP clients reach it
+    pub advertise_http: Option<HostPort>,
+    /// Members of the cluster to join
+    pub join: Vec<HostPort>,
+    /// Its region
+    pub region: String,
+    /// SQL sessions at a time
+    pub max_connections: usize,
+    /// How log lines look
+    pub log_format: LogFormat,
+    /// The fault switch
+    pub enable_faults: bool,
+    /// Stop when standard input ends
+    pub stop_with_stdin: bool,
+}
+
+impl StartConfig {
+    /// Flags over file over defaults, checked.
+    pub fn build(args: StartArgs) -> Result<StartConfig, Failure> {
+        let file = match &args.config {
+            Some(path) => read_file(path)?,
+            None => StartArgs::default(),
+        };
+        let insecure = args.insecure || file.insecure;
+        let local = |port| HostPort { host: "127.0.0.1".into(), port };
+        let config = StartConfig {
+            data_dir: args.data_dir.or(file.data_dir).unwrap_or_else(|| PathBuf::from("./amphora-data")),
+            listen: args.listen.or(file.listen).unwrap_or_else(|| local(5433)),
+            rpc_listen: args.rpc_listen.or(file.rpc_listen).unwrap_or_else(|| local(7433)),
+            http_listen: args.http_listen.or(file.http_listen).unwrap_or_else(|| local(8433)),
+            advertise_rpc: args.advertise_rpc.or(file.advertise_rpc),
+            advertise_pg: args.advertise_pg.or(file.advertise_pg),
+            advertise_http: args.advertise_http.or(file.advertise_http),
+            join: if args.join.is_empty() { file.join } else { args.join },
+            region: args.region.or(file.region).unwrap_or_default(),
+            max_connections: args.max_connections.or(file.max_connections).unwrap_or(1000),
+            log_format: args.log_format.or(file.log_format).unwrap_or_default(),
+            enable_faults: args.enable_faults || file.enable_faults,
+            stop_with_stdin: args.stop_with_stdin,
+        };
+        if !insecure {
+            config.refuse_strangers()?;
+        }
+        Ok(config)
+    }
+
+    /// Beyond loopback anybody could read and write everything.
+    fn refuse_strangers(&self) -> Result<(), Failure> {
+        let listeners =
+            [("--listen", &self.listen), ("--rpc-listen", &self.rpc_listen), ("--http-listen", &self.http_listen)];
+        for (flag, address) in listeners {
+            if !address.is_loopback() {
+                return Err(Failure::usage(
+                    format!("refuses to listen on {address} ({flag})"),
+                    "this version has neither encryption nor passwords, so anybody who reaches that address \
+                     could read and write all data",
+                )
+                .next(
+                    "listen on 127.0.0.1, or, in a network you trust as a whole, add --insecure \
+                     (certificates, --certs-dir, come in a later version)",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_file(path: &Path) -> Result<StartArgs, Failure> {
+    let failed = |why: &dyn fmt::Display| {
+        Failure::usage(format!("could not read the configuration {}", path.display()), why)
+            .next("the file is TOML with the flags' names: data-dir = \"…\", listen = \"127.0.0.1:5433\", join = [\"…\"]")
+    };
+    let text = std::fs::read_to_string(path).map_err(|e| failed(&e))?;
+    toml::from_str(&text).map_err(|e| failed(&e.to_string().trim_end()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("amphora.toml");
+        std::fs::write(&path, text).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let text = "data-dir = \"/d\"\nlisten = \"127.0.0.1:1\"\nhttp-listen = \"[::1]:2\"\njoin = [\"a:1\"]\n";
+        let (_dir, path) = file(text);
+        let listen = Some("127.0.0.1:7".parse().unwrap());
+        let args = StartArgs { config: Some(path), listen, ..StartArgs::default() };
+        let config = StartConfig::build(args).unwrap();
+        assert_eq!(config.data_dir, Path::new("/d"));
+        assert_eq!(config.listen.to_string(), "127.0.0.1:7");
+        assert_eq!(config.http_listen.to_string(), "[::1]:2");
+        assert_eq!(config.rpc_listen.to_string(), "127.0.0.1:7433");
+        assert_eq!(config.join.len(), 1);
+    }
+
+    #[test]
+    fn a_bad_file_is_named() {
+        for text in ["lisen = \"127.0.0.1:1\"", "listen = \"nowhere\"", "listen = 5", "]"] {
+            let (_dir, path) = file(text);
+            let args = StartArgs { config: Some(path), ..StartArgs::default() };
+            let failure = StartConfig::build(args).expect_err("refused");
+            assert!(failure.code == 2 && failure.to_string().contains("amphora.toml"), "{failure}");
+        }
+        let args = StartArgs { config: Some("/no/such/file".into()), ..StartArgs::default() };
+        assert!(StartConfig::build(args).is_err());
+    }
+
+    #[test]
+    fn beyond_loopback_needs_a_word() {
+        for host in ["0.0.0.0:5433", "10.0.0.1:5433", "[::]:5433"] {
+            let args = StartArgs { http_listen: Some(host.parse().unwrap()), ..StartArgs::default() };
+            let failure = StartConfig::build(args.clone()).expect_err("refused");
+            assert!(failure.to_string().contains("--insecure"), "{failure}");
+            assert!(StartConfig::build(StartArgs { insecure: true, ..args }).is_ok());
+        }
+        let args = StartArgs { listen: Some("localhost:5433".parse().unwrap()), ..StartArgs::default() };
+        assert!(StartConfig::build(args).is_ok());
+    }
+
+    #[test]
+    fn addresses() {
+        for bad in ["", "5433", ":5433", "host:", "host:x", "host:65536", "::1:5433", "[]:1"] {
+            assert!(bad.parse::<HostPort>().is_err(), "{bad}");
+        }
+        let v6: HostPort = "[::1]:0".parse().unwrap();
+        assert_eq!((v6.host.as_str(), v6.port, v6.to_string().as_str()), ("::1", 0, "[::1]:0"));
+    }
+}

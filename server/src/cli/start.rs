@@ -1,0 +1,160 @@
+//! `amphora start`: a node, from its configuration to its last log line.
+//!
+//! ```text
+//!   bind HTTP and SQL ──▶ /health answers, SQL says 57P03 ──▶ Node::start (may wait to be let in)
+//!     ──▶ SQL is served ──▶ a signal ──▶ sessions end ──▶ the node hands over and flushes ──▶ 0
+//! ```
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use amphora_replication::node::{Node, NodeConfig};
+use amphora_replication::strong::{LogLimits, Timing};
+use amphora_storage::StoreOptions;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{Failure, HostPort, StartArgs, StartConfig};
+use crate::http::{self, NodeSlot};
+use crate::process::{self, StopSignals};
+use crate::sessions::Sessions;
+use crate::wire::PgServer;
+
+/// How long the node may take to hand over and flush.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Runs a node until it is told to stop.
+pub async fn run(args: StartArgs) -> Result<(), Failure> {
+    let config = StartConfig::build(args)?;
+    process::start_log(config.log_format);
+    process::log_panics();
+    process::raise_file_limit();
+    let mut signals =
+        StopSignals::listen().map_err(|e| Failure::new("could not listen for signals", e))?;
+    let parent = if config.stop_with_stdin { end_of_stdin() } else { CancellationToken::new() };
+
+    let listeners = Listeners::bind(&config).await?;
+    let slot = NodeSlot::default();
+    let stop_http = CancellationToken::new();
+    let serving =
+        tokio::spawn(http::serve(listeners.http, slot.clone(), config.enable_faults, stop_http.clone()));
+    let sql = PgServer::start(listeners.pg, Sessions::new(slot.clone()), config.max_connections);
+
+    let starting = Node::start(node_config(&config, listeners.pg_at, listeners.http_at));
+    let node = tokio::select! {
+        node = starting => node.map_err(|e| {
+            let failure = Failure::from_error("the node could not start", &e);
+            tracing::error!(sqlstate = e.sqlstate, "the node could not start: {}", failure.why);
+            failure
+        })?,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopped before the node had started");
+            return Ok(());
+        }
+        () = parent.cancelled() => return Ok(()),
+    };
+    // Empty until here, and set nowhere else.
+    let _ = slot.set(Arc::clone(&node));
+    announce(&config, &node, listeners.pg_at, listeners.http_at);
+
+    let why = tokio::select! {
+        signal = signals.next() => signal,
+        () = parent.cancelled() => "the end of its standard input",
+    };
+    tracing::info!(why, "stopping; a second signal stops at once");
+    let stopping = async {
+        sql.stop().await;
+        if tokio::time::timeout(SHUTDOWN_LIMIT, node.shutdown()).await.is_err() {
+            tracing::warn!("the node did not stop in time; what it acknowledged is on disk");
+        }
+        stop_http.cancel();
+        let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
+    };
+    tokio::select! {
+        () = stopping => tracing::info!("stopped"),
+        signal = signals.next() => tracing::warn!(signal, "stopped at once"),
+    }
+    Ok(())
+}
+
+/// The ports that this crate serves; the node binds its own.
+struct Listeners {
+    pg: TcpListener,
+    pg_at: SocketAddr,
+    http: TcpListener,
+    http_at: SocketAddr,
+}
+
+impl Listeners {
+    async fn bind(config: &StartConfig) -> Result<Listeners, Failure> {
+        let (pg, pg_at) = bind("--listen", &config.listen).await?;
+        let (http, http_at) = bind("--http-listen", &config.http_listen).await?;
+        Ok(Listeners { pg, pg_at, http, http_at })
+    }
+}
+
+async fn bind(flag: &str, address: &HostPort) -> Result<(TcpListener, SocketAddr), Failure> {
+    let bound = async {
+        let listener = TcpListener::bind((address.host.as_str(), address.port)).await?;
+        let at = listener.local_addr()?;
+        Ok::<_, std::io::Error>((listener, at))
+    };
+    bound.await.map_err(|e| {
+        let failure = Failure::new(format!("could not listen on {address}"), &e);
+        match e.kind() {
+            std::io::ErrorKind::AddrInUse => failure.next(format!(
+                "another process, perhaps another node, uses that port; stop it or choose another with {flag}"
+            )),
+            _ => failure.next(format!("give {flag} an address of this machine")),
+        }
+    })
+}
+
+fn node_config(config: &StartConfig, pg: SocketAddr, http: SocketAddr) -> NodeConfig {
+    let advertised = |given: &Option<HostPort>, bound: SocketAddr| match given {
+        Some(address) => address.to_string(),
+        None => bound.to_string(),
+    };
+    NodeConfig {
+        data_dir: config.data_dir.clone(),
+        pg_address: advertised(&config.advertise_pg, pg),
+        http_address: advertised(&config.advertise_http, http),
+        rpc_listen: config.rpc_listen.to_string(),
+        advertise_rpc: config.advertise_rpc.as_ref().map(ToString::to_string),
+        join: config.join.iter().map(ToString::to_string).collect(),
+        region: config.region.clone(),
+        store: StoreOptions::default(),
+        timing: Timing::default(),
+        log_limits: LogLimits::default(),
+    }
+}
+
+/// Says where the node listens: in the log, and to a person, if one looks on.
+fn announce(config: &StartConfig, node: &Node, pg: SocketAddr, http: SocketAddr) {
+    let host = if pg.ip().is_unspecified() { "127.0.0.1".to_owned() } else { pg.ip().to_string() };
+    let connect = format!("psql -h {host} -p {} -U amphora", pg.port());
+    let id = amphora_replication::Engine::node_id(node);
+    tracing::info!(node = id, addr = %pg, connect, "ready to accept SQL connections");
+    tracing::info!(addr = %http, "serving /health, /ready and /status");
+    if std::io::stdout().is_terminal() {
+        println!("\n  Amphora {} · node {id}", env!("CARGO_PKG_VERSION"));
+        println!("  SQL      {pg}        {connect}");
+        println!("  peers    {}", node.member().rpc_address);
+        println!("  HTTP     http://{http}/status");
+        println!("  data     {}\n", config.data_dir.display());
+    }
+}
+
+/// Cancelled when standard input ends: whoever started this process has gone.
+fn end_of_stdin() -> CancellationToken {
+    let ended = CancellationToken::new();
+    let tell = ended.clone();
+    // A thread of its own: a blocked read would hold the runtime's end up.
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        tell.cancel();
+    });
+    ended
+}

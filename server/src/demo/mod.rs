@@ -1,0 +1,103 @@
+//! `amphora demo`: three real processes of this program, and what a hybrid cluster does, shown with real
+//! statements and their real results.
+//!
+//! Nothing on the screen is prepared: every result is what a node answered, and every claim (✓ or ✗) is
+//! checked against the data. With `--exit` the program ends with 0 only if all of them held.
+
+mod cluster;
+mod failover;
+mod load;
+mod partition;
+mod screen;
+mod story;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::cli::Failure;
+use crate::process::StopSignals;
+use story::Story;
+
+/// The whole story may take this long.
+const STORY_LIMIT: Duration = Duration::from_secs(300);
+
+/// What is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// Everything: strong and leaderless tables, a killed leader, a partition
+    #[default]
+    Hybrid,
+    /// Transfers go on while the leader is killed
+    Failover,
+    /// Both sides of a partition do what their tables promise
+    Partition,
+}
+
+/// `amphora demo`.
+#[derive(Clone, Debug, Args)]
+pub struct DemoArgs {
+    /// What to show
+    #[arg(long, value_enum, default_value_t)]
+    scenario: Scenario,
+    /// Stop everything at the end; exit with 0 only if every claim held
+    #[arg(long)]
+    exit: bool,
+    /// Keep the nodes' data and logs here [default: a temporary directory]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<std::path::PathBuf>,
+}
+
+/// Something that keeps the story from going on.
+#[derive(Debug)]
+pub struct Trouble(String);
+
+impl Trouble {
+    fn new(what: impl Into<String>) -> Trouble {
+        Trouble(what.into())
+    }
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<tokio_postgres::Error> for Trouble {
+    fn from(e: tokio_postgres::Error) -> Trouble {
+        Trouble(screen::error_text(&e))
+    }
+}
+
+impl From<std::io::Error> for Trouble {
+    fn from(e: std::io::Error) -> Trouble {
+        Trouble(e.to_string())
+    }
+}
+
+/// Tells the story; the nodes are stopped whichever way this ends.
+pub async fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
+    let mut signals =
+        StopSignals::listen().map_err(|e| Failure::new("could not listen for signals", e))?;
+    let mut story = Story::begin(args.dir).map_err(|e| {
+        Failure::new("the demonstration could not start", e).next("give it a directory with --dir")
+    })?;
+    let told = tokio::select! {
+        told = tokio::time::timeout(STORY_LIMIT, story.tell(args.scenario)) => {
+            told.unwrap_or_else(|_| Err(Trouble::new(format!("not done within {STORY_LIMIT:?}"))))
+        }
+        signal = signals.next() => Err(Trouble::new(format!("stopped by {signal}"))),
+    };
+    if let Err(trouble) = told {
+        story.claim(false, &format!("the story was told to its end: {trouble}"));
+    }
+    let held = story.summary();
+    if !args.exit && held {
+        story.invite();
+        signals.next().await;
+    }
+    story.end(held).await;
+    Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
