@@ -186,8 +186,11 @@ impl StartConfig {
 
     /// Beyond loopback anybody could read and write everything.
     fn refuse_strangers(&self) -> Result<(), Failure> {
-        let listeners =
-            [("--listen", &self.listen), ("--rpc-listen", &self.rpc_listen), ("--http-listen", &self.http_listen)];
+        let listeners = [
+            ("--listen", &self.listen),
+            ("--rpc-listen", &self.rpc_listen),
+            ("--http-listen", &self.http_listen),
+        ];
         for (flag, address) in listeners {
             if !address.is_loopback() {
                 return Err(Failure::usage(
@@ -228,7 +231,8 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let text = "data-dir = \"/d\"\nlisten = \"127.0.0.1:1\"\nhttp-listen = \"[::1]:2\"\njoin = [\"a:1\"]\n";
+        let text =
+            "data-dir = \"/d\"\nlisten = \"127.0.0.1:1\"\nhttp-listen = \"[::1]:2\"\njoin = [\"a:1\"]\n";
         let (_dir, path) = file(text);
         let listen = Some("127.0.0.1:7".parse().unwrap());
         let args = StartArgs { config: Some(path), listen, ..StartArgs::default() };

@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn several_members_may_be_named() {
-        let cli = Cli::try_parse_from(["amphora", "start", "--join", "a:1,b:2", "--join", "[::1]:3"]).unwrap();
+        let cli =
+            Cli::try_parse_from(["amphora", "start", "--join", "a:1,b:2", "--join", "[::1]:3"]).unwrap();
         let Command::Start(args) = cli.command else { panic!("start") };
         let join: Vec<String> = args.join.iter().map(ToString::to_string).collect();
         assert_eq!(join, ["a:1", "b:2", "[::1]:3"]);

@@ -31,8 +31,7 @@ pub async fn run(args: StartArgs) -> Result<(), Failure> {
     process::start_log(config.log_format);
     process::log_panics();
     process::raise_file_limit();
-    let mut signals =
-        StopSignals::listen().map_err(|e| Failure::new("could not listen for signals", e))?;
+    let mut signals = StopSignals::listen().map_err(|e| Failure::new("could not listen for signals", e))?;
     let parent = if config.stop_with_stdin { end_of_stdin() } else { CancellationToken::new() };
 
     let listeners = Listeners::bind(&config).await?;

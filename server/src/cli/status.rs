@@ -12,12 +12,13 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Asks a node what it knows.
 async fn ask(host: &HostPort) -> Result<StatusReply, Failure> {
     let what = format!("could not ask the node at {host}");
-    let (code, body) = client::request(&host.to_string(), "GET", "/status", "", LIMIT).await.map_err(|e| {
-        Failure::new(&what, e).next(
-            "check that the node runs and that --host is its HTTP address (amphora start --http-listen, \
+    let (code, body) =
+        client::request(&host.to_string(), "GET", "/status", "", LIMIT).await.map_err(|e| {
+            Failure::new(&what, e).next(
+                "check that the node runs and that --host is its HTTP address (amphora start --http-listen, \
              by default 127.0.0.1:8433)",
-        )
-    })?;
+            )
+        })?;
     if code != 200 {
         return Err(Failure::new(what, format!("it answered {code}: {body}"))
             .next("ask again in a moment, or ask another node with --host"));
@@ -87,8 +88,14 @@ pub async fn status(host: &HostPort) -> Result<(), Failure> {
     print("cluster", &summary);
     print("nodes", &nodes(&reply));
     let raft = &reply.cluster.raft;
-    let mut group =
-        Table::new(&["term", "leader", "last_log_index", "committed_index", "applied_index", "snapshot_index"]);
+    let mut group = Table::new(&[
+        "term",
+        "leader",
+        "last_log_index",
+        "committed_index",
+        "applied_index",
+        "snapshot_index",
+    ]);
     group.row(vec![
         raft.term.to_string(),
         raft.leader.map(|id| id.to_string()).unwrap_or_default(),

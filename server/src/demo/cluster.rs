@@ -101,7 +101,11 @@ impl DemoNode {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.as_mut().and_then(|c| c.try_wait().ok().flatten()) {
-                return Err(Trouble::new(format!("{} ended by itself ({status})\n{}", self.name, self.tail())));
+                return Err(Trouble::new(format!(
+                    "{} ended by itself ({status})\n{}",
+                    self.name,
+                    self.tail()
+                )));
             }
             let reply = self.request("GET", "/ready", "").await;
             if matches!(reply, Ok((200, _))) {
@@ -203,7 +207,8 @@ impl DemoCluster {
                 let Ok(status) = node.status().await else { continue };
                 let leader = status.cluster.nodes.iter().find(|n| n.role == NodeRole::Leader);
                 let Some(leader) = leader else { continue };
-                let found = self.nodes.iter().position(|n| leader.pg_address.ends_with(&format!(":{}", n.pg)));
+                let found =
+                    self.nodes.iter().position(|n| leader.pg_address.ends_with(&format!(":{}", n.pg)));
                 if let Some(found) = found.filter(|i| self.nodes.get(*i).is_some_and(|n| n.child.is_some())) {
                     return Ok(found);
                 }
@@ -223,8 +228,11 @@ impl DemoCluster {
         }
         let alone = ids.get(minority).copied().unwrap_or_default();
         for (i, node) in self.nodes.iter().enumerate() {
-            let peers: Vec<NodeId> =
-                if i == minority { ids.iter().copied().filter(|id| *id != alone).collect() } else { vec![alone] };
+            let peers: Vec<NodeId> = if i == minority {
+                ids.iter().copied().filter(|id| *id != alone).collect()
+            } else {
+                vec![alone]
+            };
             let order = if cut {
                 FaultOrder { cut: peers, heal: vec![] }
             } else {

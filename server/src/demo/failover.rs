@@ -26,7 +26,11 @@ impl Story {
         tokio::time::sleep(Duration::from_secs(4)).await;
         let outcome = load.stop().await;
         let successor = self.cluster.leader().await?;
-        self.screen.say(&format!("n{} leads now; clients of n{} went to other nodes.", successor + 1, leader + 1));
+        self.screen.say(&format!(
+            "n{} leads now; clients of n{} went to other nodes.",
+            successor + 1,
+            leader + 1
+        ));
         let gap = outcome.gap_around(killed);
         self.claim(
             gap.is_some_and(|gap| gap < GAP_LIMIT),
@@ -49,7 +53,14 @@ impl Story {
         let start = Instant::now();
         node.start()?;
         node.wait_ready().await?;
-        self.claim(true, &format!("n{} is back and has caught up, {} ms after its start", leader + 1, start.elapsed().as_millis()));
+        self.claim(
+            true,
+            &format!(
+                "n{} is back and has caught up, {} ms after its start",
+                leader + 1,
+                start.elapsed().as_millis()
+            ),
+        );
         self.audit_all(&outcome.acknowledged).await
     }
 }

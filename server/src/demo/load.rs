@@ -82,10 +82,14 @@ impl Outcome {
         let after = self.times.partition_point(|t| *t <= moment);
         let from = after.saturating_sub(1);
         // What was on its way when the node fell may still have been acknowledged, so all later gaps count.
-        self.times.get(from..)?.windows(2).map(|w| match w {
-            [a, b] => b.duration_since(*a),
-            _ => Duration::ZERO,
-        }).max()
+        self.times
+            .get(from..)?
+            .windows(2)
+            .map(|w| match w {
+                [a, b] => b.duration_since(*a),
+                _ => Duration::ZERO,
+            })
+            .max()
     }
 }
 
@@ -178,7 +182,8 @@ pub async fn audit(client: &Client, acknowledged: &BTreeSet<i64>) -> Result<Audi
     let mut expected = std::collections::BTreeMap::<i32, i64>::new();
     let mut ids = BTreeSet::new();
     for line in &ledger {
-        let (source, target, amount): (i32, i32, i64) = (line.try_get(1)?, line.try_get(2)?, line.try_get(3)?);
+        let (source, target, amount): (i32, i32, i64) =
+            (line.try_get(1)?, line.try_get(2)?, line.try_get(3)?);
         ids.insert(line.try_get::<_, i64>(0)?);
         *expected.entry(source).or_default() -= amount;
         *expected.entry(target).or_default() += amount;

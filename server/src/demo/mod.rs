@@ -79,8 +79,7 @@ impl From<std::io::Error> for Trouble {
 
 /// Tells the story; the nodes are stopped whichever way this ends.
 pub async fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
-    let mut signals =
-        StopSignals::listen().map_err(|e| Failure::new("could not listen for signals", e))?;
+    let mut signals = StopSignals::listen().map_err(|e| Failure::new("could not listen for signals", e))?;
     let mut story = Story::begin(args.dir).map_err(|e| {
         Failure::new("the demonstration could not start", e).next("give it a directory with --dir")
     })?;

@@ -35,7 +35,8 @@ impl Story {
         let leader = self.cluster.leader().await?;
         let minority = (leader + 1) % 3;
         let other = (leader + 2) % 3;
-        let (many, alone) = (self.cluster.node(leader)?.connect().await?, self.cluster.node(minority)?.connect().await?);
+        let (many, alone) =
+            (self.cluster.node(leader)?.connect().await?, self.cluster.node(minority)?.connect().await?);
         let before = ask_value(&many, "SELECT n FROM page_views WHERE page = 'home'").await?;
         let before: i64 = before.parse().map_err(|_| Trouble::new(format!("not a count: {before}")))?;
         self.cluster.isolate(minority, true).await?;
@@ -52,20 +53,33 @@ impl Story {
         self.claim(paid.len() == 1, "the majority writes accounts");
         let withdraw = "UPDATE accounts SET balance = balance - 100 WHERE id = 1 RETURNING id, balance";
         self.refused(&alone, minority, withdraw, "the minority refuses to write accounts").await?;
-        self.refused(&alone, minority, "SELECT sum(balance) FROM accounts", "and refuses to read what may be stale")
-            .await?;
+        self.refused(
+            &alone,
+            minority,
+            "SELECT sum(balance) FROM accounts",
+            "and refuses to read what may be stale",
+        )
+        .await?;
 
         self.screen.say("Leaderless tables: both sides write.");
-        self.write_leaderless(&many, leader, &[
-            "UPDATE carts SET items = array_append(items, 'honey') WHERE account = 1",
-            "UPDATE carts SET items = array_remove(items, 'bread') WHERE account = 1",
-            "UPDATE profiles SET city = 'Paris', theme = 'dark' WHERE account = 1",
-        ])
+        self.write_leaderless(
+            &many,
+            leader,
+            &[
+                "UPDATE carts SET items = array_append(items, 'honey') WHERE account = 1",
+                "UPDATE carts SET items = array_remove(items, 'bread') WHERE account = 1",
+                "UPDATE profiles SET city = 'Paris', theme = 'dark' WHERE account = 1",
+            ],
+        )
         .await?;
-        self.write_leaderless(&alone, minority, &[
-            "UPDATE carts SET items = array_append(items, 'wine') WHERE account = 1",
-            "UPDATE profiles SET name = 'Ada L.', theme = 'sepia' WHERE account = 1",
-        ])
+        self.write_leaderless(
+            &alone,
+            minority,
+            &[
+                "UPDATE carts SET items = array_append(items, 'wine') WHERE account = 1",
+                "UPDATE profiles SET name = 'Ada L.', theme = 'sepia' WHERE account = 1",
+            ],
+        )
         .await?;
         let here = self.show(&many, leader, "SELECT n FROM page_views WHERE page = 'home'").await?;
         let there = self.show(&alone, minority, "SELECT n FROM page_views WHERE page = 'home'").await?;
@@ -87,10 +101,14 @@ impl Story {
         let sql = "SELECT n FROM page_views WHERE page = 'home'";
         let agreed = self.all_agree(sql, |rows| single(rows, &[&views])).await?.is_some();
         let took = healed.elapsed().as_millis();
-        self.claim(agreed, &format!("all three nodes count {views} views: no increment lost (agreed after {took} ms)"));
+        self.claim(
+            agreed,
+            &format!("all three nodes count {views} views: no increment lost (agreed after {took} ms)"),
+        );
 
         let sql = "SELECT items FROM carts WHERE account = 1";
-        let agreed = self.all_agree(sql, |rows| elements(rows) == ["honey", "olives", "wine"]).await?.is_some();
+        let agreed =
+            self.all_agree(sql, |rows| elements(rows) == ["honey", "olives", "wine"]).await?.is_some();
         self.claim(agreed, "the cart has both sides' additions and not what was removed");
 
         let sql = "SELECT name, city, theme FROM profiles WHERE account = 1";
@@ -129,7 +147,12 @@ impl Story {
     }
 
     /// Counts views, and runs these statements too.
-    async fn write_leaderless(&self, client: &Client, node: usize, statements: &[&str]) -> Result<(), Trouble> {
+    async fn write_leaderless(
+        &self,
+        client: &Client,
+        node: usize,
+        statements: &[&str],
+    ) -> Result<(), Trouble> {
         let count = "UPDATE page_views SET n = n + 1 WHERE page = 'home'";
         self.screen.statement(&format!("n{}", node + 1), &format!("{count}      -- {INCREMENTS} times"));
         for _ in 0..INCREMENTS {
@@ -156,7 +179,8 @@ impl Story {
         ] {
             self.show(&client, 0, sql).await?;
         }
-        let number = |text: &str| text.parse::<i64>().map_err(|_| Trouble::new(format!("not a number: {text}")));
+        let number =
+            |text: &str| text.parse::<i64>().map_err(|_| Trouble::new(format!("not a number: {text}")));
         let (views, balance) = ((number(&views)? + 1).to_string(), (number(&balance)? - 5).to_string());
         let sql = "SELECT a.owner, a.balance, p.city, c.items, v.n AS views\n\
                    FROM accounts a JOIN profiles p ON p.account = a.id\n\

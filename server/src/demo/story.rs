@@ -35,7 +35,8 @@ impl Story {
     /// Sets the stage.
     pub fn begin(dir: Option<PathBuf>) -> Result<Story, Trouble> {
         let temporary = dir.is_none();
-        let dir = dir.unwrap_or_else(|| std::env::temp_dir().join(format!("amphora-demo-{}", std::process::id())));
+        let dir =
+            dir.unwrap_or_else(|| std::env::temp_dir().join(format!("amphora-demo-{}", std::process::id())));
         if dir.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(Trouble::new(format!("the directory {} is not empty", dir.display())));
         }
@@ -175,7 +176,8 @@ impl Story {
 
     async fn transfers_on_every_node(&mut self) -> Result<(), Trouble> {
         self.chapter("Transfers on all three nodes at once");
-        self.screen.say("Six clients, two on each node, move money between eight accounts for three seconds:");
+        self.screen
+            .say("Six clients, two on each node, move money between eight accounts for three seconds:");
         self.screen.statement(
             "n?",
             "BEGIN\nUPDATE accounts SET balance = balance - 7 WHERE id = 3\n\
@@ -202,7 +204,8 @@ impl Story {
             let sum = "SELECT count(*) AS accounts, sum(balance) AS total FROM accounts";
             self.show(&client, i, sum).await?;
             let audit = tokio::time::timeout(STATEMENT_LIMIT, load::audit(&client, acknowledged)).await;
-            let audit = audit.map_err(|_| Trouble::new(format!("no answer within {STATEMENT_LIMIT:?}")))??;
+            let audit =
+                audit.map_err(|_| Trouble::new(format!("no answer within {STATEMENT_LIMIT:?}")))??;
             self.claim(
                 audit.total == expected && audit.missing == 0 && audit.wrong == 0,
                 &format!(
@@ -222,7 +225,8 @@ impl Story {
 
     /// Counts the claims; true if all held.
     pub fn summary(&self) -> bool {
-        let failed: Vec<&String> = self.claims.iter().filter(|(held, _)| !held).map(|(_, text)| text).collect();
+        let failed: Vec<&String> =
+            self.claims.iter().filter(|(held, _)| !held).map(|(_, text)| text).collect();
         println!();
         let (held, all) = (self.claims.len() - failed.len(), self.claims.len());
         self.screen.claim(failed.is_empty(), &format!("{held} of {all} claims held"));
@@ -236,7 +240,10 @@ impl Story {
     pub fn invite(&self) {
         println!("\n  The cluster is yours:");
         for node in &self.cluster.nodes {
-            println!("    psql -h 127.0.0.1 -p {} -U amphora      http://127.0.0.1:{}/status", node.pg, node.http);
+            println!(
+                "    psql -h 127.0.0.1 -p {} -U amphora      http://127.0.0.1:{}/status",
+                node.pg, node.http
+            );
         }
         println!("  Ctrl-C stops it.");
     }
@@ -270,9 +277,7 @@ pub async fn ask(client: &Client, sql: &str) -> Result<Vec<SimpleQueryMessage>, 
 
 fn rows(messages: &[SimpleQueryMessage]) -> Rows {
     let row = |message: &SimpleQueryMessage| match message {
-        SimpleQueryMessage::Row(row) => {
-            Some((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect())
-        }
+        SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect()),
         _ => None,
     };
     messages.iter().filter_map(row).collect()

@@ -69,7 +69,8 @@ mod tests {
     #[test]
     fn answers_are_read_whole_or_not_at_all() {
         assert_eq!(parse(b"HTTP/1.1 503 No\r\nA: b\r\n\r\nwhy"), Some((503, "why".to_owned())));
-        let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+        let chunked =
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
         assert_eq!(parse(chunked), Some((200, "abcde".to_owned())));
         for bad in [&b""[..], b"E\0\0\0", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 x\r\n\r\n"] {
             assert_eq!(parse(bad), None);

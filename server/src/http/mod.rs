@@ -78,10 +78,8 @@ pub async fn serve(
     faults: bool,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let mut router = Router::new()
-        .route("/health", get(health))
-        .route("/ready", get(ready))
-        .route("/status", get(status));
+    let mut router =
+        Router::new().route("/health", get(health)).route("/ready", get(ready)).route("/status", get(status));
     if faults {
         router = router.route("/faults", get(show_faults).post(set_faults));
     }

@@ -157,7 +157,11 @@ impl Frame {
                 return Err(SqlError::protocol_violation(format!("invalid frontend message type {other}")));
             }
         };
-        if body.bytes.is_empty() { Ok(message) } else { Err(SqlError::protocol_violation("invalid message format")) }
+        if body.bytes.is_empty() {
+            Ok(message)
+        } else {
+            Err(SqlError::protocol_violation("invalid message format"))
+        }
     }
 }
 
@@ -293,7 +297,9 @@ pub fn next_opening(inbox: &mut BytesMut) -> Result<Option<Opening>> {
                 parameters.push((name.to_owned(), body.text()?.to_owned()));
             }
             if !body.bytes.is_empty() {
-                return Err(SqlError::protocol_violation("invalid startup packet layout: expected terminator as last byte"));
+                return Err(SqlError::protocol_violation(
+                    "invalid startup packet layout: expected terminator as last byte",
+                ));
             }
             Ok(Some(Opening::Startup { minor: version as u16, parameters }))
         }
@@ -364,7 +370,9 @@ mod tests {
             assert_eq!(state(next_frame(&mut inbox).unwrap().unwrap().message()), "08P01");
         }
         for kind in [b'Q', b'P', b'B', b'D', b'E', b'C'] {
-            for body in [&b""[..], b"\xff", b"\xff\xff\xff\xff", b"a\0\xff\xff", b"\0\0\xff\xff\0\0", b"a\0\0"] {
+            for body in
+                [&b""[..], b"\xff", b"\xff\xff\xff\xff", b"a\0\xff\xff", b"\0\0\xff\xff\0\0", b"a\0\0"]
+            {
                 let mut inbox = frame(kind, body);
                 let message = next_frame(&mut inbox).unwrap().unwrap();
                 assert!(message.message().is_err(), "{} {body:?}", kind as char);

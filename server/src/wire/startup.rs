@@ -32,8 +32,10 @@ impl Claim {
                 "options" => settings.extend(command_line(&value)?),
                 "replication" => {
                     if !matches!(value.as_str(), "false" | "off" | "no" | "0") {
-                        return Err(SqlError::feature_not_supported("replication connections are not supported")
-                            .with_hint("Amphora replicates by itself: see \"amphora start --join\"."));
+                        return Err(SqlError::feature_not_supported(
+                            "replication connections are not supported",
+                        )
+                        .with_hint("Amphora replicates by itself: see \"amphora start --join\"."));
                     }
                 }
                 option if option.starts_with("_pq_.") => unknown_options.push(name),
@@ -118,7 +120,8 @@ mod tests {
         assert_eq!(claim(&[]).expect_err("nobody").sqlstate, "28000");
         let error = claim(&[("user", "eve"), ("database", "amphora")]).unwrap().admit().expect_err("no role");
         assert_eq!((error.sqlstate, error.message.as_str()), ("28000", "role \"eve\" does not exist"));
-        let error = claim(&[("user", "amphora"), ("database", "x")]).unwrap().admit().expect_err("no database");
+        let error =
+            claim(&[("user", "amphora"), ("database", "x")]).unwrap().admit().expect_err("no database");
         assert_eq!((error.sqlstate, error.message.as_str()), ("3D000", "database \"x\" does not exist"));
         assert_eq!(claim(&[("user", "a"), ("replication", "true")]).expect_err("refused").sqlstate, "0A000");
     }
