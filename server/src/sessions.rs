@@ -76,6 +76,10 @@ impl SqlSession for Session {
         Session::describe_portal(self, name)
     }
 
+    fn expect_sync(&mut self) {
+        Session::expect_sync(self);
+    }
+
     async fn execute(&mut self, portal: &str, max_rows: u32, out: &mut dyn Output) -> Result<()> {
         Session::execute(self, portal, max_rows, out).await
     }

@@ -60,6 +60,11 @@ impl Inbox {
         &mut self.bytes
     }
 
+    /// Whether Sync has been received and is the next message.
+    fn sync_is_next(&self) -> bool {
+        self.bytes.first() == Some(&b'S')
+    }
+
     /// Waits for more.
     pub async fn receive(&mut self) -> Result<(), End> {
         if self.bytes.is_empty() && self.bytes.capacity() > KEEP {
@@ -195,6 +200,9 @@ impl<S: SqlSession> Connection<'_, S> {
                 None => backend::bare(self.outbox.buffer(), b'n'),
             },
             Message::Execute { portal, max_rows } => {
+                if self.inbox.sync_is_next() {
+                    self.session.expect_sync();
+                }
                 self.session.execute(portal, max_rows, self.outbox).await?;
             }
             Message::Close(target, name) => {

@@ -64,6 +64,10 @@ pub trait SqlSession: Send {
     #[allow(clippy::type_complexity)]
     fn describe_portal(&mut self, name: &str) -> Result<Option<(Arc<[Field]>, Vec<i16>)>>;
 
+    /// Tells the next [`execute`](SqlSession::execute) that Sync follows directly, so that its statement
+    /// may commit by itself.
+    fn expect_sync(&mut self);
+
     /// Runs a portal, up to `max_rows` rows (0 is all).
     fn execute(
         &mut self,

@@ -90,6 +90,8 @@ impl SqlSession for Toy {
         Ok(None)
     }
 
+    fn expect_sync(&mut self) {}
+
     async fn execute(&mut self, _: &str, _: u32, out: &mut dyn Output) -> Result<()> {
         let sql = self.statement.clone();
         self.run(&sql, &[1], out).await
