@@ -20,8 +20,9 @@ pub enum LogFormat {
 
 /// Sends the log to stderr. `AMPHORA_LOG` chooses what is logged, in tracing's directives.
 pub fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("AMPHORA_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,openraft=error,chitchat=warn,h2=warn,tonic=warn,hyper=warn"));
+    let filter = EnvFilter::try_from_env("AMPHORA_LOG").unwrap_or_else(|_| {
+        EnvFilter::new("info,openraft=error,chitchat=warn,h2=warn,tonic=warn,hyper=warn")
+    });
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

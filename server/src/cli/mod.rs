@@ -7,6 +7,7 @@ mod config;
 mod failure;
 mod start;
 mod status;
+mod stdout;
 mod table;
 
 use std::process::ExitCode;
@@ -16,6 +17,8 @@ use clap::{Args, Parser, Subcommand};
 
 pub use config::{HostPort, StartArgs, StartConfig};
 pub use failure::Failure;
+pub use stdout::print;
+pub(crate) use stdout::say;
 pub use table::Table;
 
 use crate::demo::{self, DemoArgs};

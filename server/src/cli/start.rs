@@ -16,7 +16,7 @@ use amphora_storage::StoreOptions;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, HostPort, StartArgs, StartConfig};
+use super::{Failure, HostPort, StartArgs, StartConfig, say};
 use crate::http::{self, NodeSlot};
 use crate::process::{self, StopSignals};
 use crate::sessions::Sessions;
@@ -138,11 +138,11 @@ fn announce(config: &StartConfig, node: &Node, pg: SocketAddr, http: SocketAddr)
     tracing::info!(node = id, addr = %pg, connect, "ready to accept SQL connections");
     tracing::info!(addr = %http, "serving /health, /ready and /status");
     if std::io::stdout().is_terminal() {
-        println!("\n  Amphora {} · node {id}", env!("CARGO_PKG_VERSION"));
-        println!("  SQL      {pg}        {connect}");
-        println!("  peers    {}", node.member().rpc_address);
-        println!("  HTTP     http://{http}/status");
-        println!("  data     {}\n", config.data_dir.display());
+        say!("\n  Amphora {} · node {id}", env!("CARGO_PKG_VERSION"));
+        say!("  SQL      {pg}        {connect}");
+        say!("  peers    {}", node.member().rpc_address);
+        say!("  HTTP     http://{http}/status");
+        say!("  data     {}\n", config.data_dir.display());
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use super::{Failure, HostPort, Table};
+use super::{Failure, HostPort, Table, say};
 use crate::http::StatusReply;
 use crate::http::client;
 
@@ -29,11 +29,11 @@ async fn ask(host: &HostPort) -> Result<StatusReply, Failure> {
     })
 }
 
-fn print(title: &str, table: &Table) {
+fn show(title: &str, table: &Table) {
     if std::io::stdout().is_terminal() {
-        println!("\x1b[1m{title}\x1b[0m\n{}", table.aligned(""));
+        say!("\x1b[1m{title}\x1b[0m\n{}", table.aligned(""));
     } else {
-        print!("{}", table.plain());
+        super::print(format_args!("{}", table.plain()));
     }
 }
 
@@ -68,7 +68,7 @@ fn nodes(reply: &StatusReply) -> Table {
 /// `amphora node list`.
 pub async fn node_list(host: &HostPort) -> Result<(), Failure> {
     let reply = ask(host).await?;
-    print("nodes", &nodes(&reply));
+    show("nodes", &nodes(&reply));
     Ok(())
 }
 
@@ -85,8 +85,8 @@ pub async fn status(host: &HostPort) -> Result<(), Failure> {
         },
         reply.cluster.tables.len().to_string(),
     ]);
-    print("cluster", &summary);
-    print("nodes", &nodes(&reply));
+    show("cluster", &summary);
+    show("nodes", &nodes(&reply));
     let raft = &reply.cluster.raft;
     let mut group = Table::new(&[
         "term",
@@ -104,7 +104,7 @@ pub async fn status(host: &HostPort) -> Result<(), Failure> {
         raft.applied_index.to_string(),
         raft.snapshot_index.to_string(),
     ]);
-    print("raft", &group);
+    show("raft", &group);
     let mut lag = Table::new(&["peer", "mode", "lag", "lag_bytes", "lag_ms"]);
     for peer in &reply.cluster.replication {
         lag.row(vec![
@@ -115,6 +115,6 @@ pub async fn status(host: &HostPort) -> Result<(), Failure> {
             peer.lag_ms.to_string(),
         ]);
     }
-    print("replication", &lag);
+    show("replication", &lag);
     Ok(())
 }

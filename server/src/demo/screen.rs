@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use tokio_postgres::SimpleQueryMessage;
 
-use crate::cli::Table;
+use crate::cli::{Table, print, say};
 
 const INDENT: &str = "    ";
 
@@ -26,18 +26,18 @@ impl Screen {
 
     /// The next chapter.
     pub fn step(self, number: usize, of: usize, title: &str) {
-        println!("\n{}", self.paint("1;36", &format!("── {number}/{of}  {title}")));
+        say!("\n{}", self.paint("1;36", &format!("── {number}/{of}  {title}")));
     }
 
     /// A sentence of the narrator's.
     pub fn say(self, text: &str) {
-        println!("  {text}");
+        say!("  {text}");
     }
 
     /// A claim and whether it held.
     pub fn claim(self, held: bool, text: &str) {
         let mark = if held { self.paint("32", "✓") } else { self.paint("1;31", "✗") };
-        println!("  {mark} {text}");
+        say!("  {mark} {text}");
     }
 
     /// A statement, under the name of the node it is sent to.
@@ -45,7 +45,7 @@ impl Screen {
         let lines: Vec<&str> = sql.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
         for (i, line) in lines.iter().enumerate() {
             let prompt = if i == 0 { format!("{node}=>") } else { format!("{node}->") };
-            println!("{INDENT}{} {line}", self.paint("2", &prompt));
+            say!("{INDENT}{} {line}", self.paint("2", &prompt));
         }
     }
 
@@ -66,8 +66,8 @@ impl Screen {
                 }
                 SimpleQueryMessage::CommandComplete(_) => {
                     if let Some((table, count)) = table.take() {
-                        print!("{}", table.aligned(INDENT));
-                        println!("{INDENT}({count} row{})", if count == 1 { "" } else { "s" });
+                        print(format_args!("{}", table.aligned(INDENT)));
+                        say!("{INDENT}({count} row{})", if count == 1 { "" } else { "s" });
                     }
                 }
                 _ => {}
@@ -78,7 +78,7 @@ impl Screen {
     /// An error, as the server worded it.
     pub fn error(self, error: &tokio_postgres::Error) {
         for line in error_text(error).lines() {
-            println!("{INDENT}{}", self.paint("33", line));
+            say!("{INDENT}{}", self.paint("33", line));
         }
     }
 }

@@ -9,6 +9,7 @@ use super::cluster::DemoCluster;
 use super::load::{self, ACCOUNTS, Load, OPENING};
 use super::screen::Screen;
 use super::{Scenario, Trouble};
+use crate::cli::say;
 
 /// A statement of the story may take this long.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(20);
@@ -227,25 +228,26 @@ impl Story {
     pub fn summary(&self) -> bool {
         let failed: Vec<&String> =
             self.claims.iter().filter(|(held, _)| !held).map(|(_, text)| text).collect();
-        println!();
+        say!("");
         let (held, all) = (self.claims.len() - failed.len(), self.claims.len());
         self.screen.claim(failed.is_empty(), &format!("{held} of {all} claims held"));
         for text in &failed {
-            println!("    did not hold: {text}");
+            say!("    did not hold: {text}");
         }
         failed.is_empty()
     }
 
     /// Hands the cluster over to the audience.
     pub fn invite(&self) {
-        println!("\n  The cluster is yours:");
+        say!("\n  The cluster is yours:");
         for node in &self.cluster.nodes {
-            println!(
+            say!(
                 "    psql -h 127.0.0.1 -p {} -U amphora      http://127.0.0.1:{}/status",
-                node.pg, node.http
+                node.pg,
+                node.http
             );
         }
-        println!("  Ctrl-C stops it.");
+        say!("  Ctrl-C stops it.");
     }
 
     /// Stops the nodes. Their data and logs stay if something did not hold, or if they were asked for.
@@ -254,7 +256,7 @@ impl Story {
         if self.temporary && held {
             let _ = std::fs::remove_dir_all(&self.dir);
         } else {
-            println!("  data and logs: {}", self.dir.display());
+            say!("  data and logs: {}", self.dir.display());
         }
     }
 }
