@@ -8,6 +8,7 @@ use crate::plan::Prepared;
 
 /// A command.
 #[derive(Clone, Debug)]
+#[allow(missing_docs)] // a variant's comment says what its fields are
 pub enum Command {
     /// BEGIN, START TRANSACTION
     Begin(TransactionModes),

@@ -12,6 +12,7 @@ use crate::plan::Plan;
 
 /// A bound expression.
 #[derive(Clone, Debug)]
+#[allow(missing_docs)] // a variant's comment says what its fields are
 pub enum Expr {
     /// A constant
     Literal(Datum, DataType),
@@ -72,6 +73,7 @@ pub struct Subquery {
 
 /// What a subquery's rows become.
 #[derive(Clone, Debug)]
+#[allow(missing_docs)] // a variant's comment says what its fields are
 pub enum SubqueryKind {
     /// The single value of its single row; 21000 on more
     Scalar,

@@ -38,6 +38,7 @@ pub struct Plan {
 
 /// An operator.
 #[derive(Clone, Debug)]
+#[allow(missing_docs)] // a variant's comment says what its fields are
 pub enum Node {
     /// Rows of constants or expressions without input; `SELECT 1` is one row of no columns
     Values(Vec<Vec<Expr>>),
@@ -142,6 +143,7 @@ pub struct ScanRange {
 
 /// A column of a projection that may give many rows.
 #[derive(Clone, Debug)]
+#[allow(missing_docs)] // a variant's comment says what its fields are
 pub enum ProjectItem {
     /// One value
     Scalar(Expr),

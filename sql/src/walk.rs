@@ -363,10 +363,9 @@ pub fn same_expr(a: &Expr, b: &Expr) -> bool {
         (Expr::Literal(a, t), Expr::Literal(b, u)) => t == u && a == b,
         (Expr::Column(a, _), Expr::Column(b, _)) => a == b,
         (Expr::Parameter(a, t), Expr::Parameter(b, u)) => a == b && t == u,
-        (
-            Expr::Outer { depth: d, position: p, .. },
-            Expr::Outer { depth: e, position: q, .. },
-        ) => d == e && p == q,
+        (Expr::Outer { depth: d, position: p, .. }, Expr::Outer { depth: e, position: q, .. }) => {
+            d == e && p == q
+        }
         (Expr::Call { function: f, args: a, .. }, Expr::Call { function: g, args: b, .. }) => {
             std::ptr::eq(*f, *g) && all(a, b)
         }
@@ -387,32 +386,26 @@ pub fn same_expr(a: &Expr, b: &Expr) -> bool {
             Expr::IsDistinct { left: a, right: b, negated: n },
             Expr::IsDistinct { left: c, right: d, negated: m },
         ) => n == m && same_expr(a, c) && same_expr(b, d),
-        (
-            Expr::Case { branches: a, otherwise: o, .. },
-            Expr::Case { branches: b, otherwise: p, .. },
-        ) => {
+        (Expr::Case { branches: a, otherwise: o, .. }, Expr::Case { branches: b, otherwise: p, .. }) => {
             a.len() == b.len()
                 && a.iter().zip(b).all(|(a, b)| same_expr(&a.0, &b.0) && same_expr(&a.1, &b.1))
                 && same_expr(o, p)
         }
         (Expr::Coalesce(a, _), Expr::Coalesce(b, _)) => all(a, b),
-        (
-            Expr::Extreme { greatest: g, args: a, .. },
-            Expr::Extreme { greatest: h, args: b, .. },
-        ) => g == h && all(a, b),
-        (
-            Expr::InList { input: a, list: l, negated: n },
-            Expr::InList { input: b, list: k, negated: m },
-        ) => n == m && same_expr(a, b) && all(l, k),
+        (Expr::Extreme { greatest: g, args: a, .. }, Expr::Extreme { greatest: h, args: b, .. }) => {
+            g == h && all(a, b)
+        }
+        (Expr::InList { input: a, list: l, negated: n }, Expr::InList { input: b, list: k, negated: m }) => {
+            n == m && same_expr(a, b) && all(l, k)
+        }
         (
             Expr::AnyAll { left: a, function: f, array: x, all: n },
             Expr::AnyAll { left: b, function: g, array: y, all: m },
         ) => n == m && std::ptr::eq(*f, *g) && same_expr(a, b) && same_expr(x, y),
         (Expr::Array { items: a, .. }, Expr::Array { items: b, .. }) => all(a, b),
-        (
-            Expr::Subscript { array: a, index: i, .. },
-            Expr::Subscript { array: b, index: j, .. },
-        ) => same_expr(a, b) && same_expr(i, j),
+        (Expr::Subscript { array: a, index: i, .. }, Expr::Subscript { array: b, index: j, .. }) => {
+            same_expr(a, b) && same_expr(i, j)
+        }
         _ => false,
     }
 }

@@ -33,7 +33,12 @@ impl Grouping {
 
     /// Checks that an expression over the ungrouped row is also one over groups. A column whose table's
     /// primary key is grouped by becomes a key itself: it splits no group. 42803 otherwise.
-    pub(super) fn complete(&mut self, e: &Expr, scope: &Scope, mentions: &HashMap<usize, usize>) -> Result<()> {
+    pub(super) fn complete(
+        &mut self,
+        e: &Expr,
+        scope: &Scope,
+        mentions: &HashMap<usize, usize>,
+    ) -> Result<()> {
         if self.key(e).is_some() {
             return Ok(());
         }
@@ -50,7 +55,9 @@ impl Grouping {
                 result?;
                 if let Expr::Subquery(subquery) = e {
                     subquery.plan.references(1, &mut |r, level| match r {
-                        Expr::Outer { depth, position, ty } if *depth == level => columns.push((*position, ty.clone())),
+                        Expr::Outer { depth, position, ty } if *depth == level => {
+                            columns.push((*position, ty.clone()))
+                        }
                         _ => {}
                     });
                 }

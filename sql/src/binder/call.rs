@@ -91,9 +91,9 @@ impl Binder<'_> {
                 Ok(Expr::Row(items))
             }
             _ if functions::is_set_function(name) => self.set_function(name, args),
-            "row_number" | "rank" | "dense_rank" | "lag" | "lead" => Err(SqlError::wrong_object_type(format!(
-                "window function {name} requires an OVER clause"
-            ))),
+            "row_number" | "rank" | "dense_rank" | "lag" | "lead" => {
+                Err(SqlError::wrong_object_type(format!("window function {name} requires an OVER clause")))
+            }
             _ => self.call_named(name, args),
         }
     }
@@ -181,7 +181,9 @@ impl Binder<'_> {
             Vec::new()
         } else {
             if list.args.is_empty() && name == "count" {
-                let error = SqlError::wrong_object_type("count(*) must be used to call a parameterless aggregate function");
+                let error = SqlError::wrong_object_type(
+                    "count(*) must be used to call a parameterless aggregate function",
+                );
                 return Err(error);
             }
             self.in_clause(inner, |b| b.call_args(&list.args))?
@@ -205,7 +207,9 @@ impl Binder<'_> {
         let distinct = list.duplicate_treatment == Some(DuplicateTreatment::Distinct);
         if let Some(window) = window {
             if distinct {
-                return Err(SqlError::feature_not_supported("DISTINCT is not implemented for window functions"));
+                return Err(SqlError::feature_not_supported(
+                    "DISTINCT is not implemented for window functions",
+                ));
             }
             if filter.is_some() || !order_by.is_empty() {
                 return Err(SqlError::feature_not_supported(
@@ -216,7 +220,8 @@ impl Binder<'_> {
             return self.window_call(function, args, window, resolved.return_type);
         }
         let ty = resolved.return_type;
-        let call = Aggregate { function: resolved.function, args, distinct, filter, order_by, ty: ty.clone() };
+        let call =
+            Aggregate { function: resolved.function, args, distinct, filter, order_by, ty: ty.clone() };
         let level = self.level()?;
         let known = level.aggregates.iter().position(|a| same_aggregate(a, &call));
         let index = known.unwrap_or_else(|| {
@@ -268,13 +273,19 @@ impl Binder<'_> {
 
     fn named_window(&mut self, name: &ast::Ident) -> Result<WindowSpec> {
         let folded = fold(name);
-        let found = self.level()?.named_windows.iter().find(|(n, _)| *n == folded).map(|(_, spec)| spec.clone());
+        let found =
+            self.level()?.named_windows.iter().find(|(n, _)| *n == folded).map(|(_, spec)| spec.clone());
         found.ok_or_else(|| {
             self.at(SqlError::undefined_object(format!("window \"{folded}\" does not exist")), name.span)
         })
     }
 
-    fn window_function(&mut self, name: &str, list: &ast::FunctionArgumentList, spec: &WindowSpec) -> Result<Expr> {
+    fn window_function(
+        &mut self,
+        name: &str,
+        list: &ast::FunctionArgumentList,
+        spec: &WindowSpec,
+    ) -> Result<Expr> {
         let mut args = self.in_clause(Clause::Window, |b| b.call_args(&list.args))?;
         let (function, ty) = match (name, args.len()) {
             ("row_number", 0) => (WindowFunction::RowNumber, DataType::Int8),
@@ -291,14 +302,15 @@ impl Binder<'_> {
                 args = vec![value, offset, default];
                 (WindowFunction::Shift(name == "lead"), ty)
             }
-            (
-                "row_number" | "rank" | "dense_rank" | "lag" | "lead",
-                _,
-            ) => {
-                return Err(SqlError::undefined_function(format!("function {name} does not take these arguments")));
+            ("row_number" | "rank" | "dense_rank" | "lag" | "lead", _) => {
+                return Err(SqlError::undefined_function(format!(
+                    "function {name} does not take these arguments"
+                )));
             }
             ("percent_rank" | "cume_dist" | "ntile" | "first_value" | "last_value" | "nth_value", _) => {
-                return Err(SqlError::feature_not_supported(format!("window function {name} is not yet supported")));
+                return Err(SqlError::feature_not_supported(format!(
+                    "window function {name} is not yet supported"
+                )));
             }
             _ if functions::is_function(name) => {
                 return Err(SqlError::wrong_object_type(format!(

@@ -135,8 +135,10 @@ impl Binder<'_> {
     pub(super) fn unify(&mut self, exprs: Vec<Expr>, what: &str) -> Result<(Vec<Expr>, DataType)> {
         let types: Vec<DataType> = exprs.iter().map(|e| e.ty().base()).collect();
         let common = types::common_type(&types).map_err(|e| prefixed(e, what))?;
-        let exprs =
-            exprs.into_iter().map(|e| self.coerce(e, &common, CastContext::Implicit)).collect::<Result<_>>()?;
+        let exprs = exprs
+            .into_iter()
+            .map(|e| self.coerce(e, &common, CastContext::Implicit))
+            .collect::<Result<_>>()?;
         Ok((exprs, common))
     }
 

@@ -268,7 +268,11 @@ impl Binder<'_> {
                     let index = self.expr(index)?;
                     self.subscript(bound, index)?
                 }
-                ast::AccessExpr::Subscript(ast::Subscript::Slice { lower_bound, upper_bound, stride: None }) => {
+                ast::AccessExpr::Subscript(ast::Subscript::Slice {
+                    lower_bound,
+                    upper_bound,
+                    stride: None,
+                }) => {
                     let ty = bound.ty();
                     if !matches!(ty, DataType::Array(_)) {
                         return Err(not_subscriptable(&ty));
@@ -308,7 +312,12 @@ impl Binder<'_> {
     }
 
     /// A stored DEFAULT or CHECK, over the columns of its table.
-    pub(super) fn stored_expr(&mut self, sql: &str, table: Option<&Arc<Table>>, ty: &DataType) -> Result<Expr> {
+    pub(super) fn stored_expr(
+        &mut self,
+        sql: &str,
+        table: Option<&Arc<Table>>,
+        ty: &DataType,
+    ) -> Result<Expr> {
         let tree = parser::parse_expression(sql)?;
         self.table_expr(&tree, table, ty, if table.is_some() { Clause::Check } else { Clause::Default })
     }

@@ -42,7 +42,11 @@ impl Binder<'_> {
     }
 
     /// One more item after a comma.
-    pub(super) fn add_from(&mut self, left: (Plan, Scope), item: &ast::TableWithJoins) -> Result<(Plan, Scope)> {
+    pub(super) fn add_from(
+        &mut self,
+        left: (Plan, Scope),
+        item: &ast::TableWithJoins,
+    ) -> Result<(Plan, Scope)> {
         let level = Level::lateral(left.1.clone());
         let (right, _) = self.in_level(level, |b| b.table_with_joins(item))?;
         self.join(left, right, JoinKind::Inner, &JoinConstraint::None)
@@ -55,7 +59,8 @@ impl Binder<'_> {
             let (kind, constraint) = join_kind(&join.join_operator)?;
             let level = Level::lateral(joined.1.clone());
             let (right, _) = self.in_level(level, |b| b.factor(&join.relation))?;
-            joined = self.join(joined, right, kind, constraint).map_err(|e| self.at(e, join.relation.span()))?;
+            joined =
+                self.join(joined, right, kind, constraint).map_err(|e| self.at(e, join.relation.span()))?;
         }
         Ok(joined)
     }
@@ -176,9 +181,15 @@ impl Binder<'_> {
 
     fn factor(&mut self, factor: &TableFactor) -> Result<(Plan, Scope)> {
         match factor {
-            TableFactor::Table { name, alias, args: None, with_ordinality: false, sample: None, version: None, .. } => {
-                self.named_relation(name, alias.as_ref())
-            }
+            TableFactor::Table {
+                name,
+                alias,
+                args: None,
+                with_ordinality: false,
+                sample: None,
+                version: None,
+                ..
+            } => self.named_relation(name, alias.as_ref()),
             TableFactor::Table { version: Some(_), .. } => {
                 Err(SqlError::feature_not_supported("AS OF SYSTEM TIME is not yet supported"))
             }
@@ -219,7 +230,8 @@ impl Binder<'_> {
                     None => Ok((plan, scope)),
                     Some(alias) => {
                         let fields: Vec<Field> = scope.star.iter().map(|&i| plan.schema[i].clone()).collect();
-                        let exprs = scope.star.iter().map(|&i| Expr::Column(i, plan.schema[i].ty.clone())).collect();
+                        let exprs =
+                            scope.star.iter().map(|&i| Expr::Column(i, plan.schema[i].ty.clone())).collect();
                         let name = fold(&alias.name);
                         let schema = rename(&fields, &alias_columns(Some(alias))?, &name)?;
                         let scope = Scope::relation(name, None, &schema);
@@ -248,7 +260,11 @@ impl Binder<'_> {
     }
 
     /// A WITH query, a stored table or a system view.
-    fn named_relation(&mut self, name: &ast::ObjectName, alias: Option<&ast::TableAlias>) -> Result<(Plan, Scope)> {
+    fn named_relation(
+        &mut self,
+        name: &ast::ObjectName,
+        alias: Option<&ast::TableAlias>,
+    ) -> Result<(Plan, Scope)> {
         let parts = name_parts(name)?;
         let names = alias_columns(alias)?;
         if let [part] = &parts[..] {
@@ -261,7 +277,10 @@ impl Binder<'_> {
                     CteSource::Working(id) => node(Node::WorkTable(id), schema.clone()),
                     CteSource::Inline(plan, levels) => {
                         let mut plan = *plan;
-                        plan.shift_outer(isize::try_from(self.levels.len()).unwrap_or(0) - isize::try_from(levels).unwrap_or(0));
+                        plan.shift_outer(
+                            isize::try_from(self.levels.len()).unwrap_or(0)
+                                - isize::try_from(levels).unwrap_or(0),
+                        );
                         Plan { schema: schema.clone(), ..plan }
                     }
                 };
@@ -352,20 +371,21 @@ impl Binder<'_> {
         let own = parts.last().map(|i| fold(i)).unwrap_or_default();
         let shown = alias.map_or_else(|| own.clone(), |a| fold(&a.name));
         let names = alias_columns(alias)?;
-        let (bound, _) = self.with_lateral(|b| {
-            b.in_level(Level::new(Scope::default(), Clause::From), |b| {
-                let args = b.call_args(args)?;
-                if !functions::is_set_function(&own) {
-                    let call = b.call_named(&own, args)?;
-                    return Ok((None, vec![call], Vec::new()));
-                }
-                let actual: Vec<DataType> = args.iter().map(|a| a.ty().base()).collect();
-                let resolved = functions::resolve_set_function(&own, &actual)?;
-                let args = b.arguments(args, &resolved.arg_types)?;
-                Ok((Some(resolved.function), args, resolved.columns))
+        let (bound, _) = self
+            .with_lateral(|b| {
+                b.in_level(Level::new(Scope::default(), Clause::From), |b| {
+                    let args = b.call_args(args)?;
+                    if !functions::is_set_function(&own) {
+                        let call = b.call_named(&own, args)?;
+                        return Ok((None, vec![call], Vec::new()));
+                    }
+                    let actual: Vec<DataType> = args.iter().map(|a| a.ty().base()).collect();
+                    let resolved = functions::resolve_set_function(&own, &actual)?;
+                    let args = b.arguments(args, &resolved.arg_types)?;
+                    Ok((Some(resolved.function), args, resolved.columns))
+                })
             })
-        })
-        .map_err(|error| self.at(error, name.span()))?;
+            .map_err(|error| self.at(error, name.span()))?;
         let (function, args, mut columns) = bound;
         if function.is_none() {
             let ty = args.first().map_or(DataType::Void, Expr::ty);

@@ -37,8 +37,10 @@ impl Binder<'_> {
         let (on_conflict, do_update) = match &insert.on {
             None => (OnConflict::Error, None),
             Some(OnInsert::OnConflict(clause)) => self.on_conflict(&table, &alias, clause)?,
-            Some(_) => return Err(SqlError::syntax_error("ON DUPLICATE KEY UPDATE is not PostgreSQL")
-                .with_hint("Use ON CONFLICT … DO UPDATE.")),
+            Some(_) => {
+                return Err(SqlError::syntax_error("ON DUPLICATE KEY UPDATE is not PostgreSQL")
+                    .with_hint("Use ON CONFLICT … DO UPDATE."));
+            }
         };
         let checks = self.checks(&table)?;
         let scope = table_scope(&table, &alias);
@@ -55,9 +57,8 @@ impl Binder<'_> {
                 Ok(table)
             }
             Found::View(view) => {
-                Err(SqlError::wrong_object_type(format!("cannot {verb} view \"{}\"", view.name)).with_detail(
-                    "System views are computed from the cluster's state and cannot be written.",
-                ))
+                Err(SqlError::wrong_object_type(format!("cannot {verb} view \"{}\"", view.name))
+                    .with_detail("System views are computed from the cluster's state and cannot be written."))
             }
         }
     }
@@ -72,8 +73,7 @@ impl Binder<'_> {
             let column = self.target_column(table, name)?;
             if columns.contains(&column) {
                 let bare = &table.columns[column].name;
-                let error =
-                    SqlError::duplicate_column(format!("column \"{bare}\" specified more than once"));
+                let error = SqlError::duplicate_column(format!("column \"{bare}\" specified more than once"));
                 return Err(self.at(error, name.span()));
             }
             columns.push(column);
@@ -264,10 +264,8 @@ impl Binder<'_> {
             }
             Ok(items)
         })?;
-        let schema = items
-            .iter()
-            .map(|i| Field { name: i.name.clone(), ty: i.expr.ty(), origin: i.origin })
-            .collect();
+        let schema =
+            items.iter().map(|i| Field { name: i.name.clone(), ty: i.expr.ty(), origin: i.origin }).collect();
         Ok((items.into_iter().map(|i| i.expr).collect(), schema))
     }
 }

@@ -94,7 +94,11 @@ impl<'a> Binder<'a> {
         Binder {
             context,
             positions,
-            parameters: context.parameters.iter().map(|t| t.clone().filter(|t| *t != DataType::Unknown)).collect(),
+            parameters: context
+                .parameters
+                .iter()
+                .map(|t| t.clone().filter(|t| *t != DataType::Unknown))
+                .collect(),
             tables: Vec::new(),
             ctes: Vec::new(),
             cte_names: Vec::new(),
@@ -109,7 +113,10 @@ impl<'a> Binder<'a> {
         let mut parameters = Vec::with_capacity(self.parameters.len());
         for (i, ty) in self.parameters.iter().enumerate() {
             parameters.push(ty.clone().ok_or_else(|| {
-                SqlError::indeterminate_datatype(format!("could not determine data type of parameter ${}", i + 1))
+                SqlError::indeterminate_datatype(format!(
+                    "could not determine data type of parameter ${}",
+                    i + 1
+                ))
             })?);
         }
         if !parameters.is_empty() {
@@ -135,7 +142,8 @@ impl<'a> Binder<'a> {
                 Ok(self.command(Command::Prepare { name: name.clone(), parameters, sql: sql.clone() }))
             }
             Ast::Execute { name, args } => {
-                let args = args.iter().map(|a| self.constant_expr(a, "EXECUTE parameter")).collect::<Result<_>>()?;
+                let args =
+                    args.iter().map(|a| self.constant_expr(a, "EXECUTE parameter")).collect::<Result<_>>()?;
                 Ok(self.command(Command::Execute { name: name.clone(), args }))
             }
             Ast::Explain { statement, options } => {
@@ -218,7 +226,10 @@ impl<'a> Binder<'a> {
 fn is_ddl(command: &Command) -> bool {
     matches!(
         command,
-        Command::CreateTable(_) | Command::DropTables { .. } | Command::CreateIndex(_) | Command::DropIndexes { .. }
+        Command::CreateTable(_)
+            | Command::DropTables { .. }
+            | Command::CreateIndex(_)
+            | Command::DropIndexes { .. }
     )
 }
 
@@ -255,11 +266,8 @@ pub(crate) fn name_parts(name: &ast::ObjectName) -> Result<Vec<&ast::Ident>> {
 /// 0A000, naming the statement by its first words.
 fn unsupported_statement(statement: &ast::Statement) -> SqlError {
     let text = statement.to_string();
-    let words: Vec<&str> = text
-        .split_whitespace()
-        .take_while(|w| w.chars().all(|c| c.is_ascii_uppercase()))
-        .take(2)
-        .collect();
+    let words: Vec<&str> =
+        text.split_whitespace().take_while(|w| w.chars().all(|c| c.is_ascii_uppercase())).take(2).collect();
     let name = if words.is_empty() { "this statement".to_owned() } else { words.join(" ") };
     SqlError::feature_not_supported(format!("{name} is not supported"))
 }

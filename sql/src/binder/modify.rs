@@ -26,9 +26,8 @@ impl Binder<'_> {
             Some(UpdateTableFromKind::BeforeSet(items) | UpdateTableFromKind::AfterSet(items)) => items,
         };
         let (source, scope) = self.source(plan, scope, from, update.selection.as_ref())?;
-        let (assignments, level) = self.in_level(Level::new(scope, Clause::Set), |b| {
-            b.assignments(&table, &update.assignments)
-        })?;
+        let (assignments, level) =
+            self.in_level(Level::new(scope, Clause::Set), |b| b.assignments(&table, &update.assignments))?;
         let checks = self.checks(&table)?;
         let (returning, schema) = self.returning(update.returning.as_deref(), level.scope)?;
         let update = Update { table, source, assignments, checks, returning };
@@ -106,7 +105,9 @@ impl Binder<'_> {
         for (i, (column, _)) in bound.iter().enumerate() {
             if bound[..i].iter().any(|(c, _)| c == column) {
                 let name = &table.columns[*column].name;
-                return Err(SqlError::syntax_error(format!("multiple assignments to same column \"{name}\"")));
+                return Err(SqlError::syntax_error(format!(
+                    "multiple assignments to same column \"{name}\""
+                )));
             }
         }
         Ok(bound)

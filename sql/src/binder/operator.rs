@@ -81,7 +81,8 @@ impl Binder<'_> {
     pub(super) fn compare_rows(&mut self, symbol: &str, left: Vec<Expr>, right: Vec<Expr>) -> Result<Expr> {
         let mut pairs: Vec<(Expr, Expr)> = left.into_iter().zip(right).collect();
         if symbol == "=" || symbol == "<>" {
-            let each = pairs.into_iter().map(|(l, r)| self.operator(symbol, Some(l), r)).collect::<Result<_>>()?;
+            let each =
+                pairs.into_iter().map(|(l, r)| self.operator(symbol, Some(l), r)).collect::<Result<_>>()?;
             return Ok(if symbol == "=" { Expr::And(each) } else { Expr::Or(each) });
         }
         let strict = &symbol[..1];
@@ -98,7 +99,13 @@ impl Binder<'_> {
     }
 
     /// `left op ANY|ALL (array or subquery)`
-    pub(super) fn any_all(&mut self, left: &Ast, op: &BinaryOperator, right: &Ast, all: bool) -> Result<Expr> {
+    pub(super) fn any_all(
+        &mut self,
+        left: &Ast,
+        op: &BinaryOperator,
+        right: &Ast,
+        all: bool,
+    ) -> Result<Expr> {
         let symbol = symbol(op);
         let left = self.expr(left)?;
         if let Ast::Subquery(query) = unwrap_nested(right) {
@@ -120,7 +127,8 @@ impl Binder<'_> {
             return Err(SqlError::internal("a binary operator has two operands"));
         };
         let left = self.coerce(left, left_type, CastContext::Implicit)?;
-        let same_strings = element_type.is_string() && element.is_string() && !matches!(element, DataType::Char(_));
+        let same_strings =
+            element_type.is_string() && element.is_string() && !matches!(element, DataType::Char(_));
         let array = if same_strings {
             array
         } else {
@@ -130,7 +138,13 @@ impl Binder<'_> {
     }
 
     /// `left op ANY|ALL (SELECT …)`
-    pub(super) fn quantified(&mut self, left: Expr, symbol: &str, query: &ast::Query, all: bool) -> Result<Expr> {
+    pub(super) fn quantified(
+        &mut self,
+        left: Expr,
+        symbol: &str,
+        query: &ast::Query,
+        all: bool,
+    ) -> Result<Expr> {
         let (mut plan, correlated) = self.subplan(query)?;
         let width = match &left {
             Expr::Row(items) => items.len(),

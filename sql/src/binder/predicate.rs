@@ -112,10 +112,20 @@ impl Binder<'_> {
             Ast::Tuple(items) => Expr::Row(items.iter().map(|i| self.expr(i)).collect::<Result<_>>()?),
             other => self.expr(other)?,
         };
-        if negated { self.quantified(left, "<>", query, true) } else { self.quantified(left, "=", query, false) }
+        if negated {
+            self.quantified(left, "<>", query, true)
+        } else {
+            self.quantified(left, "=", query, false)
+        }
     }
 
-    pub(super) fn like(&mut self, symbol: &str, e: &Ast, pattern: &Ast, escape: Option<&Ast>) -> Result<Expr> {
+    pub(super) fn like(
+        &mut self,
+        symbol: &str,
+        e: &Ast,
+        pattern: &Ast,
+        escape: Option<&Ast>,
+    ) -> Result<Expr> {
         let input = self.expr(e)?;
         let mut pattern = self.expr(pattern)?;
         if let Some(escape) = escape {
@@ -149,9 +159,10 @@ impl Binder<'_> {
         };
         let equal = self.operator("=", Some(left.clone()), right)?;
         let left = match (&left, &equal) {
-            (Expr::Literal(_, DataType::Unknown) | Expr::Parameter(_, DataType::Unknown), Expr::Call { args, .. }) => {
-                args.first().cloned().unwrap_or(left)
-            }
+            (
+                Expr::Literal(_, DataType::Unknown) | Expr::Parameter(_, DataType::Unknown),
+                Expr::Call { args, .. },
+            ) => args.first().cloned().unwrap_or(left),
             _ => left,
         };
         let ty = left.ty();

@@ -102,7 +102,9 @@ impl Binder<'_> {
     /// ORDER BY and LIMIT over a body that is not one SELECT: only its output columns are known.
     fn finish_query(&mut self, plan: Plan, tail: &Tail<'_>) -> Result<Plan> {
         if !tail.locks.is_empty() {
-            return Err(SqlError::feature_not_supported("FOR UPDATE is not allowed with UNION/INTERSECT/EXCEPT"));
+            return Err(SqlError::feature_not_supported(
+                "FOR UPDATE is not allowed with UNION/INTERSECT/EXCEPT",
+            ));
         }
         let mut plan = plan;
         if !tail.order_by.is_empty() {
@@ -112,10 +114,11 @@ impl Binder<'_> {
                 let width = b.level()?.scope.columns.len();
                 let mut keys: Vec<SortKey> = Vec::new();
                 for key in tail.order_by {
-                    let expr = match ordinal(&key.expr, width, "ORDER BY").map_err(|e| b.at(e, key.expr.span()))? {
-                        Some(i) => Expr::Column(i, b.level()?.scope.columns[i].ty.clone()),
-                        None => b.typed(&key.expr)?,
-                    };
+                    let expr =
+                        match ordinal(&key.expr, width, "ORDER BY").map_err(|e| b.at(e, key.expr.span()))? {
+                            Some(i) => Expr::Column(i, b.level()?.scope.columns[i].ty.clone()),
+                            None => b.typed(&key.expr)?,
+                        };
                     keys.push(sort_key(expr, &key.options)?);
                 }
                 Ok(keys)
@@ -149,9 +152,8 @@ impl Binder<'_> {
         }
         let (expr, _) = self.in_level(Level::new(Scope::default(), Clause::Limit), |b| {
             let expr = b.expr(e)?;
-            b.coerce(expr, &DataType::Int8, CastContext::Assignment).map_err(|_| {
-                SqlError::datatype_mismatch(format!("argument of {what} must be type bigint"))
-            })
+            b.coerce(expr, &DataType::Int8, CastContext::Assignment)
+                .map_err(|_| SqlError::datatype_mismatch(format!("argument of {what} must be type bigint")))
         })?;
         Ok(Some(expr))
     }
@@ -170,9 +172,9 @@ impl Binder<'_> {
                 Err(SqlError::feature_not_supported(format!("TABLE {name} is not supported here"))
                     .with_hint("Write SELECT * FROM the table."))
             }
-            SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
-                Err(SqlError::feature_not_supported("statements that write are not supported in WITH or FROM"))
-            }
+            SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => Err(
+                SqlError::feature_not_supported("statements that write are not supported in WITH or FROM"),
+            ),
         }
     }
 
@@ -191,7 +193,9 @@ impl Binder<'_> {
         loop {
             match rest {
                 SetExpr::SetOperation { left, op: o, set_quantifier: q, right }
-                    if o == op && q == set_quantifier && (*op == SetOperator::Union || branches.is_empty()) =>
+                    if o == op
+                        && q == set_quantifier
+                        && (*op == SetOperator::Union || branches.is_empty()) =>
                 {
                     branches.push(&**right);
                     rest = left;
@@ -263,9 +267,9 @@ impl Binder<'_> {
                 for (i, e) in row.content.iter().enumerate() {
                     let bound = b.expr(e)?;
                     let bound = match expected.and_then(|types| types.get(i)) {
-                        Some(ty) if bound.ty() == DataType::Unknown => {
-                            b.coerce(bound, ty, CastContext::Assignment).map_err(|error| b.at(error, e.span()))?
-                        }
+                        Some(ty) if bound.ty() == DataType::Unknown => b
+                            .coerce(bound, ty, CastContext::Assignment)
+                            .map_err(|error| b.at(error, e.span()))?,
                         _ => bound,
                     };
                     columns[i].push(bound);
@@ -283,7 +287,8 @@ impl Binder<'_> {
             types.push(ty);
         }
         let mut columns: Vec<std::vec::IntoIter<Expr>> = columns.into_iter().map(Vec::into_iter).collect();
-        let rows = (0..values.rows.len()).map(|_| columns.iter_mut().filter_map(Iterator::next).collect()).collect();
+        let rows =
+            (0..values.rows.len()).map(|_| columns.iter_mut().filter_map(Iterator::next).collect()).collect();
         let names: Vec<(String, DataType)> =
             types.into_iter().enumerate().map(|(i, ty)| (format!("column{}", i + 1), ty)).collect();
         Ok(node(Node::Values(rows), fields_of(&names)))
@@ -395,7 +400,12 @@ impl Binder<'_> {
     }
 
     /// Casts output columns. Where the plan computes them anyway it computes them cast.
-    pub(super) fn coerce_output(&mut self, plan: Plan, types: &[DataType], context: CastContext) -> Result<Plan> {
+    pub(super) fn coerce_output(
+        &mut self,
+        plan: Plan,
+        types: &[DataType],
+        context: CastContext,
+    ) -> Result<Plan> {
         let same = plan.schema.iter().zip(types).all(|(f, ty)| f.ty == ty.base());
         if same {
             return Ok(plan);
@@ -488,10 +498,10 @@ pub(super) fn rename(fields: &[Field], names: &[String], relation: &str) -> Resu
             names.len()
         )));
     }
-    let renamed = fields.iter().enumerate().map(|(i, field)| Field {
-        name: names.get(i).unwrap_or(&field.name).clone(),
-        ..field.clone()
-    });
+    let renamed = fields
+        .iter()
+        .enumerate()
+        .map(|(i, field)| Field { name: names.get(i).unwrap_or(&field.name).clone(), ..field.clone() });
     Ok(renamed.collect())
 }
 

@@ -68,7 +68,11 @@ impl Scope {
     /// This row followed by another. 42712 if a name is taken.
     pub(super) fn join(mut self, other: Scope) -> Result<Scope> {
         for relation in &other.relations {
-            if self.relations.iter().any(|r| r.name == relation.name && !r.name.is_empty() && r.schema == relation.schema) {
+            if self
+                .relations
+                .iter()
+                .any(|r| r.name == relation.name && !r.name.is_empty() && r.schema == relation.schema)
+            {
                 return Err(SqlError::duplicate_alias(format!(
                     "table name \"{}\" specified more than once",
                     relation.name
@@ -97,15 +101,19 @@ impl Scope {
 
     /// The relation of this name.
     pub(super) fn find_relation(&self, schema: Option<&str>, name: &str) -> Option<usize> {
-        self.relations.iter().position(|r| {
-            r.name == name && schema.is_none_or(|s| r.schema.as_deref() == Some(s))
-        })
+        self.relations
+            .iter()
+            .position(|r| r.name == name && schema.is_none_or(|s| r.schema.as_deref() == Some(s)))
     }
 
     /// The columns of a relation by name.
     fn of_relation(&self, relation: usize, name: &str) -> Vec<usize> {
         let Some(relation) = self.relations.get(relation) else { return Vec::new() };
-        relation.columns.clone().filter(|&i| self.columns[i].name == name && !self.columns[i].hidden).collect()
+        relation
+            .columns
+            .clone()
+            .filter(|&i| self.columns[i].name == name && !self.columns[i].hidden)
+            .collect()
     }
 
     /// The visible columns of a relation, for `t.*`.
@@ -142,7 +150,11 @@ impl Binder<'_> {
     }
 
     /// Binds with another clause, in the same level.
-    pub(super) fn in_clause<T>(&mut self, clause: Clause, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+    pub(super) fn in_clause<T>(
+        &mut self,
+        clause: Clause,
+        f: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
         let outer = std::mem::replace(&mut self.level()?.clause, clause);
         let result = f(self);
         self.level()?.clause = outer;
@@ -175,7 +187,8 @@ impl Binder<'_> {
                 [] => {}
                 [column] => return self.reference(depth, column, ident),
                 _ => {
-                    let error = SqlError::ambiguous_column(format!("column reference \"{name}\" is ambiguous"));
+                    let error =
+                        SqlError::ambiguous_column(format!("column reference \"{name}\" is ambiguous"));
                     return Err(self.at(error, ident.span));
                 }
             }
@@ -184,7 +197,8 @@ impl Binder<'_> {
             let level = &self.levels[self.levels.len() - 1 - depth];
             if let Some(relation) = level.scope.find_relation(None, &name).filter(|_| level.visible) {
                 let columns = level.scope.star_of(relation);
-                let columns = columns.into_iter().map(|c| self.reference(depth, c, ident)).collect::<Result<_>>()?;
+                let columns =
+                    columns.into_iter().map(|c| self.reference(depth, c, ident)).collect::<Result<_>>()?;
                 return Ok(Expr::Row(columns));
             }
         }
@@ -210,7 +224,9 @@ impl Binder<'_> {
         let mut unseen = false;
         for depth in 0..self.levels.len() {
             let level = &self.levels[self.levels.len() - 1 - depth];
-            let Some(found) = level.scope.find_relation(schema_name.as_deref(), &relation_name) else { continue };
+            let Some(found) = level.scope.find_relation(schema_name.as_deref(), &relation_name) else {
+                continue;
+            };
             if !level.visible {
                 unseen = true;
                 continue;
@@ -220,13 +236,15 @@ impl Binder<'_> {
                     let message = format!("column {relation_name}.{name} does not exist");
                     let mut error = SqlError::undefined_column(message);
                     if let Some(close) = self.closest(Some(&relation_name), &name) {
-                        error = error.with_hint(format!("Perhaps you meant to reference the column \"{close}\"."));
+                        error = error
+                            .with_hint(format!("Perhaps you meant to reference the column \"{close}\"."));
                     }
                     Err(self.at(error, relation.span))
                 }
                 [c] => self.reference(depth, c, relation),
                 _ => {
-                    let error = SqlError::ambiguous_column(format!("column reference \"{name}\" is ambiguous"));
+                    let error =
+                        SqlError::ambiguous_column(format!("column reference \"{name}\" is ambiguous"));
                     Err(self.at(error, relation.span))
                 }
             };

@@ -73,7 +73,12 @@ impl Binder<'_> {
         self.assemble(plan, bound, level, tail)
     }
 
-    fn clauses(&mut self, select: &ast::Select, tail: &Tail<'_>, expected: Option<&[DataType]>) -> Result<Bound> {
+    fn clauses(
+        &mut self,
+        select: &ast::Select,
+        tail: &Tail<'_>,
+        expected: Option<&[DataType]>,
+    ) -> Result<Bound> {
         let condition = match &select.selection {
             Some(e) => Some(self.condition(e, "WHERE")?),
             None => None,
@@ -82,7 +87,8 @@ impl Binder<'_> {
         if let Some(types) = expected {
             for (item, ty) in items.iter_mut().zip(types) {
                 if item.expr.ty() == DataType::Unknown {
-                    let untyped = std::mem::replace(&mut item.expr, Expr::Literal(Datum::Null, DataType::Unknown));
+                    let untyped =
+                        std::mem::replace(&mut item.expr, Expr::Literal(Datum::Null, DataType::Unknown));
                     item.expr = self.coerce(untyped, ty, CastContext::Assignment)?;
                 }
             }
@@ -90,7 +96,9 @@ impl Binder<'_> {
         let mut keys = Vec::new();
         if let ast::GroupByExpr::Expressions(exprs, modifiers) = &select.group_by {
             if !modifiers.is_empty() {
-                return Err(SqlError::feature_not_supported("ROLLUP, CUBE and GROUPING SETS are not supported"));
+                return Err(SqlError::feature_not_supported(
+                    "ROLLUP, CUBE and GROUPING SETS are not supported",
+                ));
             }
             for e in exprs {
                 keys.push(self.in_clause(Clause::GroupBy, |b| b.group_key(e, &items))?);
@@ -104,20 +112,24 @@ impl Binder<'_> {
         };
         let mut order = Vec::with_capacity(tail.order_by.len());
         for key in tail.order_by {
-            let bound = self.in_clause(Clause::OrderBy, |b| b.order_key(&key.expr, &mut items, "ORDER BY"))?;
+            let bound =
+                self.in_clause(Clause::OrderBy, |b| b.order_key(&key.expr, &mut items, "ORDER BY"))?;
             order.push((bound, key.options.clone()));
         }
-        let distinct = match &select.distinct {
-            None | Some(ast::Distinct::All) => None,
-            Some(ast::Distinct::Distinct) => Some(Vec::new()),
-            Some(ast::Distinct::On(exprs)) => {
-                let mut on = Vec::with_capacity(exprs.len());
-                for e in exprs {
-                    on.push(self.in_clause(Clause::OrderBy, |b| b.order_key(e, &mut items, "SELECT DISTINCT ON"))?);
+        let distinct =
+            match &select.distinct {
+                None | Some(ast::Distinct::All) => None,
+                Some(ast::Distinct::Distinct) => Some(Vec::new()),
+                Some(ast::Distinct::On(exprs)) => {
+                    let mut on = Vec::with_capacity(exprs.len());
+                    for e in exprs {
+                        on.push(self.in_clause(Clause::OrderBy, |b| {
+                            b.order_key(e, &mut items, "SELECT DISTINCT ON")
+                        })?);
+                    }
+                    Some(on)
                 }
-                Some(on)
-            }
-        };
+            };
         let grouped = !keys.is_empty() || having.is_some() || !self.level()?.aggregates.is_empty();
         let grouping = grouped.then(|| Grouping::new(keys));
         Ok(Bound { items, condition, grouping, having, order, distinct })
@@ -160,7 +172,9 @@ impl Binder<'_> {
                         items.push(self.column_item(column)?);
                     }
                 }
-                _ => return Err(SqlError::feature_not_supported("this form of SELECT item is not supported")),
+                _ => {
+                    return Err(SqlError::feature_not_supported("this form of SELECT item is not supported"));
+                }
             }
         }
         Ok(items)
@@ -255,7 +269,9 @@ impl Binder<'_> {
         } else {
             if grouped || has_sets || bound.distinct.is_some() {
                 let clause = if bound.distinct.is_some() { "DISTINCT clause" } else { "GROUP BY clause" };
-                return Err(SqlError::feature_not_supported(format!("FOR UPDATE is not allowed with {clause}")));
+                return Err(SqlError::feature_not_supported(format!(
+                    "FOR UPDATE is not allowed with {clause}"
+                )));
             }
             self.locks(&level, tail)?
         };
@@ -290,7 +306,13 @@ impl Binder<'_> {
     }
 
     /// The SELECT list first; keys that are no output column are computed beside it and cut off last.
-    fn project_then_sort(&mut self, plan: Plan, bound: Bound, schema: Arc<[Field]>, tail: &Tail<'_>) -> Result<Plan> {
+    fn project_then_sort(
+        &mut self,
+        plan: Plan,
+        bound: Bound,
+        schema: Arc<[Field]>,
+        tail: &Tail<'_>,
+    ) -> Result<Plan> {
         let mut bound = bound;
         let width = bound.items.len();
         let mut exprs = Vec::with_capacity(width);
@@ -543,7 +565,9 @@ fn name_of(e: &ast::Expr) -> Option<String> {
         E::TypedString(typed) => type_column_name(&typed.data_type),
         E::Interval(_) => "interval".into(),
         E::Function(function) => last(&function.name)?,
-        E::Case { else_result, .. } => else_result.as_ref().and_then(|e| name_of(e)).unwrap_or_else(|| "case".into()),
+        E::Case { else_result, .. } => {
+            else_result.as_ref().and_then(|e| name_of(e)).unwrap_or_else(|| "case".into())
+        }
         E::Exists { negated: false, .. } => "exists".into(),
         E::Array(_) => "array".into(),
         E::Tuple(_) => "row".into(),

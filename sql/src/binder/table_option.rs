@@ -22,8 +22,7 @@ pub(super) fn table_options(options: &CreateTableOptions) -> Result<TableOptions
         CreateTableOptions::With(options) => options,
         _ => return Err(SqlError::feature_not_supported("these table options are not supported")),
     };
-    let mut read =
-        TableOptions { replication: Replication::Strong, write_quorum: 1, read_quorum: 1 };
+    let mut read = TableOptions { replication: Replication::Strong, write_quorum: 1, read_quorum: 1 };
     let mut quorum = None;
     for option in options {
         let SqlOption::KeyValue { key, value } = option else {
@@ -63,12 +62,18 @@ pub(super) fn table_options(options: &CreateTableOptions) -> Result<TableOptions
         }
     }
     if let (Some((name, _)), Replication::Strong) = (&quorum, read.replication) {
-        return Err(SqlError::invalid_parameter_value(format!("parameter \"{name}\" is for leaderless tables"))
-            .with_hint("Every commit to a strong table is on a majority already; add replication = 'leaderless'."));
+        return Err(SqlError::invalid_parameter_value(format!(
+            "parameter \"{name}\" is for leaderless tables"
+        ))
+        .with_hint(
+            "Every commit to a strong table is on a majority already; add replication = 'leaderless'.",
+        ));
     }
     if read.write_quorum != 1 || read.read_quorum != 1 {
-        return Err(SqlError::feature_not_supported("write_quorum and read_quorum other than 1 are not yet supported")
-            .with_hint("Leave them out, or make the table strong (replication = 'strong')."));
+        return Err(SqlError::feature_not_supported(
+            "write_quorum and read_quorum other than 1 are not yet supported",
+        )
+        .with_hint("Leave them out, or make the table strong (replication = 'strong')."));
     }
     Ok(read)
 }

@@ -52,7 +52,12 @@ struct Path {
 }
 
 /// Reads a whole table scan's rows for which `conditions` hold. True if they come in the wanted order.
-pub(super) fn access(scan: TableScan, plan: &Plan, conditions: Vec<Expr>, wanted: Option<&Wanted<'_>>) -> (Plan, bool) {
+pub(super) fn access(
+    scan: TableScan,
+    plan: &Plan,
+    conditions: Vec<Expr>,
+    wanted: Option<&Wanted<'_>>,
+) -> (Plan, bool) {
     let table = scan.table.clone();
     let uses: Vec<(usize, usize, Use)> = conditions
         .iter()
@@ -230,14 +235,17 @@ fn column_use(condition: &Expr) -> Option<(usize, Use)> {
                 _ => return None,
             };
             let value = value.clone();
-            Some((column, match name {
-                "=" => Use::Equal(vec![value]),
-                "<" => Use::Upper(value, false),
-                "<=" => Use::Upper(value, true),
-                ">" => Use::Lower(value, false),
-                ">=" => Use::Lower(value, true),
-                _ => return None,
-            }))
+            Some((
+                column,
+                match name {
+                    "=" => Use::Equal(vec![value]),
+                    "<" => Use::Upper(value, false),
+                    "<=" => Use::Upper(value, true),
+                    ">" => Use::Lower(value, false),
+                    ">=" => Use::Lower(value, true),
+                    _ => return None,
+                },
+            ))
         }
         Expr::InList { input, list, negated: false } => {
             let column = plain_column(input)?;
@@ -248,7 +256,10 @@ fn column_use(condition: &Expr) -> Option<(usize, Use)> {
             let column = plain_column(left)?;
             let Expr::Literal(Datum::Array(array), _) = &**array else { return None };
             let list = array.items.iter().filter(|v| !v.is_null());
-            Some((column, Use::Equal(list.map(|v| Expr::Literal(v.clone(), array.element.clone())).collect())))
+            Some((
+                column,
+                Use::Equal(list.map(|v| Expr::Literal(v.clone(), array.element.clone())).collect()),
+            ))
         }
         _ => None,
     }
@@ -258,7 +269,9 @@ fn column_use(condition: &Expr) -> Option<(usize, Use)> {
 fn plain_column(e: &Expr) -> Option<usize> {
     match e {
         Expr::Column(i, _) => Some(*i),
-        Expr::Cast { input, from, to, .. } if is_integer(from) && is_integer(to) && to.len() >= from.len() => {
+        Expr::Cast { input, from, to, .. }
+            if is_integer(from) && is_integer(to) && to.len() >= from.len() =>
+        {
             plain_column(input)
         }
         _ => None,

@@ -39,9 +39,7 @@ pub(super) fn plan(node: Node, schema: Arc<[Field]>) -> Plan {
 pub(super) fn selectivity(condition: &Expr) -> f64 {
     match condition {
         Expr::And(operands) => operands.iter().map(selectivity).product(),
-        Expr::Or(operands) => {
-            1.0 - operands.iter().map(|e| 1.0 - selectivity(e)).product::<f64>()
-        }
+        Expr::Or(operands) => 1.0 - operands.iter().map(|e| 1.0 - selectivity(e)).product::<f64>(),
         Expr::Not(input) => 1.0 - selectivity(input),
         Expr::Literal(Datum::Bool(true), _) => 1.0,
         Expr::Literal(..) => 0.0,
@@ -56,7 +54,13 @@ pub(super) fn selectivity(condition: &Expr) -> f64 {
             let share = (list.len() as f64 * EQUAL).min(0.5);
             if *negated { 1.0 - share } else { share }
         }
-        Expr::IsNull { negated, .. } => if *negated { 0.99 } else { 0.01 },
+        Expr::IsNull { negated, .. } => {
+            if *negated {
+                0.99
+            } else {
+                0.01
+            }
+        }
         Expr::AnyAll { .. } => 0.05,
         _ => 0.5,
     }
@@ -100,16 +104,15 @@ pub(super) fn estimate(node: &Node) -> (f64, f64) {
             (kept, input.cost + input.rows * kept.max(2.0).log2() * EVALUATE)
         }
         Node::Limit { input, limit, .. } => {
-            let rows = limit.as_ref().map_or(input.rows, |l| count(l).unwrap_or(input.rows / 10.0)).min(input.rows);
+            let rows =
+                limit.as_ref().map_or(input.rows, |l| count(l).unwrap_or(input.rows / 10.0)).min(input.rows);
             let share = if input.rows > 0.0 { rows / input.rows } else { 1.0 };
             // Only what is pulled is paid, where the input can stop early.
             let cost = if stops_early(&input.node) { input.cost * share } else { input.cost };
             (rows, cost)
         }
         Node::Distinct { input, .. } => ((input.rows / 2.0).max(1.0), input.cost + input.rows * BUILD),
-        Node::Append(inputs) => {
-            (inputs.iter().map(|p| p.rows).sum(), inputs.iter().map(|p| p.cost).sum())
-        }
+        Node::Append(inputs) => (inputs.iter().map(|p| p.rows).sum(), inputs.iter().map(|p| p.cost).sum()),
         Node::SetOperation { left, right, .. } => {
             (left.rows, left.cost + right.cost + (left.rows + right.rows) * BUILD)
         }

@@ -77,18 +77,16 @@ fn flatten(plan: Plan, offset: usize, relations: &mut Vec<Relation>, loose: &mut
                 loose.push(condition);
             }
         }
-        Node::Filter { input, condition } if matches!(&input.node, Node::NestedLoop { kind: JoinKind::Inner, .. }) => {
+        Node::Filter { input, condition }
+            if matches!(&input.node, Node::NestedLoop { kind: JoinKind::Inner, .. }) =>
+        {
             for mut condition in conjuncts(condition) {
                 condition.map_columns(&mut |c| c + offset);
                 loose.push(condition);
             }
             flatten(*input, offset, relations, loose);
         }
-        node => relations.push(Relation {
-            plan: Plan { node, ..plan },
-            offset,
-            conditions: Vec::new(),
-        }),
+        node => relations.push(Relation { plan: Plan { node, ..plan }, offset, conditions: Vec::new() }),
     }
 }
 
@@ -106,7 +104,12 @@ fn lateral(plan: Plan, conditions: Vec<Expr>) -> Plan {
             let left = push(*left, to_left);
             let right = push(*right, to_right.into_iter().map(|c| into_right(c, width)).collect());
             let condition = conjunction(both);
-            let node = Node::NestedLoop { left: Box::new(left), right: Box::new(right), kind: JoinKind::Inner, condition };
+            let node = Node::NestedLoop {
+                left: Box::new(left),
+                right: Box::new(right),
+                kind: JoinKind::Inner,
+                condition,
+            };
             filtered(cost::plan(node, schema), stay)
         }
         node => push(Plan { node, ..plan }, conditions),
@@ -159,9 +162,7 @@ fn assemble(relations: Vec<Relation>, mut loose: Vec<Expr>, schema: Arc<[Field]>
             // Without a condition between them a join is a product: only when nothing else is left.
             let usable = usable(&joined, relation, &loose);
             let connected = usable.iter().any(|&c| is_equality(&loose[c]));
-            if ordered && !connected && rest.iter().any(|(r, _)| {
-                usable_equality(&joined, r, &loose)
-            }) {
+            if ordered && !connected && rest.iter().any(|(r, _)| usable_equality(&joined, r, &loose)) {
                 continue;
             }
             let candidate = join_with(&joined, relation, alone, &usable, &loose);
@@ -226,7 +227,8 @@ fn join_with(joined: &Joined, relation: &Relation, alone: &Plan, usable: &[usize
     let range = relation.columns();
     let mut columns = joined.columns.clone();
     columns.extend(range.clone());
-    let schema: Arc<[Field]> = joined.plan.schema.iter().chain(relation.plan.schema.iter()).cloned().collect();
+    let schema: Arc<[Field]> =
+        joined.plan.schema.iter().chain(relation.plan.schema.iter()).cloned().collect();
     // The conditions over (rows so far ++ relation).
     let conditions: Vec<Expr> = usable
         .iter()
@@ -239,7 +241,15 @@ fn join_with(joined: &Joined, relation: &Relation, alone: &Plan, usable: &[usize
             condition
         })
         .collect();
-    let plan = join_sides(&joined.plan, &relation.plan, &relation.conditions, alone, conditions, JoinKind::Inner, schema);
+    let plan = join_sides(
+        &joined.plan,
+        &relation.plan,
+        &relation.conditions,
+        alone,
+        conditions,
+        JoinKind::Inner,
+        schema,
+    );
     Joined { plan, columns }
 }
 
@@ -263,40 +273,33 @@ fn join_sides(
             None => others.push(condition),
         }
     }
-    let loop_ = {
+    if keys.is_empty() {
         let mut right_side = alone.clone();
         right_side.shift_outer(1);
-        let all = keys.iter().map(|(_, c)| c.clone()).chain(others.iter().cloned()).collect();
         let node = Node::NestedLoop {
             left: Box::new(left.clone()),
             right: Box::new(right_side),
             kind,
-            condition: conjunction(all),
-        };
-        cost::plan(node, schema.clone())
-    };
-    let mut best = loop_;
-    if !keys.is_empty() {
-        if let Some(lookup) = lookup_join(left, right, right_conditions, &keys, &others, kind, &schema) {
-            if lookup.cost < best.cost {
-                best = lookup;
-            }
-        }
-        let (left_keys, right_keys) = keys.into_iter().map(|(pair, _)| pair).unzip();
-        let node = Node::HashJoin {
-            left: Box::new(left.clone()),
-            right: Box::new(alone.clone()),
-            kind,
-            left_keys,
-            right_keys,
             condition: conjunction(others),
         };
-        let hash = cost::plan(node, schema);
-        if hash.cost < best.cost {
-            best = hash;
-        }
+        return cost::plan(node, schema);
     }
-    best
+    // Where both sides can be compared for equality nobody loops: an estimate of few rows may be wrong.
+    let lookup = lookup_join(left, right, right_conditions, &keys, &others, kind, &schema);
+    let (left_keys, right_keys) = keys.into_iter().map(|(pair, _)| pair).unzip();
+    let node = Node::HashJoin {
+        left: Box::new(left.clone()),
+        right: Box::new(alone.clone()),
+        kind,
+        left_keys,
+        right_keys,
+        condition: conjunction(others),
+    };
+    let hash = cost::plan(node, schema);
+    match lookup {
+        Some(lookup) if lookup.cost < hash.cost => lookup,
+        _ => hash,
+    }
 }
 
 /// The right side looked up by an index for every left row.
@@ -336,7 +339,9 @@ fn lookup_join(
     let uses_left = chosen.ranges.iter().any(|range| {
         let reads = |e: &Expr| {
             let mut found = false;
-            e.references(0, &mut |e, level| found |= matches!(e, Expr::Outer { depth, .. } if *depth == level + 1));
+            e.references(0, &mut |e, level| {
+                found |= matches!(e, Expr::Outer { depth, .. } if *depth == level + 1)
+            });
             found
         };
         range.prefix.iter().any(reads) || range.lower.iter().chain(&range.upper).any(|(e, _)| reads(e))
@@ -413,7 +418,8 @@ pub(super) fn outer(
     match kind {
         JoinKind::Right => mirrored(left, right, on, conditions, schema),
         JoinKind::Left | JoinKind::Semi | JoinKind::Anti => {
-            let (down, stay) = split(conditions, |c| !is_volatile(c) && columns_of(c).iter().all(|&c| c < width));
+            let (down, stay) =
+                split(conditions, |c| !is_volatile(c) && columns_of(c).iter().all(|&c| c < width));
             let left = push(left, down);
             let (to_right, both) = split(on, |c| {
                 let columns = columns_of(c);
@@ -421,7 +427,12 @@ pub(super) fn outer(
             });
             if right.reads_nearest_row() {
                 let right = push(right, to_right.into_iter().map(|c| into_right(c, width)).collect());
-                let node = Node::NestedLoop { left: Box::new(left), right: Box::new(right), kind, condition: conjunction(both) };
+                let node = Node::NestedLoop {
+                    left: Box::new(left),
+                    right: Box::new(right),
+                    kind,
+                    condition: conjunction(both),
+                };
                 return filtered(cost::plan(node, schema), stay);
             }
             let mut right = right;
@@ -463,7 +474,8 @@ fn mirrored(left: Plan, right: Plan, on: Vec<Expr>, conditions: Vec<Expr>, schem
             })
             .collect()
     };
-    let plan = outer(right, left, JoinKind::Left, conjunction(swapped(on)), swapped(conditions), swapped_schema);
+    let plan =
+        outer(right, left, JoinKind::Left, conjunction(swapped(on)), swapped(conditions), swapped_schema);
     let exprs = schema.iter().enumerate().map(|(c, field)| Expr::Column(swap(c), field.ty.clone())).collect();
     cost::plan(Node::Project { input: Box::new(plan), exprs }, schema)
 }

@@ -22,10 +22,9 @@ pub(super) fn prune(plan: &mut Plan, wanted: &[bool]) {
         .iter()
         .map(|m| match m {
             Some(i) => (taken.schema[*i].clone(), Some(*i)),
-            None => (
-                Field { name: "?column?".into(), ty: amphora_storage::DataType::Text, origin: None },
-                None,
-            ),
+            None => {
+                (Field { name: "?column?".into(), ty: amphora_storage::DataType::Text, origin: None }, None)
+            }
         })
         .collect();
     let exprs = schema

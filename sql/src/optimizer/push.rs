@@ -53,7 +53,11 @@ pub(super) fn push(plan: Plan, conditions: Vec<Expr>) -> Plan {
 }
 
 /// Like [`push`]; true if the rows come in the wanted order.
-pub(super) fn push_ordered(plan: Plan, mut conditions: Vec<Expr>, wanted: Option<&Wanted<'_>>) -> (Plan, bool) {
+pub(super) fn push_ordered(
+    plan: Plan,
+    mut conditions: Vec<Expr>,
+    wanted: Option<&Wanted<'_>>,
+) -> (Plan, bool) {
     let schema = plan.schema.clone();
     let Plan { node, rows, cost: old_cost, .. } = plan;
     match node {
@@ -114,7 +118,13 @@ pub(super) fn push_ordered(plan: Plan, mut conditions: Vec<Expr>, wanted: Option
             });
             let down = down.into_iter().map(|c| substitute(c, &keys)).collect();
             let input = push(*input, down);
-            (filtered(cost::plan(Node::Aggregate { input: Box::new(input), keys, aggregates }, schema), stay), false)
+            (
+                filtered(
+                    cost::plan(Node::Aggregate { input: Box::new(input), keys, aggregates }, schema),
+                    stay,
+                ),
+                false,
+            )
         }
         Node::Append(inputs) => {
             let (stay, down) = split(conditions, is_volatile);
@@ -128,7 +138,12 @@ pub(super) fn push_ordered(plan: Plan, mut conditions: Vec<Expr>, wanted: Option
             (filtered(cost::plan(Node::SetOperation { left, right, intersect, all }, schema), stay), false)
         }
         Node::NestedLoop { left, right, kind: JoinKind::Inner, condition } => {
-            let plan = Plan { node: Node::NestedLoop { left, right, kind: JoinKind::Inner, condition }, schema, rows, cost: old_cost };
+            let plan = Plan {
+                node: Node::NestedLoop { left, right, kind: JoinKind::Inner, condition },
+                schema,
+                rows,
+                cost: old_cost,
+            };
             (join::inner(plan, conditions), false)
         }
         Node::NestedLoop { left, right, kind, condition } => {
@@ -171,11 +186,8 @@ fn push_sort(
     let (down, stay) = if limit.is_some() { (Vec::new(), conditions) } else { (conditions, Vec::new()) };
     let wanted = Wanted { keys: &keys, limit: limit.as_ref().map(|l| cost::count(l).unwrap_or(10.0)) };
     let (input, ordered) = push_ordered(input, down, Some(&wanted));
-    let plan = if ordered {
-        input
-    } else {
-        cost::plan(Node::Sort { input: Box::new(input), keys, limit }, schema)
-    };
+    let plan =
+        if ordered { input } else { cost::plan(Node::Sort { input: Box::new(input), keys, limit }, schema) };
     filtered(plan, stay)
 }
 

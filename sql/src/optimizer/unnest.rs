@@ -35,7 +35,8 @@ pub(super) fn unnest(plan: &mut Plan) {
             Some((mut right, on, kind)) => {
                 unnest(&mut right);
                 let schema = left.schema.clone();
-                let node = Node::NestedLoop { left: Box::new(left), right: Box::new(right), kind, condition: on };
+                let node =
+                    Node::NestedLoop { left: Box::new(left), right: Box::new(right), kind, condition: on };
                 left = cost::plan(node, schema);
             }
             None => rest.push(condition),
@@ -49,7 +50,9 @@ fn join(left: &Plan, conjunct: &Expr) -> Option<(Plan, Option<Expr>, JoinKind)> 
     let (subquery, kind) = match conjunct {
         Expr::Subquery(subquery) => (subquery, JoinKind::Semi),
         Expr::Not(inner) => match &**inner {
-            Expr::Subquery(subquery) if matches!(subquery.kind, SubqueryKind::Exists) => (subquery, JoinKind::Anti),
+            Expr::Subquery(subquery) if matches!(subquery.kind, SubqueryKind::Exists) => {
+                (subquery, JoinKind::Anti)
+            }
             _ => return None,
         },
         _ => return None,
@@ -88,7 +91,9 @@ fn pull_up(plan: &Arc<Plan>, width: usize) -> Option<(Plan, Vec<Expr>, Vec<Expr>
     loop {
         match &plan.node {
             // Rows are only asked whether they are there: any limit but zero changes nothing.
-            Node::Limit { input, limit: Some(limit), offset: None } if cost::count(limit).is_some_and(|n| n >= 1.0) && output.is_none() => {
+            Node::Limit { input, limit: Some(limit), offset: None }
+                if cost::count(limit).is_some_and(|n| n >= 1.0) && output.is_none() =>
+            {
                 plan = input;
             }
             Node::Sort { input, .. } if output.is_none() => plan = input,

@@ -27,9 +27,7 @@ pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
                     out.push(TokenWithSpan::new(made, Span::empty()));
                 }
             }
-            Keyword::NO
-                if keyword(out.last()) == Keyword::FOR && keyword(tokens.peek()) == Keyword::KEY =>
-            {
+            Keyword::NO if keyword(out.last()) == Keyword::FOR && keyword(tokens.peek()) == Keyword::KEY => {
                 tokens.next();
             }
             Keyword::KEY

@@ -7,8 +7,8 @@ use amphora_sql::SqlError;
 use amphora_sql::command::Command;
 use amphora_sql::expr::{Expr, SubqueryKind};
 use amphora_sql::plan::{Node, Plan, Prepared, ProjectItem, ScanRange, SortKey, Statement};
-use amphora_storage::{DataType, Datum};
 use amphora_sql::types::{FormatContext, to_text};
+use amphora_storage::{DataType, Datum};
 
 pub fn error(error: &SqlError) -> String {
     let mut out = format!("ERROR {}: {}", error.sqlstate, error.message);
@@ -70,12 +70,22 @@ fn statement(out: &mut String, statement_: &Statement) {
             tree(out, &delete.source, 1);
         }
         Statement::Explain(explain) => {
-            let _ = writeln!(out, "explain analyze={} costs={} json={}", explain.analyze, explain.costs, explain.json);
+            let _ = writeln!(
+                out,
+                "explain analyze={} costs={} json={}",
+                explain.analyze, explain.costs, explain.json
+            );
             statement(out, &explain.statement);
         }
         Statement::Command(command) => match &**command {
             Command::CreateTable(create) => {
-                let _ = writeln!(out, "create {} table {}.{}", create.replication.as_str(), create.schema, create.name);
+                let _ = writeln!(
+                    out,
+                    "create {} table {}.{}",
+                    create.replication.as_str(),
+                    create.schema,
+                    create.name
+                );
                 for c in &create.columns {
                     let not_null = if c.not_null { " not null" } else { "" };
                     let default = c.default.as_ref().map(|d| format!(" default {d}")).unwrap_or_default();
@@ -168,7 +178,8 @@ fn tree(out: &mut String, plan: &Plan, depth: usize) {
             if scan.point {
                 s.push_str(" point");
             }
-            let names: Vec<&str> = scan.columns.iter().map(|&c| scan.table.columns[c].name.as_str()).collect();
+            let names: Vec<&str> =
+                scan.columns.iter().map(|&c| scan.table.columns[c].name.as_str()).collect();
             let _ = write!(s, " -> {}", names.join(","));
             s + &condition(&scan.filter)
         }
@@ -177,7 +188,12 @@ fn tree(out: &mut String, plan: &Plan, depth: usize) {
             format!("view {}.{} {}", view.schema, view.name, equal.join(" ")).trim_end().to_owned()
         }
         Node::FunctionScan { function, args, ordinality } => {
-            format!("function {}({}){}", function.name, list(args), if *ordinality { " with ordinality" } else { "" })
+            format!(
+                "function {}({}){}",
+                function.name,
+                list(args),
+                if *ordinality { " with ordinality" } else { "" }
+            )
         }
         Node::CteScan(i) => format!("cte {i}"),
         Node::WorkTable(i) => format!("work {i}"),
@@ -198,7 +214,11 @@ fn tree(out: &mut String, plan: &Plan, depth: usize) {
             let call = |a: &amphora_sql::plan::Aggregate| {
                 let distinct = if a.distinct { "distinct " } else { "" };
                 let filter = a.filter.as_ref().map(|e| format!(" filter {}", expr(e))).unwrap_or_default();
-                let order = if a.order_by.is_empty() { String::new() } else { format!(" order {}", self::keys(&a.order_by)) };
+                let order = if a.order_by.is_empty() {
+                    String::new()
+                } else {
+                    format!(" order {}", self::keys(&a.order_by))
+                };
                 format!("{}({distinct}{}{order}){filter}", a.function.name, list(&a.args))
             };
             let calls: Vec<String> = aggregates.iter().map(call).collect();
@@ -206,7 +226,13 @@ fn tree(out: &mut String, plan: &Plan, depth: usize) {
         }
         Node::Window { functions, .. } => {
             let call = |w: &amphora_sql::plan::WindowCall| {
-                format!("{}({}) partition ({}) order ({})", window(&w.function), list(&w.args), list(&w.partition_by), self::keys(&w.order_by))
+                format!(
+                    "{}({}) partition ({}) order ({})",
+                    window(&w.function),
+                    list(&w.args),
+                    list(&w.partition_by),
+                    self::keys(&w.order_by)
+                )
             };
             format!("window {}", functions.iter().map(call).collect::<Vec<_>>().join(", "))
         }
@@ -223,9 +249,12 @@ fn tree(out: &mut String, plan: &Plan, depth: usize) {
         Node::SetOperation { intersect, all, .. } => {
             format!("{}{}", if *intersect { "intersect" } else { "except" }, if *all { " all" } else { "" })
         }
-        Node::Recursive { id, distinct, .. } => format!("recursive {id}{}", if *distinct { " distinct" } else { "" }),
+        Node::Recursive { id, distinct, .. } => {
+            format!("recursive {id}{}", if *distinct { " distinct" } else { "" })
+        }
         Node::Lock { targets, mode, wait, .. } => {
-            let targets: Vec<String> = targets.iter().map(|t| format!("{} {:?}", t.table.name, t.key)).collect();
+            let targets: Vec<String> =
+                targets.iter().map(|t| format!("{} {:?}", t.table.name, t.key)).collect();
             format!("lock {mode:?} {wait:?} {}", targets.join(", "))
         }
     };
@@ -248,7 +277,13 @@ fn window(f: &amphora_sql::plan::WindowFunction) -> String {
         W::RowNumber => "row_number".into(),
         W::Rank => "rank".into(),
         W::DenseRank => "dense_rank".into(),
-        W::Shift(lead) => if *lead { "lead".into() } else { "lag".into() },
+        W::Shift(lead) => {
+            if *lead {
+                "lead".into()
+            } else {
+                "lag".into()
+            }
+        }
         W::Aggregate(a) => a.name.into(),
     }
 }
@@ -278,7 +313,9 @@ pub fn expr(e: &Expr) -> String {
         Expr::And(items) => format!("({})", items.iter().map(expr).collect::<Vec<_>>().join(" and ")),
         Expr::Or(items) => format!("({})", items.iter().map(expr).collect::<Vec<_>>().join(" or ")),
         Expr::Not(e) => format!("not {}", expr(e)),
-        Expr::IsNull { input, negated } => format!("{} is{} null", expr(input), if *negated { " not" } else { "" }),
+        Expr::IsNull { input, negated } => {
+            format!("{} is{} null", expr(input), if *negated { " not" } else { "" })
+        }
         Expr::IsBool { input, value, negated } => {
             format!("{} is{} {value:?}", expr(input), if *negated { " not" } else { "" })
         }
@@ -286,11 +323,14 @@ pub fn expr(e: &Expr) -> String {
             format!("{} is{} distinct from {}", expr(left), if *negated { " not" } else { "" }, expr(right))
         }
         Expr::Case { branches, otherwise, .. } => {
-            let b: Vec<String> = branches.iter().map(|(c, v)| format!("when {} then {}", expr(c), expr(v))).collect();
+            let b: Vec<String> =
+                branches.iter().map(|(c, v)| format!("when {} then {}", expr(c), expr(v))).collect();
             format!("case {} else {} end", b.join(" "), expr(otherwise))
         }
         Expr::Coalesce(items, _) => format!("coalesce({})", list(items)),
-        Expr::Extreme { greatest, args, .. } => format!("{}({})", if *greatest { "greatest" } else { "least" }, list(args)),
+        Expr::Extreme { greatest, args, .. } => {
+            format!("{}({})", if *greatest { "greatest" } else { "least" }, list(args))
+        }
         Expr::InList { input, list: items, negated } => {
             format!("{}{} in ({})", expr(input), if *negated { " not" } else { "" }, list(items))
         }
@@ -304,7 +344,12 @@ pub fn expr(e: &Expr) -> String {
                 SubqueryKind::Exists => format!("exists({c}subquery)"),
                 SubqueryKind::Array => format!("array({c}subquery)"),
                 SubqueryKind::AnyAll { left, function, all } => {
-                    format!("{} {} {}({c}subquery)", expr(left), function.name, if *all { "all" } else { "any" })
+                    format!(
+                        "{} {} {}({c}subquery)",
+                        expr(left),
+                        function.name,
+                        if *all { "all" } else { "any" }
+                    )
                 }
             }
         }
