@@ -86,7 +86,7 @@ impl Cluster {
     /// Restarts a stopped node so that it purges its log as soon as it may.
     async fn restart_with_short_log(&mut self, i: usize) {
         let mut config = config(self.dirs[i].path(), "127.0.0.1:0", Vec::new());
-        config.log_limits = LogLimits { flush_every: 10, keep: 0 };
+        config.log_limits = LogLimits { flush_every: 10, keep: 0, ..LogLimits::default() };
         self.nodes[i] = Some(Node::start(config).await.unwrap());
     }
 

@@ -46,32 +46,20 @@ impl<'de> Visitor<'de> for Bytes {
 pub mod option {
     use super::{Deserialize, Deserializer, Serialize, Serializer};
 
-    #[derive(Serialize, Deserialize)]
-    struct Raw<'a>(#[serde(with = "super::borrowed")] std::borrow::Cow<'a, [u8]>);
+    #[derive(Serialize)]
+    struct Borrowed<'a>(#[serde(serialize_with = "super::serialize")] &'a [u8]);
+
+    #[derive(Deserialize)]
+    struct Owned(#[serde(deserialize_with = "super::deserialize")] Vec<u8>);
 
     /// Serializes bytes, if there are any, as one string.
     pub fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
-        bytes.as_ref().map(|b| Raw(b.as_slice().into())).serialize(serializer)
+        bytes.as_deref().map(Borrowed).serialize(serializer)
     }
 
     /// The reverse of [`serialize`].
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
-        Ok(Option::<Raw>::deserialize(deserializer)?.map(|raw| raw.0.into_owned()))
-    }
-}
-
-/// For bytes that may be borrowed.
-mod borrowed {
-    use std::borrow::Cow;
-
-    use super::{Deserializer, Serializer};
-
-    pub fn serialize<S: Serializer>(bytes: &Cow<'_, [u8]>, serializer: S) -> Result<S::Ok, S::Error> {
-        super::serialize(bytes, serializer)
-    }
-
-    pub fn deserialize<'de, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'a, [u8]>, D::Error> {
-        super::deserialize(deserializer).map(Cow::Owned)
+        Ok(Option::<Owned>::deserialize(deserializer)?.map(|Owned(bytes)| bytes))
     }
 }
 
