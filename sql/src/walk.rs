@@ -162,10 +162,10 @@ impl Expr {
 
 /// Shifts a reference that points beyond `level`.
 fn shift(e: &mut Expr, level: usize, delta: isize) {
-    if let Expr::Outer { depth, .. } = e {
-        if *depth > level {
-            *depth = depth.saturating_add_signed(delta);
-        }
+    if let Expr::Outer { depth, .. } = e
+        && *depth > level
+    {
+        *depth = depth.saturating_add_signed(delta);
     }
 }
 
@@ -294,8 +294,7 @@ impl Node {
 }
 
 impl Plan {
-    /// Calls `f` with every reference to a row outside this plan (and, since it cannot tell, to rows of
-    /// nested loops inside it) and its level, `level` being this plan's own.
+    /// Calls `f` with every [`Expr::Outer`] and the level it stands on, `level` being this plan's own.
     pub fn references(&self, level: usize, f: &mut dyn FnMut(&Expr, usize)) {
         self.node.exprs(&mut |e| {
             e.references(level, &mut |e, l| {

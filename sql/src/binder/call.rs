@@ -24,11 +24,11 @@ impl Binder<'_> {
             return Err(SqlError::syntax_error("a function has no name"));
         };
         let name = fold(last);
-        if let Some(schema) = schema.last().map(|s| fold(s)) {
-            if !matches!(schema.as_str(), "pg_catalog" | "public" | "amphora" | "information_schema") {
-                let error = SqlError::invalid_schema_name(format!("schema \"{schema}\" does not exist"));
-                return Err(self.at(error, last.span));
-            }
+        if let Some(schema) = schema.last().map(|s| fold(s))
+            && !matches!(schema.as_str(), "pg_catalog" | "public" | "amphora" | "information_schema")
+        {
+            let error = SqlError::invalid_schema_name(format!("schema \"{schema}\" does not exist"));
+            return Err(self.at(error, last.span));
         }
         self.function_named(&name, call).map_err(|error| {
             let place = matches!(error.sqlstate, "42883" | "42725" | "42803" | "42P20" | "0A000");
@@ -125,13 +125,14 @@ impl Binder<'_> {
     /// A scalar function over bound arguments; a type's name with one argument is a cast.
     pub(super) fn call_named(&mut self, name: &str, args: Vec<Expr>) -> Result<Expr> {
         let actual: Vec<DataType> = args.iter().map(|a| a.ty().base()).collect();
-        if !functions::is_function(name) && args.len() == 1 {
-            if let Some(ty) = types::type_from_name(None, name, &[]).filter(|_| !name.ends_with(')')) {
-                if let Some(arg) = args.into_iter().next() {
-                    return self.coerce(arg, &ty, CastContext::Explicit);
-                }
-                return Err(SqlError::internal("a cast has one argument"));
+        if !functions::is_function(name)
+            && args.len() == 1
+            && let Some(ty) = types::type_from_name(None, name, &[]).filter(|_| !name.ends_with(')'))
+        {
+            if let Some(arg) = args.into_iter().next() {
+                return self.coerce(arg, &ty, CastContext::Explicit);
             }
+            return Err(SqlError::internal("a cast has one argument"));
         }
         let resolved = functions::resolve_function(name, &actual)?;
         let args = self.arguments(args, &resolved.arg_types)?;

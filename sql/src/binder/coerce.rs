@@ -58,11 +58,11 @@ impl Binder<'_> {
             return Ok(expr);
         }
         if from.oid() != to.oid() && !types::can_coerce(&from, &to, context) {
-            if let (Expr::Array { items, .. }, DataType::Array(element)) = (&expr, &to) {
-                if explicit {
-                    let items = items.clone();
-                    return self.array_of(items, element, context);
-                }
+            if let (Expr::Array { items, .. }, DataType::Array(element)) = (&expr, &to)
+                && explicit
+            {
+                let items = items.clone();
+                return self.array_of(items, element, context);
             }
             let (from, to) = (type_name(&from), type_name(&to));
             return Err(if explicit {

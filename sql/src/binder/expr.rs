@@ -156,10 +156,10 @@ impl Binder<'_> {
 
     /// A bare name, or one of the functions that are called without parentheses.
     fn identifier(&mut self, ident: &ast::Ident) -> Result<Expr> {
-        if ident.quote_style.is_none() {
-            if let Some(bound) = self.niladic(&ident.value.to_lowercase())? {
-                return Ok(bound);
-            }
+        if ident.quote_style.is_none()
+            && let Some(bound) = self.niladic(&ident.value.to_lowercase())?
+        {
+            return Ok(bound);
         }
         self.bare_name(ident)
     }

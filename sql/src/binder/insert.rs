@@ -164,11 +164,16 @@ impl Binder<'_> {
 
     /// A column's DEFAULT, or NULL.
     pub(super) fn default_value(&mut self, table: &Table, column: usize) -> Result<Expr> {
-        let column = &table.columns[column];
-        match &column.default {
-            Some(sql) => self.stored_expr(sql, None, &column.ty),
-            None => Ok(Expr::Literal(Datum::Null, column.ty.base())),
+        let target = &table.columns[column];
+        let Some(sql) = &target.default else {
+            return Ok(Expr::Literal(Datum::Null, target.ty.base()));
+        };
+        if let Some(known) = self.defaults.get(&(table.id, column)) {
+            return Ok(known.clone());
         }
+        let bound = self.stored_expr(sql, None, &target.ty)?;
+        self.defaults.insert((table.id, column), bound.clone());
+        Ok(bound)
     }
 
     /// The CHECK constraints over the full row.

@@ -37,10 +37,11 @@ mod table_option;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use amphora_storage::DataType;
-use amphora_storage::schema::Table;
+use amphora_storage::schema::{Table, TableId};
 use sqlparser::ast;
 use sqlparser::tokenizer::Span;
 
@@ -52,21 +53,11 @@ use crate::frontend::PlannerContext;
 use crate::parser::{Ast, ParsedStatement, Positions};
 use crate::plan::{Explain, Field, Plan, Prepared, Statement};
 
-/// Estimated rows of what nothing is known about.
-pub(crate) const DEFAULT_ROWS: f64 = 1000.0;
-
 /// Binds one statement, without optimizing it.
 pub(crate) fn bind(statement: &ParsedStatement, context: &PlannerContext) -> Result<Prepared> {
     let mut binder = Binder::new(context, Some(statement.positions().clone()));
     let (bound, schema) = binder.ast(statement.ast()?)?;
     binder.finish(bound, schema)
-}
-
-/// Binds a stored expression (DEFAULT, CHECK) over the visible columns of a table, and casts it to `ty`.
-pub(crate) fn bind_stored(sql: &str, table: Option<&Arc<Table>>, ty: &DataType) -> Result<Expr> {
-    let context = PlannerContext::new(Arc::default());
-    let mut binder = Binder::new(&context, None);
-    binder.stored_expr(sql, table, ty)
 }
 
 /// The state of binding one statement.
@@ -87,6 +78,8 @@ pub(crate) struct Binder<'a> {
     levels: Vec<Level>,
     /// Parameters are not allowed here (DDL)
     no_parameters: bool,
+    /// Defaults already bound, by table and column: rows of one INSERT share them
+    defaults: HashMap<(TableId, usize), Expr>,
 }
 
 impl<'a> Binder<'a> {
@@ -105,6 +98,7 @@ impl<'a> Binder<'a> {
             recursions: 0,
             levels: Vec::new(),
             no_parameters: false,
+            defaults: HashMap::new(),
         }
     }
 
@@ -247,12 +241,17 @@ fn display_name(name: &str) -> &str {
     }
 }
 
-/// A folded identifier.
+/// An identifier as PostgreSQL keeps it: folded unless quoted, at most 63 bytes.
 pub(crate) fn fold(ident: &ast::Ident) -> String {
-    match ident.quote_style {
+    let mut name = match ident.quote_style {
         Some(_) => ident.value.clone(),
-        None => ident.value.to_lowercase(),
+        None => ident.value.to_ascii_lowercase(),
+    };
+    if name.len() > 63 {
+        let end = (0..=63).rev().find(|i| name.is_char_boundary(*i)).unwrap_or(0);
+        name.truncate(end);
     }
+    name
 }
 
 /// The identifiers of a name. 0A000 for a name with a function in it.

@@ -14,10 +14,10 @@ use crate::types::CastContext;
 impl Binder<'_> {
     pub(super) fn binary(&mut self, left: &Ast, op: &BinaryOperator, right: &Ast) -> Result<Expr> {
         let symbol = symbol(op);
-        if let (Ast::Tuple(l), Ast::Tuple(r)) = (unwrap_nested(left), unwrap_nested(right)) {
-            if matches!(symbol.as_str(), "=" | "<>" | "<" | "<=" | ">" | ">=") {
-                return self.row_comparison(&symbol, l, r);
-            }
+        if let (Ast::Tuple(l), Ast::Tuple(r)) = (unwrap_nested(left), unwrap_nested(right))
+            && matches!(symbol.as_str(), "=" | "<>" | "<" | "<=" | ">" | ">=")
+        {
+            return self.row_comparison(&symbol, l, r);
         }
         let left = self.expr(left)?;
         let right = self.expr(right)?;

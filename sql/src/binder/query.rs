@@ -145,10 +145,11 @@ impl Binder<'_> {
 
     fn row_count(&mut self, e: Option<&ast::Expr>, what: &str) -> Result<Option<Expr>> {
         let Some(e) = e else { return Ok(None) };
-        if let ast::Expr::Identifier(ident) = e {
-            if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("all") {
-                return Ok(None);
-            }
+        if let ast::Expr::Identifier(ident) = e
+            && ident.quote_style.is_none()
+            && ident.value.eq_ignore_ascii_case("all")
+        {
+            return Ok(None);
         }
         let (expr, _) = self.in_level(Level::new(Scope::default(), Clause::Limit), |b| {
             let expr = b.expr(e)?;
@@ -523,10 +524,10 @@ pub(super) fn ordinal(e: &ast::Expr, width: usize, clause: &str) -> Result<Optio
 /// Gives references to output columns their new types.
 fn retype(e: &mut Expr, types: &[DataType]) {
     e.references_mut(0, &mut |e, _| {
-        if let Expr::Column(i, ty) = e {
-            if let Some(new) = types.get(*i) {
-                *ty = new.base();
-            }
+        if let Expr::Column(i, ty) = e
+            && let Some(new) = types.get(*i)
+        {
+            *ty = new.base();
         }
     });
 }

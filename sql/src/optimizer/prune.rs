@@ -154,18 +154,18 @@ fn narrow(plan: &mut Plan, wanted: &[bool]) -> Moved {
                 need_both(condition, &mut on_left, &mut on_right);
             }
             right.references(1, &mut |e, level| {
-                if let Expr::Outer { depth, position, .. } = e {
-                    if *depth == level {
-                        on_left[*position] = true;
-                    }
+                if let Expr::Outer { depth, position, .. } = e
+                    && *depth == level
+                {
+                    on_left[*position] = true;
                 }
             });
             let left_moved = narrow(left, &on_left);
             right.references_mut(1, &mut |e, level| {
-                if let Expr::Outer { depth, position, .. } = e {
-                    if *depth == level {
-                        *position = left_moved.get(*position).copied().flatten().unwrap_or(*position);
-                    }
+                if let Expr::Outer { depth, position, .. } = e
+                    && *depth == level
+                {
+                    *position = left_moved.get(*position).copied().flatten().unwrap_or(*position);
                 }
             });
             let right_moved = narrow(right, &on_right);

@@ -433,7 +433,7 @@ impl<'a> CommandParser<'a> {
     fn name(&mut self) -> Result<String> {
         match self.next()? {
             Token::Word(word) if word.quote_style.is_some() => Ok(word.value.clone()),
-            Token::Word(word) => Ok(word.value.to_lowercase()),
+            Token::Word(word) => Ok(word.value.to_ascii_lowercase()),
             _ => Err(self.error_at(self.index - 1)),
         }
     }

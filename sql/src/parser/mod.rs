@@ -112,7 +112,7 @@ pub(crate) fn with_enough_stack<T>(deep: bool, work: impl FnOnce() -> T) -> T {
 pub fn parse(sql: &str) -> Result<Vec<ParsedStatement>> {
     limits::check_length(sql)?;
     let positions = Arc::new(Positions::of(sql));
-    let dialect = AmphoraDialect::default();
+    let dialect = AmphoraDialect::new();
     let tokens = Tokenizer::new(&dialect, sql)
         .tokenize_with_location()
         .map_err(|error| tokenizer_error(sql, &positions, &error))?;
@@ -133,7 +133,7 @@ pub fn parse(sql: &str) -> Result<Vec<ParsedStatement>> {
 /// An expression alone: a stored DEFAULT or CHECK.
 pub(crate) fn parse_expression(sql: &str) -> Result<ast::Expr> {
     let positions = Positions::of(sql);
-    let dialect = AmphoraDialect::default();
+    let dialect = AmphoraDialect::new();
     let tokens = Tokenizer::new(&dialect, sql)
         .tokenize_with_location()
         .map_err(|error| tokenizer_error(sql, &positions, &error))?;
@@ -162,7 +162,7 @@ fn split(tokens: Vec<TokenWithSpan>) -> Vec<Vec<TokenWithSpan>> {
 
 /// Parses the tokens of one statement.
 fn parse_tokens(tokens: Vec<TokenWithSpan>, sql: &str, positions: &Positions) -> Result<Ast> {
-    let dialect = AmphoraDialect::default();
+    let dialect = AmphoraDialect::new();
     let mut own = command::CommandParser::new(&tokens, sql, positions);
     if let Some(ast) = own.parse(&dialect)? {
         return Ok(ast);
