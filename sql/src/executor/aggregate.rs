@@ -41,8 +41,8 @@ impl AggregateCall {
         })
     }
 
-    fn new_state(&self) -> State {
-        let state = (self.function.new_state)(&self.arg_types);
+    fn new_state(&self, context: &Context<'_>) -> State {
+        let state = (self.function.new_state)(&self.arg_types, &context.run.eval);
         let kept = (self.distinct || !self.order.is_empty()).then(Vec::new);
         State { state, kept, rows: 0, measured: 0 }
     }
@@ -124,7 +124,7 @@ impl HashAggregate {
     fn group(&mut self, context: &Context<'_>) -> Result<Vec<Group>> {
         let (keys, calls, held) = (&self.keys, &self.calls, &mut self.held);
         let new_group =
-            |key: Vec<Datum>| Group { key, states: calls.iter().map(AggregateCall::new_state).collect() };
+            |key: Vec<Datum>| Group { key, states: calls.iter().map(|c| c.new_state(context)).collect() };
         let mut groups: Vec<Group> = Vec::new();
         if keys.is_empty() {
             groups.push(new_group(Vec::new()));

@@ -90,7 +90,7 @@ impl Call {
         let mut values = Vec::with_capacity(members.len());
         for partition in members.chunk_by(|a, b| a.partition == b.partition) {
             context.run.guard.check()?;
-            self.partition_values(partition, &mut values)?;
+            self.partition_values(partition, &mut values, context)?;
         }
         let finished = members.into_iter().zip(values).map(|(member, value)| {
             let mut row = member.row;
@@ -100,7 +100,7 @@ impl Call {
         Ok(finished.collect())
     }
 
-    fn partition_values(&self, members: &[Member], values: &mut Vec<Datum>) -> Result<()> {
+    fn partition_values(&self, members: &[Member], values: &mut Vec<Datum>, context: &Context<'_>) -> Result<()> {
         match self.function {
             WindowFunction::RowNumber => values.extend((1..=members.len()).map(number)),
             WindowFunction::Rank => {
@@ -118,7 +118,7 @@ impl Call {
             WindowFunction::Shift(forward) => {
                 values.extend((0..members.len()).map(|i| shifted(members, i, forward)));
             }
-            WindowFunction::Aggregate(function) => self.aggregate(function, members, values)?,
+            WindowFunction::Aggregate(function) => self.aggregate(function, members, values, context)?,
         }
         Ok(())
     }
@@ -128,8 +128,9 @@ impl Call {
         function: &'static AggregateFunction,
         members: &[Member],
         values: &mut Vec<Datum>,
+        context: &Context<'_>,
     ) -> Result<()> {
-        let mut state = (function.new_state)(&self.arg_types);
+        let mut state = (function.new_state)(&self.arg_types, &context.run.eval);
         // Without ORDER BY all rows are peers.
         for peers in members.chunk_by(|a, b| self.order.is_empty() || a.order == b.order) {
             for member in peers {

@@ -14,7 +14,7 @@ use super::arithmetic::{float, int, numeric, wrong_kind};
 use super::signature::Signature;
 use super::signature::Ty::{self, *};
 use super::statistics::{FloatMoments, Moment, NumericMoments};
-use super::{decimal, json_build};
+use super::{EvalContext, decimal, json_build};
 use crate::error::{Result, SqlError};
 use crate::types::{FormatContext, to_text};
 
@@ -37,7 +37,7 @@ pub struct AggregateFunction {
     /// Its types; `count(*)` has no arguments
     pub signature: Signature,
     /// A fresh state, given the arguments' types after coercion
-    pub new_state: fn(&[DataType]) -> Box<dyn AggregateState>,
+    pub new_state: NewState,
 }
 
 impl fmt::Debug for AggregateFunction {
@@ -46,7 +46,8 @@ impl fmt::Debug for AggregateFunction {
     }
 }
 
-type NewState = fn(&[DataType]) -> Box<dyn AggregateState>;
+/// Makes the state of a new group.
+pub type NewState = fn(&[DataType], &EvalContext) -> Box<dyn AggregateState>;
 
 const fn aggregate(
     name: &'static str,
@@ -240,11 +241,11 @@ struct Extreme {
 }
 
 impl Extreme {
-    fn min(_: &[DataType]) -> Box<dyn AggregateState> {
+    fn min(_: &[DataType], _: &EvalContext) -> Box<dyn AggregateState> {
         Box::new(Extreme { best: Datum::Null, greatest: false })
     }
 
-    fn max(_: &[DataType]) -> Box<dyn AggregateState> {
+    fn max(_: &[DataType], _: &EvalContext) -> Box<dyn AggregateState> {
         Box::new(Extreme { best: Datum::Null, greatest: true })
     }
 }
@@ -382,19 +383,25 @@ impl AggregateState for ArrayAgg {
 struct JsonAgg {
     text: String,
     types: Vec<DataType>,
+    format: FormatContext,
     object: bool,
     binary: bool,
 }
 
 impl JsonAgg {
-    fn boxed(types: &[DataType], object: bool, binary: bool) -> Box<dyn AggregateState> {
-        Box::new(JsonAgg { text: String::new(), types: types.to_vec(), object, binary })
+    fn boxed(
+        types: &[DataType],
+        context: &EvalContext,
+        object: bool,
+        binary: bool,
+    ) -> Box<dyn AggregateState> {
+        let format = context.format.clone();
+        Box::new(JsonAgg { text: String::new(), types: types.to_vec(), format, object, binary })
     }
 }
 
 impl AggregateState for JsonAgg {
     fn update(&mut self, args: &[Datum]) -> Result<()> {
-        let format = FormatContext::default();
         if !self.text.is_empty() {
             self.text.push_str(", ");
         }
@@ -402,11 +409,11 @@ impl AggregateState for JsonAgg {
             if args[0].is_null() {
                 return Err(SqlError::null_value_not_allowed("field name must not be null"));
             }
-            crate::types::write_json_string(&to_text(&args[0], &self.types[0], &format), &mut self.text);
+            crate::types::write_json_string(&to_text(&args[0], &self.types[0], &self.format), &mut self.text);
             self.text.push_str(" : ");
         }
         let value = args.len() - 1;
-        json_build::write_json(&args[value], &self.types[value], &format, &mut self.text)
+        json_build::write_json(&args[value], &self.types[value], &self.format, &mut self.text)
     }
 
     fn finish(&self) -> Result<Datum> {
@@ -477,12 +484,12 @@ fn zero() -> Number {
 macro_rules! moments {
     ($($name:literal => $moment:expr),* $(,)?) => {
         &[$(
-            aggregate($name, &[Int2], Numeric, |_| numeric_variance($moment)),
-            aggregate($name, &[Int4], Numeric, |_| numeric_variance($moment)),
-            aggregate($name, &[Int8], Numeric, |_| numeric_variance($moment)),
-            aggregate($name, &[Numeric], Numeric, |_| numeric_variance($moment)),
-            aggregate($name, &[Float4], Float8, |_| float_variance($moment)),
-            aggregate($name, &[Float8], Float8, |_| float_variance($moment)),
+            aggregate($name, &[Int2], Numeric, |_, _| numeric_variance($moment)),
+            aggregate($name, &[Int4], Numeric, |_, _| numeric_variance($moment)),
+            aggregate($name, &[Int8], Numeric, |_, _| numeric_variance($moment)),
+            aggregate($name, &[Numeric], Numeric, |_, _| numeric_variance($moment)),
+            aggregate($name, &[Float4], Float8, |_, _| float_variance($moment)),
+            aggregate($name, &[Float8], Float8, |_, _| float_variance($moment)),
         )*]
     };
 }
@@ -528,41 +535,45 @@ pub(super) static EXTREMES: &[AggregateFunction] = extremes![
 
 /// The others.
 pub(super) static AGGREGATES: &[AggregateFunction] = &[
-    aggregate("count", &[], Int8, |_| Box::new(Count { rows: 0 })),
-    aggregate("count", &[Any], Int8, |_| Box::new(Count { rows: 0 })),
-    aggregate("sum", &[Int2], Int8, |_| IntSum::boxed(SumAs::Int8)),
-    aggregate("sum", &[Int4], Int8, |_| IntSum::boxed(SumAs::Int8)),
-    aggregate("sum", &[Int8], Numeric, |_| IntSum::boxed(SumAs::Numeric)),
-    aggregate("sum", &[Numeric], Numeric, |_| Box::new(NumericSum { sum: zero(), count: 0, average: false })),
-    aggregate("sum", &[Float4], Float4, |_| FloatSum::boxed(false, true)),
-    aggregate("sum", &[Float8], Float8, |_| FloatSum::boxed(false, false)),
-    aggregate("sum", &[Interval], Interval, |_| IntervalSum::boxed(false)),
-    aggregate("avg", &[Int2], Numeric, |_| IntSum::boxed(SumAs::Average)),
-    aggregate("avg", &[Int4], Numeric, |_| IntSum::boxed(SumAs::Average)),
-    aggregate("avg", &[Int8], Numeric, |_| IntSum::boxed(SumAs::Average)),
-    aggregate("avg", &[Numeric], Numeric, |_| Box::new(NumericSum { sum: zero(), count: 0, average: true })),
-    aggregate("avg", &[Float4], Float8, |_| FloatSum::boxed(true, false)),
-    aggregate("avg", &[Float8], Float8, |_| FloatSum::boxed(true, false)),
-    aggregate("avg", &[Interval], Interval, |_| IntervalSum::boxed(true)),
-    aggregate("bool_and", &[Bool], Bool, |_| fold(bool_and)),
-    aggregate("every", &[Bool], Bool, |_| fold(bool_and)),
-    aggregate("bool_or", &[Bool], Bool, |_| fold(bool_or)),
-    aggregate("bit_and", &[Int2], Int2, |_| fold(bit_and)),
-    aggregate("bit_and", &[Int4], Int4, |_| fold(bit_and)),
-    aggregate("bit_and", &[Int8], Int8, |_| fold(bit_and)),
-    aggregate("bit_or", &[Int2], Int2, |_| fold(bit_or)),
-    aggregate("bit_or", &[Int4], Int4, |_| fold(bit_or)),
-    aggregate("bit_or", &[Int8], Int8, |_| fold(bit_or)),
-    aggregate("bit_xor", &[Int2], Int2, |_| fold(bit_xor)),
-    aggregate("bit_xor", &[Int4], Int4, |_| fold(bit_xor)),
-    aggregate("bit_xor", &[Int8], Int8, |_| fold(bit_xor)),
-    aggregate("string_agg", &[Text, Text], Text, |_| Box::new(StringAgg::default())),
-    aggregate("array_agg", &[AnyElement], Array(&AnyElement), |types| {
+    aggregate("count", &[], Int8, |_, _| Box::new(Count { rows: 0 })),
+    aggregate("count", &[Any], Int8, |_, _| Box::new(Count { rows: 0 })),
+    aggregate("sum", &[Int2], Int8, |_, _| IntSum::boxed(SumAs::Int8)),
+    aggregate("sum", &[Int4], Int8, |_, _| IntSum::boxed(SumAs::Int8)),
+    aggregate("sum", &[Int8], Numeric, |_, _| IntSum::boxed(SumAs::Numeric)),
+    aggregate("sum", &[Numeric], Numeric, |_, _| {
+        Box::new(NumericSum { sum: zero(), count: 0, average: false })
+    }),
+    aggregate("sum", &[Float4], Float4, |_, _| FloatSum::boxed(false, true)),
+    aggregate("sum", &[Float8], Float8, |_, _| FloatSum::boxed(false, false)),
+    aggregate("sum", &[Interval], Interval, |_, _| IntervalSum::boxed(false)),
+    aggregate("avg", &[Int2], Numeric, |_, _| IntSum::boxed(SumAs::Average)),
+    aggregate("avg", &[Int4], Numeric, |_, _| IntSum::boxed(SumAs::Average)),
+    aggregate("avg", &[Int8], Numeric, |_, _| IntSum::boxed(SumAs::Average)),
+    aggregate("avg", &[Numeric], Numeric, |_, _| {
+        Box::new(NumericSum { sum: zero(), count: 0, average: true })
+    }),
+    aggregate("avg", &[Float4], Float8, |_, _| FloatSum::boxed(true, false)),
+    aggregate("avg", &[Float8], Float8, |_, _| FloatSum::boxed(true, false)),
+    aggregate("avg", &[Interval], Interval, |_, _| IntervalSum::boxed(true)),
+    aggregate("bool_and", &[Bool], Bool, |_, _| fold(bool_and)),
+    aggregate("every", &[Bool], Bool, |_, _| fold(bool_and)),
+    aggregate("bool_or", &[Bool], Bool, |_, _| fold(bool_or)),
+    aggregate("bit_and", &[Int2], Int2, |_, _| fold(bit_and)),
+    aggregate("bit_and", &[Int4], Int4, |_, _| fold(bit_and)),
+    aggregate("bit_and", &[Int8], Int8, |_, _| fold(bit_and)),
+    aggregate("bit_or", &[Int2], Int2, |_, _| fold(bit_or)),
+    aggregate("bit_or", &[Int4], Int4, |_, _| fold(bit_or)),
+    aggregate("bit_or", &[Int8], Int8, |_, _| fold(bit_or)),
+    aggregate("bit_xor", &[Int2], Int2, |_, _| fold(bit_xor)),
+    aggregate("bit_xor", &[Int4], Int4, |_, _| fold(bit_xor)),
+    aggregate("bit_xor", &[Int8], Int8, |_, _| fold(bit_xor)),
+    aggregate("string_agg", &[Text, Text], Text, |_, _| Box::new(StringAgg::default())),
+    aggregate("array_agg", &[AnyElement], Array(&AnyElement), |types, _| {
         let element = types.first().cloned().unwrap_or(DataType::Text);
         Box::new(ArrayAgg { element, items: Vec::new(), bytes: 0 })
     }),
-    aggregate("json_agg", &[Any], Json, |types| JsonAgg::boxed(types, false, false)),
-    aggregate("jsonb_agg", &[Any], Jsonb, |types| JsonAgg::boxed(types, false, true)),
-    aggregate("json_object_agg", &[Any, Any], Json, |types| JsonAgg::boxed(types, true, false)),
-    aggregate("jsonb_object_agg", &[Any, Any], Jsonb, |types| JsonAgg::boxed(types, true, true)),
+    aggregate("json_agg", &[Any], Json, |types, c| JsonAgg::boxed(types, c, false, false)),
+    aggregate("jsonb_agg", &[Any], Jsonb, |types, c| JsonAgg::boxed(types, c, false, true)),
+    aggregate("json_object_agg", &[Any, Any], Json, |types, c| JsonAgg::boxed(types, c, true, false)),
+    aggregate("jsonb_object_agg", &[Any, Any], Jsonb, |types, c| JsonAgg::boxed(types, c, true, true)),
 ];

@@ -41,7 +41,7 @@ use std::sync::LazyLock;
 use amphora_storage::{DataType, Datum};
 
 use crate::error::{Result, SqlError};
-pub use aggregate::{AggregateFunction, AggregateState};
+pub use aggregate::{AggregateFunction, AggregateState, NewState};
 pub use comparison::{compare, is_distinct};
 pub use context::{Call, EvalContext, NoSession, SessionHook};
 pub use pattern::{LikePattern, compile_regex};
@@ -158,8 +158,8 @@ pub struct ResolvedAggregate {
 
 impl ResolvedAggregate {
     /// A fresh state, for one group.
-    pub fn new_state(&self) -> Box<dyn AggregateState> {
-        (self.function.new_state)(&self.arg_types)
+    pub fn new_state(&self, context: &EvalContext) -> Box<dyn AggregateState> {
+        (self.function.new_state)(&self.arg_types, context)
     }
 }
 

@@ -187,6 +187,8 @@ pub(super) fn bind(signature: &Signature, actual: &[DataType]) -> Option<(Vec<Da
         args.push(real(signature.arg(i, n)?, Some(t))?);
     }
     let returns = match signature.returns {
+        // There are no arrays of arrays.
+        Ty::Array(Ty::AnyElement) if matches!(element, DataType::Array(_)) => return None,
         Ty::Array(Ty::AnyElement) => element.clone().array(),
         Ty::Bpchar => DataType::Text,
         declared => real(declared, None)?,

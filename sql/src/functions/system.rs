@@ -121,6 +121,10 @@ fn to_reg(a: &[Datum], c: &Call<'_>) -> Result<Datum> {
     }
 }
 
+fn nulls(a: &[Datum], wanted: bool) -> Datum {
+    Datum::Int4(a.iter().filter(|d| d.is_null() == wanted).count() as i32)
+}
+
 fn random_uuid(_: &[Datum], _: &Call<'_>) -> Result<Datum> {
     Ok(Datum::uuid(*uuid::Uuid::new_v4().as_bytes()))
 }
@@ -181,6 +185,10 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("to_regnamespace", &[Text], Regnamespace, to_reg).stable(),
     function("to_regrole", &[Text], Regrole, to_reg).stable(),
     hook!("pg_backend_pid", &[], Int4),
+    hook!("node_id", &[], Int8),
+    function("unique_id", &[], Int8, |a, c| c.context.session.call("unique_id", a)).volatile(),
+    function("num_nulls", &[Any], Int4, |a, _| Ok(nulls(a, true))).variadic().called_on_null(),
+    function("num_nonnulls", &[Any], Int4, |a, _| Ok(nulls(a, false))).variadic().called_on_null(),
     hook!("pg_postmaster_start_time", &[], Timestamptz),
     hook!("txid_current", &[], Int8),
     hook!("pg_current_xact_id", &[], Int8),

@@ -44,7 +44,7 @@ fn aggregate_case(name: &str, args: &[&str], context: &EvalContext) -> Result<St
     }
     let types: Vec<DataType> = columns.iter().map(|c| c[0].0.clone()).collect();
     let resolved = resolve_aggregate(name, &types)?;
-    let mut state = resolved.new_state();
+    let mut state = resolved.new_state(context);
     for row in 0..columns[0].len() {
         let values: Vec<Datum> = columns.iter().map(|c| c[row].1.clone()).collect();
         state.update(&coerce(&values, &types, &resolved.arg_types, context)?)?;
