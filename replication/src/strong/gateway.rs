@@ -21,7 +21,7 @@ use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::mpsc;
 
-use super::group::{Group, Inner};
+use super::group::{Group, Inner, known_leader};
 use super::network::time_to_send;
 use super::tenure::Tenure;
 use super::transport::{LockRefusal, Refusal, Reply, Request, TransportError};
@@ -77,10 +77,7 @@ fn locks_lost() -> Error {
 impl Group {
     pub(super) fn route(&self) -> Option<Route> {
         let server = self.inner.server.borrow_watched();
-        if !server.vote.committed {
-            return None;
-        }
-        let leader = server.vote.leader_id;
+        let leader = known_leader(&server)?;
         if leader.node_id == self.inner.node_id {
             let tenure = self.inner.tenure.load_full()?;
             return (tenure.leader() == leader).then_some(Route::Local(tenure));
@@ -130,8 +127,8 @@ impl Group {
     async fn deposed(&self, leader: LeaderId) {
         let mut server = self.inner.server.clone();
         loop {
-            let vote = server.borrow_and_update().vote;
-            if vote.committed && vote.leader_id != leader {
+            let known = known_leader(&server.borrow_and_update());
+            if known.is_some_and(|known| known != leader) {
                 return tokio::time::sleep(LATE_REPLY).await;
             }
             if server.changed().await.is_err() {

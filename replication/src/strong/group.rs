@@ -345,8 +345,7 @@ impl Group {
 
     /// The leader, if one is known.
     pub fn leader(&self) -> Option<NodeId> {
-        let server = self.inner.server.borrow_watched();
-        server.vote.committed.then_some(server.vote.leader_id.node_id)
+        known_leader(&self.inner.server.borrow_watched()).map(|leader| leader.node_id)
     }
 
     /// All members: id, addresses, true if a voter.
@@ -378,7 +377,7 @@ impl Group {
     pub fn status(&self) -> RaftStatus {
         let (term, leader) = {
             let server = self.inner.server.borrow_watched();
-            (server.vote.leader_id.term, server.vote.committed.then_some(server.vote.leader_id.node_id))
+            (server.vote.leader_id.term, known_leader(&server).map(|leader| leader.node_id))
         };
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -439,6 +438,13 @@ impl Group {
     }
 }
 
+/// Who leads, as far as this node knows. That it led before it was restarted does not count.
+pub(super) fn known_leader(server: &RaftServerMetrics<TypeConfig>) -> Option<LeaderId> {
+    let vote = &server.vote;
+    let led_before = vote.leader_id.node_id == server.id && !server.state.is_leader();
+    (vote.committed && !led_before).then_some(vote.leader_id)
+}
+
 impl Inner {
     /// True while no other node can have become the leader. Only meaningful on the leader.
     pub fn lease_is_valid(&self) -> bool {
@@ -480,8 +486,12 @@ async fn watch_leadership(group: Weak<Inner>) {
     loop {
         let waiting = {
             let Some(group) = group.upgrade() else { return };
-            let vote = server.borrow_and_update().vote;
-            let mine = (vote.committed && vote.leader_id.node_id == group.node_id).then_some(vote.leader_id);
+            // The vote on disk still says so after a restart: leading takes more than that.
+            let mine = {
+                let server = server.borrow_and_update();
+                let leads = server.state.is_leader() && server.vote.committed;
+                leads.then_some(server.vote.leader_id)
+            };
             let current = group.tenure.load_full();
             if let Some(tenure) = &current
                 && Some(tenure.leader()) != mine

@@ -183,6 +183,16 @@ impl Cluster {
         self.nodes.push(Node { id, store, group });
     }
 
+    /// What a crash would leave of a node at this moment, started on a wire of its own.
+    pub async fn crashed_copy(&self, id: NodeId) -> Cluster {
+        let root = tempfile::tempdir().unwrap();
+        copy(&self.root.path().join(id.to_string()), &root.path().join(id.to_string()));
+        let limits = self.limits.clone();
+        let mut cluster = Cluster { wire: Arc::default(), nodes: Vec::new(), limits, root };
+        cluster.start(id).await;
+        cluster
+    }
+
     /// A new node joins through the first.
     pub async fn join(&mut self) {
         let id = self.nodes[0].group.allocate_node(uuid::Uuid::new_v4()).await.unwrap();
@@ -214,6 +224,19 @@ impl Cluster {
         while !condition(self) {
             assert!(Instant::now() < until, "waited too long until {what}");
             tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
         }
     }
 }

@@ -39,6 +39,26 @@ async fn one_node_commits_and_remembers_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_survives_a_crash_that_loses_the_tables_memory() {
+    let cluster = Cluster::with_limits(LogLimits { flush_every: 30, ..LogLimits::default() }).await;
+    let group = &cluster.node(1).group;
+    let mut newest = Timestamp::ZERO;
+    for n in 0..100 {
+        let mut request = put(group, &n.to_string(), Timestamp::ZERO, "x");
+        request.leaderless = format!("ops {n}").into_bytes();
+        newest = group.commit(request).await.unwrap();
+    }
+    let crashed = cluster.crashed_copy(1).await;
+    let node = crashed.node(1);
+    assert!(node.group.read_timestamp().await.unwrap() >= newest);
+    for n in 0..100 {
+        assert_eq!(node.read(&n.to_string()).await.as_deref(), Some("x"), "{n}");
+        assert!(node.store.get_plain(Cf::Leaderless, format!("ops {n}")).unwrap().is_some());
+    }
+    assert!(node.group.commit(put(&node.group, "more", Timestamp::ZERO, "y")).await.unwrap() > newest);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_node_is_a_gateway_and_reads_what_was_acknowledged() {
     let cluster = Cluster::three().await;
     let mut version = Timestamp::ZERO;
