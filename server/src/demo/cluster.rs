@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use amphora_replication::{NodeId, NodeRole};
+use amphora_replication::{NodeId, NodeRole, NodeState};
 use tokio_postgres::{Client, Config, NoTls};
 
 use super::Trouble;
@@ -163,7 +163,7 @@ impl DemoCluster {
         Ok(DemoCluster { nodes: ports.iter().enumerate().map(|(i, p)| node(i, *p)).collect() })
     }
 
-    /// Starts all, and waits until all are voters and ready.
+    /// Starts all, and waits until all are ready and each votes and is known to be alive.
     pub async fn start(&mut self) -> Result<(), Trouble> {
         for node in &mut self.nodes {
             node.start()?;
@@ -172,21 +172,26 @@ impl DemoCluster {
             node.wait_ready().await?;
         }
         let start = Instant::now();
-        loop {
-            let nodes = self.first()?.status().await?.cluster.nodes;
-            let voting = nodes.iter().filter(|n| n.role != NodeRole::Learner).count();
-            if voting == self.nodes.len() && nodes.iter().any(|n| n.role == NodeRole::Leader) {
-                return Ok(());
-            }
+        while !self.is_settled().await? {
             if start.elapsed() > READY_LIMIT {
-                return Err(Trouble::new(format!("{voting} of 3 nodes vote after {READY_LIMIT:?}")));
+                return Err(Trouble::new(format!("not all three nodes vote after {READY_LIMIT:?}")));
             }
             tokio::time::sleep(POLL).await;
         }
+        Ok(())
     }
 
-    fn first(&self) -> Result<&DemoNode, Trouble> {
-        self.nodes.first().ok_or_else(|| Trouble::new("the cluster has no nodes"))
+    /// Whether all nodes see a leader, two more voters, and each other alive.
+    async fn is_settled(&self) -> Result<bool, Trouble> {
+        for node in &self.nodes {
+            let members = node.status().await?.cluster.nodes;
+            let good = members.iter().filter(|m| m.role != NodeRole::Learner && m.state == NodeState::Alive);
+            let led = members.iter().any(|m| m.role == NodeRole::Leader);
+            if good.count() != self.nodes.len() || !led {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// A node by its position.

@@ -61,6 +61,6 @@ impl Story {
                 start.elapsed().as_millis()
             ),
         );
-        self.audit_all(&outcome.acknowledged).await
+        self.audit_all(outcome.acknowledged).await
     }
 }

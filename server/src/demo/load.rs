@@ -175,6 +175,33 @@ pub struct Audit {
     pub transfers: usize,
 }
 
+impl Audit {
+    /// Nothing is missing, and every account is what the ledger says.
+    pub fn is_right(&self) -> bool {
+        self.total == i64::from(ACCOUNTS) * OPENING && self.missing == 0 && self.wrong == 0
+    }
+
+    /// In words.
+    pub fn verdict(&self, acknowledged: usize) -> String {
+        if self.is_right() {
+            return format!(
+                "the total is {}; the ledger has all {acknowledged} acknowledged transfers, and every account \
+                 agrees with it",
+                self.total
+            );
+        }
+        format!(
+            "the total is {} instead of {}; of {acknowledged} acknowledged transfers {} are missing from the \
+             ledger of {}; {} accounts disagree with it",
+            self.total,
+            i64::from(ACCOUNTS) * OPENING,
+            self.missing,
+            self.transfers,
+            self.wrong
+        )
+    }
+}
+
 /// Reads accounts and ledger through one node, when nobody writes.
 pub async fn audit(client: &Client, acknowledged: &BTreeSet<i64>) -> Result<Audit, Trouble> {
     let accounts = client.query("SELECT id, balance FROM accounts ORDER BY id", &[]).await?;

@@ -89,11 +89,12 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
         }
         signal = signals.next() => Err(Trouble::new(format!("stopped by {signal}"))),
     };
+    let finished = told.is_ok();
     if let Err(trouble) = told {
         story.claim(false, &format!("the story was told to its end: {trouble}"));
     }
     let held = story.summary();
-    if !args.exit && held {
+    if !args.exit && finished {
         story.invite();
         signals.next().await;
     }

@@ -64,7 +64,10 @@ impl Screen {
                         *count += 1;
                     }
                 }
-                SimpleQueryMessage::CommandComplete(_) => {
+                SimpleQueryMessage::CommandComplete(written) => {
+                    if table.is_none() && *written > 0 {
+                        say!("{INDENT}({written} row{} written)", if *written == 1 { "" } else { "s" });
+                    }
                     if let Some((table, count)) = table.take() {
                         print(format_args!("{}", table.aligned(INDENT)));
                         say!("{INDENT}({count} row{})", if count == 1 { "" } else { "s" });
