@@ -405,6 +405,32 @@ async fn a_node_far_behind_catches_up_by_snapshot_and_keeps_its_own_leaderless_c
     cluster.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_of_many_megabytes_reaches_everyone() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.nodes.iter().position(|n| n.as_ref().unwrap().group().is_leader()).unwrap();
+    let node = cluster.node((leader + 1) % 3);
+    let key = amphora_storage::key::table_prefix(TableId(20_000), IndexId::PRIMARY).to_vec();
+    let value = vec![7; 24 << 20];
+    let request = crate::strong::CommitRequest {
+        id: node.group().transaction_id(),
+        locked: false,
+        expected: Vec::new(),
+        tables: Vec::new(),
+        intents: Vec::new(),
+        writes: vec![crate::strong::Write { key: key.clone(), value: Some(value) }],
+        leaderless: Vec::new(),
+        clock: node.context.clock.last(),
+    };
+    let at = node.group().commit(request).await.unwrap();
+    for node in cluster.running() {
+        until("it is applied", || node.group().applied_timestamp() >= at).await;
+        assert_eq!(node.store().newest(&key).unwrap(), at);
+    }
+    drop(node);
+    cluster.end().await;
+}
+
 /// Not assertions about time, but the way to measure:
 /// `cargo nextest run -p amphora-replication --run-ignored only node::tests::figures --no-capture`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
