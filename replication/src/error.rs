@@ -92,6 +92,13 @@ impl Error {
         self
     }
 
+    /// 54000 for a transaction that writes more than it may.
+    pub fn too_large(limit: usize) -> Error {
+        Error::new("54000", "the transaction is too large")
+            .detail(format!("A transaction can write at most {} MB.", limit >> 20))
+            .hint("Split it into several transactions.")
+    }
+
     /// 23505 on an index of a table, worded as PostgreSQL words it.
     pub fn unique_violation(table: &Table, index: &Index) -> Error {
         let message = format!("duplicate key value violates unique constraint \"{}\"", index.name);

@@ -26,7 +26,8 @@ mod peers;
 mod status;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
-mod tests;
+pub(crate) mod tests;
+mod upkeep;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -213,6 +214,7 @@ impl Node {
         self.spawn(self.clone().follow_membership());
         self.spawn(self.clone().announce());
         self.spawn(self.clone().watch_clocks());
+        self.spawn(self.clone().keep_up());
         self.spawn(self.catalog.clone().follow());
     }
 

@@ -10,7 +10,7 @@ use super::*;
 use crate::api::{Access, NodeRole, NodeState, OnConflict, StoredRow};
 
 /// Nodes of one cluster in this process, over real sockets.
-struct Cluster {
+pub(crate) struct Cluster {
     dirs: Vec<TempDir>,
     nodes: Vec<Option<Arc<Node>>>,
 }
@@ -43,7 +43,7 @@ fn is_voter(node: &Node) -> bool {
 }
 
 impl Cluster {
-    async fn start(n: usize) -> Cluster {
+    pub(crate) async fn start(n: usize) -> Cluster {
         let mut cluster = Cluster { dirs: Vec::new(), nodes: Vec::new() };
         let mut join = Vec::new();
         for _ in 0..n {
@@ -57,7 +57,7 @@ impl Cluster {
         cluster
     }
 
-    fn node(&self, i: usize) -> Arc<Node> {
+    pub(crate) fn node(&self, i: usize) -> Arc<Node> {
         self.nodes[i].clone().unwrap()
     }
 
@@ -90,7 +90,7 @@ impl Cluster {
         self.nodes[i] = Some(Node::start(config).await.unwrap());
     }
 
-    async fn end(mut self) {
+    pub(crate) async fn end(mut self) {
         for i in 0..self.nodes.len() {
             if self.nodes[i].is_some() {
                 self.stop(i).await;
@@ -99,7 +99,7 @@ impl Cluster {
     }
 }
 
-fn table(id: TableId, name: &str, replication: Replication) -> Table {
+pub(crate) fn table(id: TableId, name: &str, replication: Replication) -> Table {
     let value = match replication {
         Replication::Strong => DataType::Int8,
         Replication::Leaderless => DataType::Crdt(Crdt::Counter),
@@ -137,7 +137,7 @@ fn table(id: TableId, name: &str, replication: Replication) -> Table {
     }
 }
 
-async fn create(node: &Node, name: &str, replication: Replication) {
+pub(crate) async fn create(node: &Node, name: &str, replication: Replication) {
     let mut tx = node.begin(TransactionOptions::default());
     tx.lock_catalog().await.unwrap();
     let id = tx.allocate_id().unwrap();
@@ -145,7 +145,7 @@ async fn create(node: &Node, name: &str, replication: Replication) {
     tx.commit().await.unwrap();
 }
 
-async fn the_table(node: &Node, name: &str) -> Arc<Table> {
+pub(crate) async fn the_table(node: &Node, name: &str) -> Arc<Table> {
     until("the table is known", || node.catalog().table("public", name).is_some()).await;
     node.catalog().table("public", name).unwrap().clone()
 }
@@ -159,7 +159,7 @@ fn row(k: i64, n: i64) -> Row {
 }
 
 /// Adds to a row, or inserts it; one transaction.
-async fn add(node: &Node, name: &str, k: i64, by: i64) -> Result<()> {
+pub(crate) async fn add(node: &Node, name: &str, k: i64, by: i64) -> Result<()> {
     let table = the_table(node, name).await;
     let mut tx = node.begin(TransactionOptions::default());
     tx.begin_statement(access(&table), std::slice::from_ref(&table)).await?;
@@ -471,5 +471,49 @@ async fn figures() {
     tokio::time::sleep(Duration::from_secs(10)).await;
     println!("three idle nodes use {:.1} % of a core", (ticks() - before) as f64 / 10.0);
     drop((here, there));
+    cluster.end().await;
+}
+
+/// Writes this many rows of a megabyte, in one transaction.
+async fn write_large(node: &Node, name: &str, first: i64, megabytes: i64) -> Result<()> {
+    let table = the_table(node, name).await;
+    let mut tx = node.begin(TransactionOptions::default());
+    tx.begin_statement(Access::Strong, std::slice::from_ref(&table)).await?;
+    for k in first..first + megabytes {
+        let row = vec![Datum::Int8(k), Datum::text("x".repeat(1 << 20))];
+        tx.insert(&table, vec![row.into_iter().collect()], OnConflict::Error).await?;
+    }
+    tx.commit().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_transaction_commits_through_a_follower_and_a_larger_one_is_refused() {
+    let cluster = Cluster::start(3).await;
+    let follower = cluster.running().find(|n| !n.group().is_leader()).unwrap().clone();
+    let mut tx = follower.begin(TransactionOptions::default());
+    tx.lock_catalog().await.unwrap();
+    let mut documents = table(tx.allocate_id().unwrap(), "documents", Replication::Strong);
+    documents.columns[1].ty = DataType::Text;
+    tx.put_table(documents).unwrap();
+    tx.commit().await.unwrap();
+
+    write_large(&follower, "documents", 0, 30).await.unwrap();
+    write_large(&follower, "documents", 100, 60).await.unwrap();
+    let refused = write_large(&follower, "documents", 200, 80).await.unwrap_err();
+    assert_eq!(refused.sqlstate, "54000", "{refused:?}");
+    assert!(refused.hint.is_some());
+
+    cluster.settled().await;
+    for node in cluster.running() {
+        let table = the_table(node, "documents").await;
+        let mut tx = node.begin(TransactionOptions::default());
+        tx.begin_statement(Access::Strong, std::slice::from_ref(&table)).await.unwrap();
+        for (k, there) in [(0, true), (29, true), (100, true), (159, true), (200, false)] {
+            assert_eq!(tx.get(&table, &[Datum::Int8(k)]).unwrap().is_some(), there, "{k}");
+        }
+        tx.rollback().await;
+    }
+    write_large(&follower, "documents", 300, 1).await.unwrap();
+    drop(follower);
     cluster.end().await;
 }

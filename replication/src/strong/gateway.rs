@@ -273,9 +273,7 @@ impl Group {
         let id = request.id;
         let size = request.size();
         if size > MAX_TRANSACTION_BYTES {
-            return Err(Error::new("54000", "the transaction is too large")
-                .detail(format!("A transaction can write at most {} MB.", MAX_TRANSACTION_BYTES >> 20))
-                .hint("Split it into several transactions."));
+            return Err(Error::too_large(MAX_TRANSACTION_BYTES));
         }
         let held_under = self.inner.open.lock().get(&id).copied().flatten();
         let optimistic = !request.locked;

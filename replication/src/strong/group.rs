@@ -22,10 +22,11 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::RaftHandle;
+use super::history::SnapshotHold;
 use super::log_store::LogStore;
 use super::network::NetworkFactory;
 use super::reads::ReadIndex;
-use super::replica::{ApplyHook, InstallHook, Replica, SnapshotHold};
+use super::replica::{ApplyHook, InstallHook, Replica};
 use super::snapshot::Incoming;
 use super::state_machine::StateMachine;
 use super::tenure::Tenure;
@@ -223,8 +224,9 @@ impl Group {
         self.inner.replica.applied_timestamp()
     }
 
-    /// Keeps the versions that a snapshot at this timestamp sees until the returned value is dropped.
-    pub fn hold_history(&self, at: Timestamp) -> SnapshotHold {
+    /// Keeps the versions that a snapshot at this timestamp sees until the returned value is dropped; 72000
+    /// if they may be gone already.
+    pub fn hold_history(&self, at: Timestamp) -> Result<Arc<SnapshotHold>> {
         self.inner.replica.hold_history(at)
     }
 
@@ -466,9 +468,8 @@ async fn forget_history(replica: Arc<Replica>, keep: Duration) {
         tokio::time::sleep(interval).await;
         let now = replica.clock.last().max(replica.applied_timestamp());
         let age = Timestamp::from_millis(now.millis().saturating_sub(millis(keep)));
-        let low = age.min(replica.applied_timestamp()).min(replica.oldest_snapshot());
         let replica = replica.clone();
-        let done = tokio::task::spawn_blocking(move || replica.forget_before(low)).await;
+        let done = tokio::task::spawn_blocking(move || replica.forget_before(age)).await;
         if let Ok(Err(e)) = done {
             tracing::warn!("old versions could not be given up: {e}");
         }

@@ -29,6 +29,7 @@
 mod certifier;
 mod gateway;
 pub mod group;
+mod history;
 pub mod locks;
 mod log_store;
 mod membership;
@@ -45,11 +46,12 @@ pub mod types;
 
 pub use gateway::MAX_TRANSACTION_BYTES;
 pub use group::{Group, GroupConfig, LogLimits, Timing};
-pub use replica::{ApplyHook, ApplyOps, InstallHook, SnapshotHold};
+pub use history::SnapshotHold;
+pub use replica::{ApplyHook, ApplyOps, InstallHook};
 pub use transport::{Reply, Request, Transport, TransportError};
 pub use types::{
     CommitRequest, CommittedTransaction, Expected, KeyLock, LockKey, LockRequest, Member, TableVersion,
-    TransactionId, TypeConfig, Write,
+    TransactionId, TypeConfig, WRITE_OVERHEAD, Write,
 };
 
 type RaftHandle = openraft::Raft<TypeConfig, state_machine::StateMachine>;

@@ -5,7 +5,6 @@
 //! log is replayed from there. Applying is blind (no reads, no decisions but one: see
 //! [`CommitBatch::leader`](super::types::CommitBatch)), and applying twice is harmless.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +19,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::history::{History, SnapshotHold};
 use super::outcomes::{Outcome, Outcomes};
 use super::types::{
     Applied, Command, CommittedTransaction, Entry, LogId, SnapshotMeta, StoredMembership, TransactionId,
@@ -87,25 +87,7 @@ pub struct Replica {
     outcomes: Mutex<Outcomes>,
     snapshot: Mutex<Option<SnapshotMeta>>,
     /// Timestamps that are being read at, and by how many
-    held: Mutex<BTreeMap<Timestamp, usize>>,
-}
-
-/// A running snapshot: while it lives, what it sees stays readable.
-pub struct SnapshotHold {
-    replica: Arc<Replica>,
-    at: Timestamp,
-}
-
-impl Drop for SnapshotHold {
-    fn drop(&mut self) {
-        let mut held = self.replica.held.lock();
-        if let Some(count) = held.get_mut(&self.at) {
-            *count -= 1;
-            if *count == 0 {
-                held.remove(&self.at);
-            }
-        }
-    }
+    history: Arc<History>,
 }
 
 /// True of keys of the catalog's keyspace.
@@ -186,7 +168,7 @@ impl Replica {
             outcomes: Mutex::new(Outcomes::after(position.index())),
             snapshot: Mutex::new(position.log_id.map(|_| meta_of(&position))),
             applied: watch::Sender::new(position),
-            held: Mutex::default(),
+            history: Arc::default(),
         };
         Ok(Arc::new(replica))
     }
@@ -240,23 +222,15 @@ impl Replica {
         Ok(row.map(|version| (version.ts, version.value)))
     }
 
-    /// Keeps the versions that a snapshot sees.
-    pub fn hold_history(self: &Arc<Self>, at: Timestamp) -> SnapshotHold {
-        *self.held.lock().entry(at).or_default() += 1;
-        SnapshotHold { replica: self.clone(), at }
+    /// Keeps the versions that a snapshot sees; 72000 if they may be gone.
+    pub fn hold_history(&self, at: Timestamp) -> Result<Arc<SnapshotHold>> {
+        self.history.register(at)
     }
 
-    /// The oldest running snapshot; MAX if there is none.
-    pub fn oldest_snapshot(&self) -> Timestamp {
-        self.held.lock().keys().next().copied().unwrap_or(Timestamp::MAX)
-    }
-
-    /// Gives up versions that no read at or after a timestamp can see.
-    pub fn forget_before(&self, low: Timestamp) -> Result<()> {
-        if low > self.store.history_low() {
-            self.store.advance_history(low).map_err(storage_error)?;
-        }
-        Ok(())
+    /// Gives up versions that no read at or after `wanted` and no running snapshot can see.
+    pub fn forget_before(&self, wanted: Timestamp) -> Result<()> {
+        let low = self.history.advance(wanted.min(self.applied_timestamp()));
+        self.store.advance_history(low).map_err(storage_error)
     }
 
     /// What became of a transaction that, if it is in the log, is after this index.

@@ -308,7 +308,7 @@ async fn history_is_given_up_but_not_under_a_running_snapshot() {
     let cluster = Cluster::with_limits(limits).await;
     let (group, store) = (&cluster.node(1).group, &cluster.node(1).store);
     let first = group.commit(put(group, "a", Timestamp::ZERO, "1")).await.unwrap();
-    let hold = group.hold_history(first);
+    let hold = group.hold_history(first).unwrap();
     let mut version = first;
     for n in 0..10 {
         version = group.commit(put(group, "a", version, &n.to_string())).await.unwrap();

@@ -123,8 +123,11 @@ impl Command {
     }
 }
 
+/// What a write or an expectation takes in a message beside its key and its value, at most.
+pub const WRITE_OVERHEAD: usize = 16;
+
 fn size(writes: &[Write], leaderless: &[u8]) -> usize {
-    let strong = writes.iter().map(|w| w.key.len() + w.value.as_ref().map_or(0, Vec::len) + 16);
+    let strong = writes.iter().map(|w| w.key.len() + w.value.as_ref().map_or(0, Vec::len) + WRITE_OVERHEAD);
     strong.sum::<usize>() + leaderless.len() + 64
 }
 
@@ -197,9 +200,10 @@ pub struct CommitRequest {
 }
 
 impl CommitRequest {
-    /// Bytes of what it writes, about.
+    /// Bytes of what it writes and of what certifying it takes, about.
     pub fn size(&self) -> usize {
-        size(&self.writes, &self.leaderless)
+        let expected: usize = self.expected.iter().map(|e| e.key.len() + WRITE_OVERHEAD).sum();
+        size(&self.writes, &self.leaderless) + expected
     }
 }
 

@@ -16,10 +16,13 @@ use amphora_storage::{Row, Timestamp};
 
 use crate::leaderless::RowOp;
 use crate::leaderless::surface::PendingRow;
+use crate::strong::{MAX_TRANSACTION_BYTES, WRITE_OVERHEAD};
 use crate::{Error, Result};
 
-/// The most a transaction may buffer. Larger ones are refused (54000).
-pub const MAX_BUFFERED_BYTES: usize = 256 << 20;
+/// The most that may be written in the course of a transaction, what it overwrites or takes back again
+/// included: all of it is in memory. More is refused (54000), as is more than [`MAX_TRANSACTION_BYTES`] that
+/// would have to be committed.
+pub const MAX_BUFFERED_BYTES: usize = 4 * MAX_TRANSACTION_BYTES;
 
 /// A leaderless row and its table.
 type PendingWrite = (Arc<Table>, PendingRow);
@@ -46,7 +49,10 @@ pub struct WriteBuffer {
     /// Strong tables written, with the versions of their descriptors
     tables: BTreeMap<TableId, Timestamp>,
     undo: Vec<Undo>,
+    /// Bytes written so far, overwritten ones included
     bytes: usize,
+    /// Bytes of strong writes and expectations that a commit would send
+    to_commit: usize,
 }
 
 impl WriteBuffer {
@@ -69,10 +75,15 @@ impl WriteBuffer {
     pub fn rollback_to(&mut self, mark: usize) {
         while self.undo.len() > mark {
             match self.undo.pop() {
-                Some(Undo::Strong(key, old)) => restore(&mut self.strong, key, old),
+                Some(Undo::Strong(key, old)) => {
+                    self.to_commit -= self.strong.get(&key).map_or(0, |now| size(&key, now));
+                    self.to_commit += old.as_ref().map_or(0, |old| size(&key, old));
+                    restore(&mut self.strong, key, old);
+                }
                 Some(Undo::Leaderless(key, old)) => restore(&mut self.leaderless, key, old),
                 Some(Undo::Expected(key)) => {
                     self.expected.remove(&key);
+                    self.to_commit -= key.len() + WRITE_OVERHEAD;
                 }
                 None => break,
             }
@@ -82,9 +93,14 @@ impl WriteBuffer {
     /// Buffers a strong write.
     pub fn put(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<()> {
         self.charge(key.len() + value.as_ref().map_or(0, Vec::len))?;
-        let key: Arc<[u8]> = key.into();
-        let old = self.strong.insert(key.clone(), value.map(Into::into));
+        let (key, value): (Arc<[u8]>, StrongWrite) = (key.into(), value.map(Into::into));
+        self.to_commit += size(&key, &value);
+        let old = self.strong.insert(key.clone(), value);
+        self.to_commit -= old.as_ref().map_or(0, |old| size(&key, old));
         self.undo.push(Undo::Strong(key, old));
+        if self.to_commit > MAX_TRANSACTION_BYTES {
+            return Err(Error::too_large(MAX_TRANSACTION_BYTES));
+        }
         Ok(())
     }
 
@@ -113,6 +129,7 @@ impl WriteBuffer {
     pub fn expect(&mut self, key: &[u8], version: Timestamp) {
         if !self.expected.contains_key(key) {
             let key: Arc<[u8]> = key.into();
+            self.to_commit += key.len() + WRITE_OVERHEAD;
             self.expected.insert(key.clone(), version);
             self.undo.push(Undo::Expected(key));
         }
@@ -170,12 +187,15 @@ impl WriteBuffer {
     fn charge(&mut self, bytes: usize) -> Result<()> {
         self.bytes += bytes;
         if self.bytes > MAX_BUFFERED_BYTES {
-            return Err(Error::new("54000", "transaction is too large")
-                .detail(format!("It has written more than {} MB.", MAX_BUFFERED_BYTES >> 20))
-                .hint("Split it into several transactions."));
+            return Err(Error::too_large(MAX_BUFFERED_BYTES));
         }
         Ok(())
     }
+}
+
+/// Bytes of a strong write in a commit.
+fn size(key: &[u8], value: &StrongWrite) -> usize {
+    key.len() + value.as_ref().map_or(0, |v| v.len()) + WRITE_OVERHEAD
 }
 
 fn restore<V>(map: &mut BTreeMap<Arc<[u8]>, V>, key: Arc<[u8]>, old: Option<V>) {

@@ -48,7 +48,8 @@ use crate::error::ErrorKind;
 use crate::leaderless;
 use crate::node::{CatalogCache, UniqueIds};
 use crate::strong::{
-    CommitRequest, Expected, Group, KeyLock, LockKey, LockRequest, TableVersion, TransactionId, Write,
+    CommitRequest, Expected, Group, KeyLock, LockKey, LockRequest, SnapshotHold, TableVersion, TransactionId,
+    Write,
 };
 use crate::{Error, Result};
 
@@ -76,8 +77,7 @@ pub struct HybridTransaction {
     options: TransactionOptions,
     id: TransactionId,
     /// What strong tables are read at; `None` before the first statement that needs it
-    snapshot: Option<Timestamp>,
-    /// True once the snapshot belongs to the transaction and not to a statement (REPEATABLE READ)
+    snapshot: Option<Arc<SnapshotHold>>,
     buffer: WriteBuffer,
     /// Height of the buffer when the current statement began
     statement: usize,
@@ -112,7 +112,7 @@ impl HybridTransaction {
     }
 
     fn snapshot(&self) -> Timestamp {
-        self.snapshot.unwrap_or_else(|| self.context.group.applied_timestamp())
+        self.snapshot.as_ref().map_or_else(|| self.context.group.applied_timestamp(), |s| s.at())
     }
 
     fn check_writable(&self, what: &str) -> Result<()> {
@@ -225,7 +225,13 @@ impl HybridTransaction {
     }
 
     async fn take_snapshot(&mut self) -> Result<()> {
-        self.snapshot = Some(self.context.group.read_timestamp().await?);
+        let group = &self.context.group;
+        let hold = match group.hold_history(group.read_timestamp().await?) {
+            // History moved past it meanwhile. The next is newer than that.
+            Err(e) if e.sqlstate == "72000" => group.hold_history(group.read_timestamp().await?)?,
+            held => held?,
+        };
+        self.snapshot = Some(hold);
         Ok(())
     }
 
@@ -517,6 +523,7 @@ impl HybridTransaction {
     fn finish(&mut self) {
         self.release_locks();
         self.buffer.clear();
+        self.snapshot = None;
         self.finished = true;
     }
 }

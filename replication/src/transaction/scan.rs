@@ -15,6 +15,7 @@ use amphora_storage::{Datum, Row, Timestamp, codec, key, row};
 use super::HybridTransaction;
 use crate::api::{Direction, KeyBound, KeyRange, RowStream, Scan, StoredRow};
 use crate::leaderless::{RowState, surface};
+use crate::strong::SnapshotHold;
 use crate::{Error, Result};
 
 /// Opens a scan of either kind of table.
@@ -55,6 +56,7 @@ pub(super) fn open(tx: &HybridTransaction, scan: &Scan) -> Result<Box<dyn RowStr
         own,
         store: tx.context.store.clone(),
         snapshot: tx.snapshot(),
+        _hold: tx.snapshot.clone(),
         table: scan.table.clone(),
         columns,
     }))
@@ -217,6 +219,8 @@ struct IndexedRows {
     own: std::collections::HashMap<Arc<[u8]>, Arc<[u8]>>,
     store: Arc<Store>,
     snapshot: Timestamp,
+    /// Rows are read after the entries, maybe long after: their versions stay until then
+    _hold: Option<Arc<SnapshotHold>>,
     table: Arc<Table>,
     columns: Option<Arc<[usize]>>,
 }
