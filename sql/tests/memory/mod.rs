@@ -1,0 +1,372 @@
+//! A replication floor in memory, for tests of this one: one node, whole copies instead of versions.
+//!
+//! A transaction works on its own copy of everything. A commit puts the copy in place, unless another
+//! commit came in between: then it must be run again. That is cruder than the real thing and as strict.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use amphora_replication::{
+    Access, ClusterStatus, Direction, Engine, Error, InsertOutcome, KeyBound, KeyRange, LockMode, NodeId,
+    OnConflict, Result, RowStream, SavepointId, Scan, StoredRow, Transaction, TransactionOptions, WaitPolicy,
+};
+use amphora_storage::schema::{Catalog, Index, IndexId, Table, TableId};
+use amphora_storage::{Datum, Row, Timestamp};
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+type Rows = Arc<BTreeMap<Vec<Datum>, Row>>;
+
+/// Everything there is.
+#[derive(Clone)]
+struct State {
+    version: u64,
+    catalog: Arc<Catalog>,
+    rows: BTreeMap<TableId, Rows>,
+    next_id: u32,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    unique: AtomicI64,
+}
+
+/// The engine.
+#[derive(Clone)]
+pub struct MemoryEngine(Arc<Shared>);
+
+impl MemoryEngine {
+    pub fn new() -> MemoryEngine {
+        let state = State {
+            version: 1,
+            catalog: Arc::new(Catalog::default()),
+            rows: BTreeMap::new(),
+            next_id: TableId::FIRST_USER.0,
+        };
+        MemoryEngine(Arc::new(Shared { state: Mutex::new(state), unique: AtomicI64::new(1) }))
+    }
+}
+
+impl Engine for MemoryEngine {
+    fn begin(&self, options: TransactionOptions) -> Box<dyn Transaction> {
+        let state = self.0.state.lock().clone();
+        Box::new(MemoryTransaction {
+            shared: self.0.clone(),
+            options,
+            base: state.version,
+            statement: state.clone(),
+            state,
+            savepoints: Vec::new(),
+            dirty: false,
+        })
+    }
+
+    fn catalog(&self) -> Arc<Catalog> {
+        self.0.state.lock().catalog.clone()
+    }
+
+    fn unique_id(&self) -> i64 {
+        self.0.unique.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn node_id(&self) -> NodeId {
+        1
+    }
+
+    fn status(&self) -> ClusterStatus {
+        ClusterStatus::default()
+    }
+}
+
+struct MemoryTransaction {
+    shared: Arc<Shared>,
+    options: TransactionOptions,
+    /// The version the copy was taken at
+    base: u64,
+    state: State,
+    /// The state when the statement began
+    statement: State,
+    savepoints: Vec<State>,
+    dirty: bool,
+}
+
+struct Batches(std::vec::IntoIter<StoredRow>);
+
+impl RowStream for Batches {
+    fn next_batch(&mut self, limit: usize, out: &mut Vec<StoredRow>) -> Result<usize> {
+        let before = out.len();
+        out.extend(self.0.by_ref().take(limit));
+        Ok(out.len() - before)
+    }
+}
+
+fn stored(row: &Row) -> StoredRow {
+    StoredRow { row: row.clone(), version: Timestamp(1) }
+}
+
+fn values(index: &Index, row: &[Datum]) -> Vec<Datum> {
+    index.columns.iter().map(|&c| row[c].clone()).collect()
+}
+
+fn inside(range: &KeyRange, key: &[Datum]) -> bool {
+    let (prefix, rest) = key.split_at(range.prefix.len());
+    let next = rest.first();
+    prefix == range.prefix
+        && match (&range.lower, next) {
+            (KeyBound::Unbounded, _) => true,
+            (KeyBound::Included(b), Some(v)) => v >= b,
+            (KeyBound::Excluded(b), Some(v)) => v > b,
+            _ => false,
+        }
+        && match (&range.upper, next) {
+            (KeyBound::Unbounded, _) => true,
+            (KeyBound::Included(b), Some(v)) => v <= b,
+            (KeyBound::Excluded(b), Some(v)) => v < b,
+            _ => false,
+        }
+}
+
+impl MemoryTransaction {
+    fn table(&mut self, id: TableId) -> &mut BTreeMap<Vec<Datum>, Row> {
+        self.dirty = true;
+        Arc::make_mut(self.state.rows.entry(id).or_default())
+    }
+
+    fn find(&self, table: &Table, index: &Index, wanted: &[Datum]) -> Option<Row> {
+        if wanted.iter().any(Datum::is_null) {
+            return None;
+        }
+        let rows = self.state.rows.get(&table.id)?;
+        rows.values().find(|row| values(index, row) == wanted).cloned()
+    }
+
+    fn taken(&self, table: &Table, row: &Row) -> Option<(Index, Row)> {
+        table
+            .all_indexes()
+            .filter(|i| i.unique)
+            .find_map(|i| self.find(table, i, &values(i, row)).map(|old| (i.clone(), old)))
+    }
+}
+
+fn duplicate(table: &Table, index: &Index, row: &Row) -> Error {
+    let names: Vec<&str> = index.columns.iter().map(|&c| table.columns[c].name.as_str()).collect();
+    let shown: Vec<String> = values(index, row)
+        .iter()
+        .zip(&index.columns)
+        .map(|(v, &c)| amphora_sql::types::to_text(v, &table.columns[c].ty, &Default::default()))
+        .collect();
+    let mut error = Error::new(
+        "23505",
+        format!("duplicate key value violates unique constraint \"{}\"", index.name),
+    )
+    .detail(format!("Key ({})=({}) already exists.", names.join(", "), shown.join(", ")));
+    error.constraint = Some(index.name.clone().into());
+    error.table = Some(table.name.clone().into());
+    error
+}
+
+#[async_trait]
+impl Transaction for MemoryTransaction {
+    fn catalog(&self) -> Arc<Catalog> {
+        self.state.catalog.clone()
+    }
+
+    async fn refresh_catalog(&mut self) {
+        if !self.dirty {
+            self.state = self.shared.state.lock().clone();
+            self.base = self.state.version;
+        }
+    }
+
+    async fn begin_statement(&mut self, _: Access, tables: &[Arc<Table>]) -> Result<()> {
+        use amphora_replication::IsolationLevel::ReadCommitted;
+        if !self.dirty && self.options.isolation == ReadCommitted {
+            self.refresh_catalog().await;
+        }
+        for table in tables {
+            match self.state.catalog.table_by_id(table.id) {
+                Some(now) if now == table => {}
+                _ => return Err(Error::catalog_moved()),
+            }
+        }
+        self.statement = self.state.clone();
+        Ok(())
+    }
+
+    async fn restart_statement(&mut self) -> Result<()> {
+        self.state = self.shared.state.lock().clone();
+        self.base = self.state.version;
+        self.statement = self.state.clone();
+        self.dirty = false;
+        Ok(())
+    }
+
+    fn rollback_statement(&mut self) {
+        self.state = self.statement.clone();
+    }
+
+    fn get(&self, table: &Arc<Table>, key: &[Datum]) -> Result<Option<StoredRow>> {
+        Ok(self.state.rows.get(&table.id).and_then(|rows| rows.get(key)).map(stored))
+    }
+
+    fn scan(&self, scan: &Scan) -> Result<Box<dyn RowStream>> {
+        let Some(index) = scan.table.index(scan.index) else {
+            return Err(Error::new("XX000", "no such index"));
+        };
+        let rows = self.state.rows.get(&scan.table.id).cloned().unwrap_or_default();
+        let mut found: Vec<&Row> =
+            rows.values().filter(|row| inside(&scan.range, &values(index, row))).collect();
+        found.sort_by_key(|row| values(index, row));
+        if scan.direction == Direction::Backward {
+            found.reverse();
+        }
+        let read = |row: &Row| match &scan.columns {
+            None => stored(row),
+            Some(columns) => {
+                let mut part = vec![Datum::Null; row.len()];
+                for &c in columns.iter() {
+                    part[c] = row[c].clone();
+                }
+                stored(&part)
+            }
+        };
+        let found: Vec<StoredRow> = found.into_iter().map(read).collect();
+        Ok(Box::new(Batches(found.into_iter())))
+    }
+
+    async fn insert(
+        &mut self,
+        table: &Arc<Table>,
+        rows: Vec<Row>,
+        on_conflict: OnConflict,
+    ) -> Result<Vec<InsertOutcome>> {
+        let mut outcomes = Vec::new();
+        for mut row in rows {
+            if table.hidden_key
+                && let Some(last) = row.last_mut()
+            {
+                *last = Datum::Int8(self.shared.unique.fetch_add(1, Ordering::Relaxed));
+            }
+            if let Some((index, old)) = self.taken(table, &row) {
+                match on_conflict {
+                    OnConflict::Report(wanted) if wanted.is_none_or(|w| w == index.id) => {
+                        outcomes.push(InsertOutcome::Conflict(stored(&old)));
+                        continue;
+                    }
+                    _ => return Err(duplicate(table, &index, &row)),
+                }
+            }
+            self.table(table.id).insert(table.key_of(&row), row);
+            outcomes.push(InsertOutcome::Inserted);
+        }
+        Ok(outcomes)
+    }
+
+    async fn update(&mut self, table: &Arc<Table>, changes: Vec<(StoredRow, Row)>) -> Result<()> {
+        for (old, _) in &changes {
+            self.table(table.id).remove(&table.key_of(&old.row));
+        }
+        for (_, new) in changes {
+            if let Some((index, _)) = self.taken(table, &new) {
+                return Err(duplicate(table, &index, &new));
+            }
+            self.table(table.id).insert(table.key_of(&new), new);
+        }
+        Ok(())
+    }
+
+    async fn delete(&mut self, table: &Arc<Table>, rows: Vec<StoredRow>) -> Result<()> {
+        for old in rows {
+            self.table(table.id).remove(&table.key_of(&old.row));
+        }
+        Ok(())
+    }
+
+    async fn lock_rows(
+        &mut self,
+        _: &Arc<Table>,
+        rows: &[StoredRow],
+        _: LockMode,
+        _: WaitPolicy,
+    ) -> Result<Vec<bool>> {
+        Ok(vec![true; rows.len()])
+    }
+
+    async fn lock_catalog(&mut self) -> Result<()> {
+        self.refresh_catalog().await;
+        Ok(())
+    }
+
+    async fn lock_table(&mut self, _: &Arc<Table>) -> Result<()> {
+        Ok(())
+    }
+
+    fn allocate_id(&mut self) -> Result<TableId> {
+        self.dirty = true;
+        self.state.next_id += 1;
+        Ok(TableId(self.state.next_id))
+    }
+
+    fn put_table(&mut self, table: Table) -> Result<()> {
+        self.dirty = true;
+        Arc::make_mut(&mut self.state.catalog).put(Arc::new(table));
+        Ok(())
+    }
+
+    fn drop_table(&mut self, id: TableId) -> Result<()> {
+        self.dirty = true;
+        Arc::make_mut(&mut self.state.catalog).remove(id);
+        self.state.rows.remove(&id);
+        Ok(())
+    }
+
+    fn build_index(&mut self, table: &Arc<Table>, index: IndexId) -> Result<()> {
+        let Some(index) = table.index(index).filter(|i| i.unique) else { return Ok(()) };
+        let rows = self.state.rows.get(&table.id).cloned().unwrap_or_default();
+        let mut seen = std::collections::BTreeSet::new();
+        for row in rows.values() {
+            let key = values(index, row);
+            if key.iter().all(|v| !v.is_null()) && !seen.insert(key) {
+                return Err(Error::new("23505", format!("could not create unique index \"{}\"", index.name)));
+            }
+        }
+        Ok(())
+    }
+
+    fn savepoint(&mut self) -> SavepointId {
+        self.savepoints.push(self.state.clone());
+        SavepointId(self.savepoints.len() - 1)
+    }
+
+    fn rollback_to(&mut self, savepoint: SavepointId) -> Result<()> {
+        self.savepoints.truncate(savepoint.0 + 1);
+        self.state = self.savepoints[savepoint.0].clone();
+        Ok(())
+    }
+
+    fn is_read_only(&self) -> bool {
+        !self.dirty
+    }
+
+    async fn commit(&mut self) -> Result<()> {
+        if !self.dirty {
+            return Ok(());
+        }
+        let mut shared = self.shared.state.lock();
+        if shared.version != self.base {
+            return Err(if self.options.autocommit { Error::restart() } else { Error::serialization() });
+        }
+        let mut state = self.state.clone();
+        state.version += 1;
+        let mut catalog = (*state.catalog).clone();
+        catalog.version = Timestamp(state.version);
+        state.catalog = Arc::new(catalog);
+        *shared = state;
+        Ok(())
+    }
+
+    async fn rollback(&mut self) {
+        self.dirty = false;
+    }
+}
