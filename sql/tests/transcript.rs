@@ -25,6 +25,7 @@ use memory::MemoryEngine;
 #[derive(Default)]
 struct Terminal {
     text: String,
+    notices: String,
     fields: Option<Arc<[Field]>>,
     format: FormatContext,
 }
@@ -65,7 +66,7 @@ impl Output for Terminal {
     fn empty_query(&mut self) {}
 
     fn notice(&mut self, notice: Notice) {
-        writeln!(self.text, "{}:  {}: {}", notice.severity, notice.sqlstate, notice.message).unwrap();
+        writeln!(self.notices, "{}:  {}: {}", notice.severity, notice.sqlstate, notice.message).unwrap();
     }
 
     fn parameter_status(&mut self, _: &str, _: &str) {}
@@ -97,7 +98,7 @@ fn statements(sql: &str) -> Vec<String> {
 async fn transcript(sql: &str) -> String {
     let options = SessionOptions {
         user: "postgres".into(),
-        database: "postgres".into(),
+        database: "oracle".into(),
         backend_pid: 1,
         settings: Vec::new(),
     };
@@ -109,6 +110,8 @@ async fn transcript(sql: &str) -> String {
         }
         let mut terminal = Terminal::default();
         let result = session.simple_query(&statement.replace("\\;", ";"), &mut terminal).await;
+        // psql shows a message's notices before its results.
+        text.push_str(&terminal.notices);
         text.push_str(&terminal.text);
         if let Err(error) = result {
             print_error(&mut text, &error);
@@ -152,10 +155,12 @@ async fn transcripts_are_as_expected() {
                     (a, b) => {
                         writeln!(failures, "{statement}\n  expected {a:?}\n  got      {b:?}").unwrap();
                         // The rest of this answer is of no interest; go on where both begin the next.
-                        let next = |l: &mut std::str::Lines<'_>| l.clone().take_while(|l| !l.starts_with("> ")).count();
+                        let next = |l: &mut std::str::Lines<'_>| {
+                            l.clone().take_while(|l| !l.starts_with("> ")).count()
+                        };
                         let (n, m) = (next(&mut e), next(&mut g));
-                        (0..n).for_each(|_| drop(e.next()));
-                        (0..m).for_each(|_| drop(g.next()));
+                        e.by_ref().take(n).for_each(|_| ());
+                        g.by_ref().take(m).for_each(|_| ());
                     }
                 }
             }

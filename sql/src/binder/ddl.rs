@@ -521,7 +521,8 @@ impl Binder<'_> {
                     return Err(SqlError::dependent_objects_still_exist(format!(
                         "cannot drop index {bare} because constraint {bare} on table {} requires it",
                         table.name
-                    )));
+                    ))
+                    .with_hint(format!("You can drop constraint {bare} on table {} instead.", table.name)));
                 }
                 Some((table, _)) => {
                     indexes.push((table.id, bare));

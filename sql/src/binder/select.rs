@@ -583,7 +583,6 @@ fn name_of(e: &ast::Expr) -> Option<String> {
             _ => "btrim".into(),
         },
         E::AtTimeZone { .. } => "timezone".into(),
-        E::Value(ast::ValueWithSpan { value: ast::Value::Boolean(_), .. }) => "bool".into(),
         E::Subquery(query) => match &*query.body {
             ast::SetExpr::Select(select) => match select.projection.first()? {
                 SelectItem::UnnamedExpr(e) => return name_of(e),

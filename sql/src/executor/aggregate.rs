@@ -58,7 +58,13 @@ struct State {
 }
 
 impl State {
-    fn update(&mut self, call: &AggregateCall, row: &[Datum], context: &Context<'_>, held: &mut Held) -> Result<()> {
+    fn update(
+        &mut self,
+        call: &AggregateCall,
+        row: &[Datum],
+        context: &Context<'_>,
+        held: &mut Held,
+    ) -> Result<()> {
         if let Some(filter) = &call.filter
             && !filter.is_true(row, context)?
         {

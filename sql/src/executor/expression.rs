@@ -223,17 +223,13 @@ fn compile(expr: &Expr, builder: &mut Builder) -> Result<Node> {
         Expr::And(args) => Node::And(compile_list(args, builder)?),
         Expr::Or(args) => Node::Or(compile_list(args, builder)?),
         Expr::Not(input) => Node::Not(boxed(input, builder)?),
-        Expr::IsNull { input, negated } => {
-            Node::IsNull { input: boxed(input, builder)?, negated: *negated }
-        }
+        Expr::IsNull { input, negated } => Node::IsNull { input: boxed(input, builder)?, negated: *negated },
         Expr::IsBool { input, value, negated } => {
             Node::IsBool { input: boxed(input, builder)?, value: *value, negated: *negated }
         }
-        Expr::IsDistinct { left, right, negated } => Node::IsDistinct {
-            left: boxed(left, builder)?,
-            right: boxed(right, builder)?,
-            negated: *negated,
-        },
+        Expr::IsDistinct { left, right, negated } => {
+            Node::IsDistinct { left: boxed(left, builder)?, right: boxed(right, builder)?, negated: *negated }
+        }
         Expr::Case { branches, otherwise, .. } => {
             let branches = branches
                 .iter()
@@ -480,9 +476,8 @@ fn is_null(value: &Datum, negated: bool) -> bool {
 }
 
 fn column(row: &[Datum], position: usize) -> Result<&Datum> {
-    row.get(position).ok_or_else(|| {
-        SqlError::internal(format!("no column {position} in a row of {} columns", row.len()))
-    })
+    row.get(position)
+        .ok_or_else(|| SqlError::internal(format!("no column {position} in a row of {} columns", row.len())))
 }
 
 fn parameter<'a>(context: &Context<'a>, index: usize) -> Result<&'a Datum> {
@@ -503,8 +498,7 @@ impl CallNode {
             }
             args.push(value);
         }
-        let call =
-            Call { context: &context.run.eval, arg_types: &self.arg_types, return_type: &self.ty };
+        let call = Call { context: &context.run.eval, arg_types: &self.arg_types, return_type: &self.ty };
         (self.function.eval)(&args, &call)
     }
 }

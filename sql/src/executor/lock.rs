@@ -57,9 +57,8 @@ impl LockedQuery {
         let Some((lock, limit)) = find(plan) else { return Ok(None) };
         let Node::Lock { input, targets, mode, wait } = &lock.node else { return Ok(None) };
         let mut builder = Builder::new();
-        let compile = |e: Option<&crate::expr::Expr>, b: &mut Builder| {
-            e.map(|e| Expression::compile(e, b)).transpose()
-        };
+        let compile =
+            |e: Option<&crate::expr::Expr>, b: &mut Builder| e.map(|e| Expression::compile(e, b)).transpose();
         let (mut limit_expr, mut offset_expr) = (None, None);
         if let Some(Node::Limit { limit, offset, .. }) = limit.map(|p| &p.node) {
             limit_expr = compile(limit.as_ref(), &mut builder)?;

@@ -96,7 +96,13 @@ impl NestedLoop {
     }
 
     /// Joins the left row with some right rows. True if it needs no more of them.
-    fn meet(&self, current: &mut Current, right: &mut dyn Iterator<Item = Row>, context: &Context<'_>, out: &mut Vec<Row>) -> Result<bool> {
+    fn meet(
+        &self,
+        current: &mut Current,
+        right: &mut dyn Iterator<Item = Row>,
+        context: &Context<'_>,
+        out: &mut Vec<Row>,
+    ) -> Result<bool> {
         for right in right {
             context.run.guard.tick()?;
             let mut joined = Vec::with_capacity(current.row.len() + right.len());

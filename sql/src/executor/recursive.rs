@@ -25,7 +25,12 @@ pub(super) struct Recursive {
 }
 
 impl Recursive {
-    pub(super) fn new(id: usize, base: Box<dyn Operator>, step: Box<dyn Operator>, distinct: bool) -> Recursive {
+    pub(super) fn new(
+        id: usize,
+        base: Box<dyn Operator>,
+        step: Box<dyn Operator>,
+        distinct: bool,
+    ) -> Recursive {
         Recursive {
             id,
             base,

@@ -74,7 +74,9 @@ impl SystemScan {
             settings: &settings,
         };
         let mut rows = (self.view.rows)(&system, &equal)?;
-        rows.retain(|row| equal.iter().all(|(column, value)| !value.is_null() && row.get(*column) == Some(value)));
+        rows.retain(|row| {
+            equal.iter().all(|(column, value)| !value.is_null() && row.get(*column) == Some(value))
+        });
         Ok(rows)
     }
 }
@@ -166,8 +168,7 @@ impl SetCall {
         if self.function.strict && args.iter().any(Datum::is_null) {
             return Ok(Box::new(std::iter::empty()));
         }
-        let call =
-            Call { context: &context.run.eval, arg_types: &self.arg_types, return_type: &self.ty };
+        let call = Call { context: &context.run.eval, arg_types: &self.arg_types, return_type: &self.ty };
         (self.function.eval)(&args, &call)
     }
 }

@@ -48,7 +48,8 @@ impl TableScanOperator {
     pub(super) fn new(scan: &TableScan, versioned: bool, builder: &mut Builder) -> Result<TableScanOperator> {
         let all = scan.columns.len() == scan.table.columns.len();
         let key_width = scan.table.primary.columns.len();
-        let ranges = scan.ranges.iter().map(|r| CompiledRange::compile(r, builder)).collect::<Result<Vec<_>>>()?;
+        let ranges =
+            scan.ranges.iter().map(|r| CompiledRange::compile(r, builder)).collect::<Result<Vec<_>>>()?;
         let by_key = scan.index == IndexId::PRIMARY
             && scan.point
             && ranges.iter().all(|r| r.prefix.len() == key_width);
@@ -115,7 +116,12 @@ impl TableScanOperator {
         Ok(state.ranges.len() > 0)
     }
 
-    fn next_by_range(&mut self, state: &mut State, context: &Context<'_>, out: &mut Vec<Row>) -> Result<bool> {
+    fn next_by_range(
+        &mut self,
+        state: &mut State,
+        context: &Context<'_>,
+        out: &mut Vec<Row>,
+    ) -> Result<bool> {
         let mut stream = match state.stream.take() {
             Some(stream) => stream,
             None => {

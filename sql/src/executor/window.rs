@@ -35,7 +35,11 @@ struct Member {
 }
 
 impl Window {
-    pub(super) fn new(input: Box<dyn Operator>, calls: &[WindowCall], builder: &mut Builder) -> Result<Window> {
+    pub(super) fn new(
+        input: Box<dyn Operator>,
+        calls: &[WindowCall],
+        builder: &mut Builder,
+    ) -> Result<Window> {
         let calls = calls
             .iter()
             .map(|call| {
@@ -85,7 +89,9 @@ impl Call {
             });
         }
         members.sort_by(|a, b| {
-            self.partition.compare(&a.partition, &b.partition).then_with(|| self.order.compare(&a.order, &b.order))
+            self.partition
+                .compare(&a.partition, &b.partition)
+                .then_with(|| self.order.compare(&a.order, &b.order))
         });
         let mut values = Vec::with_capacity(members.len());
         for partition in members.chunk_by(|a, b| a.partition == b.partition) {
@@ -100,7 +106,12 @@ impl Call {
         Ok(finished.collect())
     }
 
-    fn partition_values(&self, members: &[Member], values: &mut Vec<Datum>, context: &Context<'_>) -> Result<()> {
+    fn partition_values(
+        &self,
+        members: &[Member],
+        values: &mut Vec<Datum>,
+        context: &Context<'_>,
+    ) -> Result<()> {
         match self.function {
             WindowFunction::RowNumber => values.extend((1..=members.len()).map(number)),
             WindowFunction::Rank => {

@@ -149,8 +149,7 @@ impl Inserter {
             Some(update) => Some(ConflictUpdate::compile(update, insert, builder)?),
             None => None,
         };
-        let reads_target =
-            reads(&insert.source, table) || prepared.ctes.iter().any(|cte| reads(cte, table));
+        let reads_target = reads(&insert.source, table) || prepared.ctes.iter().any(|cte| reads(cte, table));
         Ok(Inserter {
             source: builder.build(&insert.source)?,
             reads_target,

@@ -191,7 +191,9 @@ impl<'a> Describer<'a> {
                 for item in exprs {
                     match item {
                         ProjectItem::Scalar(e) => self.subplans(&mut shown, e),
-                        ProjectItem::Set { args, .. } => args.iter().for_each(|e| self.subplans(&mut shown, e)),
+                        ProjectItem::Set { args, .. } => {
+                            args.iter().for_each(|e| self.subplans(&mut shown, e))
+                        }
                     }
                 }
                 shown

@@ -26,7 +26,11 @@ impl Answer {
 
 impl Session {
     /// Carries out a command that needs no snapshot. `None` if it is not one of those.
-    pub(super) async fn run_command(&mut self, command: &Command, out: &mut dyn Output) -> Result<Option<Answer>> {
+    pub(super) async fn run_command(
+        &mut self,
+        command: &Command,
+        out: &mut dyn Output,
+    ) -> Result<Option<Answer>> {
         Ok(Some(match command {
             Command::Begin(modes) => {
                 self.begin_block(modes, out)?;
@@ -55,7 +59,10 @@ impl Session {
             }
             Command::SetTransaction(modes, false) => {
                 if self.outside_block() {
-                    out.notice(Notice::warning("25P01", "SET TRANSACTION can only be used in transaction blocks"));
+                    out.notice(Notice::warning(
+                        "25P01",
+                        "SET TRANSACTION can only be used in transaction blocks",
+                    ));
                 } else {
                     self.set_modes(modes)?;
                 }
@@ -92,7 +99,7 @@ impl Session {
                 Answer::tag("DEALLOCATE")
             }
             Command::Notice(tag, message) => {
-                out.notice(Notice::notice(message.clone()));
+                out.notice(Notice::plain(message.clone()));
                 Answer::tag(*tag)
             }
             Command::Nothing(tag) => Answer::tag(*tag),
@@ -113,7 +120,10 @@ impl Session {
             ("transaction_isolation", Some(level)) => {
                 // Checked as the default is, and then put to this transaction.
                 let level = self.shared.settings.lock().check(name, level)?;
-                self.set_modes(&TransactionModes { isolation: Some(isolation_level(&level)), read_only: None })
+                self.set_modes(&TransactionModes {
+                    isolation: Some(isolation_level(&level)),
+                    read_only: None,
+                })
             }
             ("transaction_read_only", Some(value)) => {
                 let read_only = self.shared.settings.lock().check(name, value)? == "on";
@@ -153,7 +163,12 @@ impl Session {
     }
 
     /// PREPARE
-    pub(super) async fn prepare_statement(&mut self, name: &str, parameters: &[DataType], sql: &str) -> Result<Answer> {
+    pub(super) async fn prepare_statement(
+        &mut self,
+        name: &str,
+        parameters: &[DataType],
+        sql: &str,
+    ) -> Result<Answer> {
         if self.statements.contains_key(name) {
             return Err(SqlError::duplicate_prepared_statement(format!(
                 "prepared statement \"{name}\" already exists"

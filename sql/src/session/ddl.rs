@@ -19,7 +19,11 @@ const HIDDEN_KEY: &str = "amphora_rowid";
 
 impl Session {
     /// Carries out DDL in the open transaction. `None` if the command is something else.
-    pub(super) async fn run_ddl(&mut self, command: &Command, out: &mut dyn Output) -> Result<Option<Answer>> {
+    pub(super) async fn run_ddl(
+        &mut self,
+        command: &Command,
+        out: &mut dyn Output,
+    ) -> Result<Option<Answer>> {
         let name = match command {
             Command::CreateTable(_) => "CREATE TABLE",
             Command::DropTables { .. } => "DROP TABLE",
@@ -46,7 +50,7 @@ impl Session {
             _ => Vec::new(),
         };
         for notice in notices {
-            out.notice(Notice::notice(notice));
+            out.notice(Notice::plain(notice));
         }
         Ok(Some(Answer::tag(name)))
     }
@@ -207,7 +211,10 @@ impl Session {
                     "cannot drop index {name} because constraint {} on table {} requires it",
                     index.name, table.name
                 ))
-                .with_hint(format!("You can drop constraint {} on table {} instead.", index.name, table.name)));
+                .with_hint(format!(
+                    "You can drop constraint {} on table {} instead.",
+                    index.name, table.name
+                )));
             }
             txn.lock_table(table).await?;
             let mut changed = (**table).clone();
@@ -229,9 +236,10 @@ fn index_id(position: usize) -> IndexId {
 /// Tables and indexes share one space of names in a schema.
 fn relation_exists(catalog: &Catalog, schema: &str, name: &str) -> bool {
     catalog.table(schema, name).is_some()
-        || catalog.tables().filter(|t| t.schema == schema).any(|t| {
-            t.all_indexes().any(|i| i.name == name && !(t.hidden_key && i.id == IndexId::PRIMARY))
-        })
+        || catalog
+            .tables()
+            .filter(|t| t.schema == schema)
+            .any(|t| t.all_indexes().any(|i| i.name == name && !(t.hidden_key && i.id == IndexId::PRIMARY)))
 }
 
 /// Dropped by someone else since the statement was bound.

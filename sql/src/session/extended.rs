@@ -163,7 +163,10 @@ impl Session {
             PortalState::Ready => {
                 let place = self.place_of_execute(max_rows);
                 let described = Some(schema);
-                match self.run_job(Job { statement, params, formats, place, max_rows, described }, out).await? {
+                match self
+                    .run_job(Job { statement, params, formats, place, max_rows, described }, out)
+                    .await?
+                {
                     Outcome::Complete => PortalState::Done,
                     Outcome::Running(query, rows) => PortalState::Running(query, rows),
                     Outcome::Buffered(rows, tag) => PortalState::Buffered { rows, tag },

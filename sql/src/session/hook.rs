@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use amphora_storage::schema::{Catalog, Index, Table, TableId};
 use amphora_storage::Datum;
+use amphora_storage::schema::{Catalog, Index, Table, TableId};
 
 use super::SessionShared;
 use super::object_names::CatalogNames;
@@ -110,7 +110,9 @@ impl SessionHook for Facts {
             | "pg_opclass_is_visible"
             | "pg_collation_is_visible" => Datum::Bool(true),
             "pg_get_expr" => args.first().cloned().unwrap_or(Datum::Null),
-            "pg_get_indexdef" => self.index_definition(oid(), args.get(1).and_then(Datum::as_i64).unwrap_or(0)),
+            "pg_get_indexdef" => {
+                self.index_definition(oid(), args.get(1).and_then(Datum::as_i64).unwrap_or(0))
+            }
             "pg_get_constraintdef" => self.constraint_definition(oid()),
             "pg_get_serial_sequence"
             | "pg_get_viewdef"
@@ -143,7 +145,9 @@ impl SessionHook for Facts {
                 Datum::text("")
             }
             other => {
-                return Err(SqlError::feature_not_supported(format!("function {other}() is not yet supported")));
+                return Err(SqlError::feature_not_supported(format!(
+                    "function {other}() is not yet supported"
+                )));
             }
         })
     }
@@ -165,7 +169,9 @@ impl Facts {
             return Datum::text(index_definition(table, index));
         }
         let position = usize::try_from(column - 1).ok().and_then(|i| index.columns.get(i));
-        position.and_then(|&p| table.columns.get(p)).map_or(Datum::Null, |c| Datum::text(catalog::quoted(&c.name)))
+        position
+            .and_then(|&p| table.columns.get(p))
+            .map_or(Datum::Null, |c| Datum::text(catalog::quoted(&c.name)))
     }
 
     fn constraint_definition(&self, oid: u32) -> Datum {

@@ -161,8 +161,10 @@ impl Session {
             Some(statements) => statements,
             None => {
                 let parsed = frontend::parse(sql)?;
-                let statements: Arc<[_]> =
-                    parsed.into_iter().map(|p| Arc::new(PreparedStatement::new(Some(p), Vec::new()))).collect();
+                let statements: Arc<[_]> = parsed
+                    .into_iter()
+                    .map(|p| Arc::new(PreparedStatement::new(Some(p), Vec::new())))
+                    .collect();
                 self.texts.put(sql, statements.clone());
                 statements
             }

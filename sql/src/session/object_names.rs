@@ -63,7 +63,11 @@ impl ObjectNames for CatalogNames {
             DataType::Regclass => {
                 let (schema, name) = self.relation(oid)?;
                 let name = catalog::quoted(name);
-                Some(if self.is_visible(schema) { name } else { format!("{}.{name}", catalog::quoted(schema)) })
+                Some(if self.is_visible(schema) {
+                    name
+                } else {
+                    format!("{}.{name}", catalog::quoted(schema))
+                })
             }
             DataType::Regtype => DataType::from_oid(oid).map(|t| match t {
                 DataType::Char(_) => "character".into(),

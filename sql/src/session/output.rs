@@ -66,9 +66,11 @@ pub struct Notice {
 }
 
 impl Notice {
-    /// A NOTICE of success class 00000.
-    pub fn notice(message: impl Into<String>) -> Notice {
-        Notice { severity: "NOTICE", sqlstate: "00000", message: message.into(), detail: None, hint: None }
+    /// A NOTICE: of class 42P07 if it is about something that is there already, else 00000.
+    pub fn plain(message: impl Into<String>) -> Notice {
+        let message = message.into();
+        let sqlstate = if message.ends_with("already exists, skipping") { "42P07" } else { "00000" };
+        Notice { severity: "NOTICE", sqlstate, message, detail: None, hint: None }
     }
 
     /// A WARNING.

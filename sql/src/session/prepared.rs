@@ -36,10 +36,7 @@ struct CachedPlan {
 }
 
 impl PreparedStatement {
-    pub(super) fn new(
-        parsed: Option<ParsedStatement>,
-        declared: Vec<Option<DataType>>,
-    ) -> PreparedStatement {
+    pub(super) fn new(parsed: Option<ParsedStatement>, declared: Vec<Option<DataType>>) -> PreparedStatement {
         PreparedStatement { parsed, declared, plan: Mutex::new(None) }
     }
 
@@ -60,7 +57,13 @@ impl PreparedStatement {
         self.plan.lock().as_ref().map_or(Duration::ZERO, |p| p.took)
     }
 
-    pub(super) fn store(&self, catalog: Arc<Catalog>, generation: u64, prepared: Arc<Prepared>, took: Duration) {
+    pub(super) fn store(
+        &self,
+        catalog: Arc<Catalog>,
+        generation: u64,
+        prepared: Arc<Prepared>,
+        took: Duration,
+    ) {
         *self.plan.lock() = Some(CachedPlan { catalog, generation, prepared, took });
     }
 }
@@ -81,7 +84,10 @@ pub(super) enum PortalState {
     /// Rows are pulled from a query
     Running(Box<Query>, Vec<Row>),
     /// All was done, and the rows it gave are being shown
-    Buffered { rows: std::vec::IntoIter<Row>, tag: String },
+    Buffered {
+        rows: std::vec::IntoIter<Row>,
+        tag: String,
+    },
     Done,
 }
 

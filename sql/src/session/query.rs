@@ -85,9 +85,7 @@ impl Session {
         let cancel = self.shared.cancel.clone();
         let locked = LockedQuery::new(plan, prepared, run)?;
         match (locked, &mut self.tx.txn) {
-            (Some(locked), Some(txn)) => {
-                interruptible(&cancel, deadline, locked.lock(txn.as_mut())).await
-            }
+            (Some(locked), Some(txn)) => interruptible(&cancel, deadline, locked.lock(txn.as_mut())).await,
             _ => Err(SqlError::internal("nothing to lock")),
         }
     }
@@ -218,6 +216,10 @@ impl Session {
     /// Where an Execute message stands: alone if the wire knows that Sync follows.
     pub(super) fn place_of_execute(&mut self, max_rows: u32) -> Place {
         let alone = std::mem::take(&mut self.sync_follows) && max_rows == 0;
-        if alone && self.tx.block == Block::Idle && self.tx.txn.is_none() { Place::Alone } else { Place::Middle }
+        if alone && self.tx.block == Block::Idle && self.tx.txn.is_none() {
+            Place::Alone
+        } else {
+            Place::Middle
+        }
     }
 }

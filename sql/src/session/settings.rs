@@ -60,11 +60,6 @@ impl Definition {
         self.report = true;
         self
     }
-
-    const fn shown(mut self, shown: &'static str) -> Definition {
-        self.shown = shown;
-        self
-    }
 }
 
 use Kind::{Bool, Checked, Enum, Fixed, Int, Kilobytes, Milliseconds, Text};
@@ -85,22 +80,47 @@ static DEFINITIONS: &[Definition] = &[
         Enum(&["debug5", "debug4", "debug3", "debug2", "debug1", "log", "notice", "warning", "error"]),
         "Sets the message levels that are sent to the client.",
     ),
-    setting("datestyle", "ISO, MDY", Checked(date_style), "Sets the display format for date and time values.")
-        .reported("DateStyle"),
+    setting(
+        "datestyle",
+        "ISO, MDY",
+        Checked(date_style),
+        "Sets the display format for date and time values.",
+    )
+    .reported("DateStyle"),
     setting("default_table_access_method", "heap", Text, "Sets the default table access method."),
     setting("default_tablespace", "", Text, "Sets the default tablespace to create tables in."),
-    setting("default_text_search_config", "pg_catalog.english", Text, "Sets default text search configuration."),
-    setting("default_transaction_deferrable", "off", Bool, "Sets the default deferrable status of new transactions."),
+    setting(
+        "default_text_search_config",
+        "pg_catalog.english",
+        Text,
+        "Sets default text search configuration.",
+    ),
+    setting(
+        "default_transaction_deferrable",
+        "off",
+        Bool,
+        "Sets the default deferrable status of new transactions.",
+    ),
     setting(
         "default_transaction_isolation",
         "read committed",
         Checked(isolation),
         "Sets the transaction isolation level of each new transaction.",
     ),
-    setting("default_transaction_read_only", "off", Bool, "Sets the default read-only status of new transactions.")
-        .reported("default_transaction_read_only"),
+    setting(
+        "default_transaction_read_only",
+        "off",
+        Bool,
+        "Sets the default read-only status of new transactions.",
+    )
+    .reported("default_transaction_read_only"),
     setting("escape_string_warning", "on", Bool, "Warn about backslash escapes in ordinary string literals."),
-    setting("extra_float_digits", "1", Int(-15, 3), "Sets the number of digits displayed for floating-point values."),
+    setting(
+        "extra_float_digits",
+        "1",
+        Int(-15, 3),
+        "Sets the number of digits displayed for floating-point values.",
+    ),
     setting(
         "idle_in_transaction_session_timeout",
         "0",
@@ -114,7 +134,8 @@ static DEFINITIONS: &[Definition] = &[
         .reported("integer_datetimes"),
     setting("intervalstyle", "postgres", Enum(&["postgres"]), "Sets the display format for interval values.")
         .reported("IntervalStyle"),
-    setting("is_superuser", "on", Fixed, "Shows whether the current user is a superuser.").reported("is_superuser"),
+    setting("is_superuser", "on", Fixed, "Shows whether the current user is a superuser.")
+        .reported("is_superuser"),
     setting("jit", "off", Bool, "Allow JIT compilation."),
     setting("lc_collate", "C", Fixed, "Shows the collation order locale."),
     setting("lc_ctype", "C.UTF-8", Fixed, "Shows the character classification and case conversion locale."),
@@ -123,42 +144,103 @@ static DEFINITIONS: &[Definition] = &[
     setting("lc_numeric", "C", Text, "Sets the locale for formatting numbers."),
     setting("lc_time", "C", Text, "Sets the locale for formatting date and time values."),
     setting("lock_timeout", "0", Milliseconds, "Sets the maximum allowed duration of any wait for a lock."),
-    setting("maintenance_work_mem", "64MB", Kilobytes, "Sets the maximum memory to be used for maintenance operations."),
+    setting(
+        "maintenance_work_mem",
+        "64MB",
+        Kilobytes,
+        "Sets the maximum memory to be used for maintenance operations.",
+    ),
     setting("max_connections", "1000", Fixed, "Sets the maximum number of concurrent connections."),
     setting("max_identifier_length", "63", Fixed, "Shows the maximum identifier length."),
     setting("max_index_keys", "32", Fixed, "Shows the maximum number of index keys."),
-    setting("max_parallel_workers_per_gather", "0", Int(0, 1024), "Sets the maximum number of parallel processes per executor node."),
-    setting("password_encryption", "scram-sha-256", Enum(&["scram-sha-256"]), "Chooses the algorithm for encrypting passwords."),
-    setting("random_page_cost", "4", Text, "Sets the planner's estimate of the cost of a nonsequentially fetched disk page."),
+    setting(
+        "max_parallel_workers_per_gather",
+        "0",
+        Int(0, 1024),
+        "Sets the maximum number of parallel processes per executor node.",
+    ),
+    setting(
+        "password_encryption",
+        "scram-sha-256",
+        Enum(&["scram-sha-256"]),
+        "Chooses the algorithm for encrypting passwords.",
+    ),
+    setting(
+        "random_page_cost",
+        "4",
+        Text,
+        "Sets the planner's estimate of the cost of a nonsequentially fetched disk page.",
+    ),
     setting("role", "none", Enum(&["none"]), "Sets the current role."),
     setting("row_security", "on", Bool, "Enable row security."),
-    setting("search_path", "\"$user\", public", Checked(search_path), "Sets the schema search order for names that are not schema-qualified."),
+    setting(
+        "search_path",
+        "\"$user\", public",
+        Checked(search_path),
+        "Sets the schema search order for names that are not schema-qualified.",
+    ),
     setting("server_encoding", "UTF8", Fixed, "Shows the server (database) character set encoding.")
         .reported("server_encoding"),
     setting("server_version", SERVER_VERSION, Fixed, "Shows the server version.").reported("server_version"),
     setting("server_version_num", "150000", Fixed, "Shows the server version as an integer."),
-    setting("session_authorization", "", Fixed, "Sets the session user name.").reported("session_authorization"),
+    setting("session_authorization", "", Fixed, "Sets the session user name.")
+        .reported("session_authorization"),
     setting(
         "session_replication_role",
         "origin",
         Enum(&["origin"]),
         "Sets the session's behavior for triggers and rewrite rules.",
     ),
-    setting("standard_conforming_strings", "on", Enum(&["on"]), "Causes '...' strings to treat backslashes literally.")
-        .reported("standard_conforming_strings"),
+    setting(
+        "standard_conforming_strings",
+        "on",
+        Enum(&["on"]),
+        "Causes '...' strings to treat backslashes literally.",
+    )
+    .reported("standard_conforming_strings"),
     setting("statement_timeout", "0", Milliseconds, "Sets the maximum allowed duration of any statement."),
-    setting("synchronous_commit", "on", Checked(synchronous_commit), "Sets the current transaction's synchronization level."),
+    setting(
+        "synchronous_commit",
+        "on",
+        Checked(synchronous_commit),
+        "Sets the current transaction's synchronization level.",
+    ),
     setting("synchronize_seqscans", "on", Bool, "Enable synchronized sequential scans."),
-    setting("temp_buffers", "8MB", Kilobytes, "Sets the maximum number of temporary buffers used by each session."),
-    setting("timezone", "UTC", Checked(time_zone), "Sets the time zone for displaying and interpreting time stamps.")
-        .reported("TimeZone"),
+    setting(
+        "temp_buffers",
+        "8MB",
+        Kilobytes,
+        "Sets the maximum number of temporary buffers used by each session.",
+    ),
+    setting(
+        "timezone",
+        "UTC",
+        Checked(time_zone),
+        "Sets the time zone for displaying and interpreting time stamps.",
+    )
+    .reported("TimeZone"),
     setting("transaction_deferrable", "off", Bool, "Whether to defer a read-only serializable transaction."),
-    setting("transaction_isolation", "read committed", Checked(isolation), "Sets the current transaction's isolation level."),
+    setting(
+        "transaction_isolation",
+        "read committed",
+        Checked(isolation),
+        "Sets the current transaction's isolation level.",
+    ),
     setting("transaction_read_only", "off", Bool, "Sets the current transaction's read-only status."),
     setting("wal_level", "replica", Fixed, "Sets the level of information written to the WAL."),
     setting("work_mem", "4MB", Kilobytes, "Sets the maximum memory to be used for query workspaces."),
-    setting("xmlbinary", "base64", Enum(&["base64", "hex"]), "Sets how binary values are to be encoded in XML."),
-    setting("xmloption", "content", Enum(&["content", "document"]), "Sets whether XML data is to be considered as documents or content fragments."),
+    setting(
+        "xmlbinary",
+        "base64",
+        Enum(&["base64", "hex"]),
+        "Sets how binary values are to be encoded in XML.",
+    ),
+    setting(
+        "xmloption",
+        "content",
+        Enum(&["content", "document"]),
+        "Sets whether XML data is to be considered as documents or content fragments.",
+    ),
 ];
 
 fn definition(name: &str) -> Option<&'static Definition> {
@@ -205,8 +287,10 @@ fn isolation(value: &str) -> Result<String> {
     match value.to_ascii_lowercase().as_str() {
         "read committed" | "read uncommitted" => Ok("read committed".into()),
         "repeatable read" => Ok("repeatable read".into()),
-        "serializable" => Err(SqlError::feature_not_supported("isolation level SERIALIZABLE is not yet supported")
-            .with_hint("Use REPEATABLE READ, and SELECT … FOR UPDATE on the rows the decision rests on.")),
+        "serializable" => {
+            Err(SqlError::feature_not_supported("isolation level SERIALIZABLE is not yet supported")
+                .with_hint("Use REPEATABLE READ, and SELECT … FOR UPDATE on the rows the decision rests on."))
+        }
         _ => Err(invalid("transaction_isolation", value)
             .with_hint("Available values: repeatable read, read committed, read uncommitted.")),
     }
@@ -217,7 +301,9 @@ fn synchronous_commit(value: &str) -> Result<String> {
         "on" | "true" | "yes" | "1" => Ok("on".into()),
         "off" | "local" | "remote_write" | "remote_apply" | "false" | "no" | "0" => {
             Err(SqlError::feature_not_supported(format!("synchronous_commit = {value} is not yet supported"))
-                .with_hint("Every commit is durable on a majority of the voters, which is synchronous_commit = on."))
+                .with_hint(
+                    "Every commit is durable on a majority of the voters, which is synchronous_commit = on.",
+                ))
         }
         _ => Err(invalid("synchronous_commit", value)
             .with_hint("Available values: local, remote_write, remote_apply, on, off.")),
@@ -248,7 +334,8 @@ fn parse_bool(name: &str, value: &str) -> Result<String> {
 /// A number with one of these units (name, how many base units it is; the base unit first).
 fn parse_amount(name: &str, value: &str, units: &[(&str, f64)]) -> Result<i64> {
     let value = value.trim();
-    let end = value.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '-' | '+'))).unwrap_or(value.len());
+    let end =
+        value.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '-' | '+'))).unwrap_or(value.len());
     let (digits, unit) = value.split_at(end);
     let number: f64 = digits.parse().map_err(|_| invalid(name, value))?;
     let unit = unit.trim();
@@ -258,7 +345,8 @@ fn parse_amount(name: &str, value: &str, units: &[(&str, f64)]) -> Result<i64> {
         let known = units.iter().find(|u| u.0 == unit);
         known.map(|u| u.1).ok_or_else(|| {
             let names: Vec<String> = units.iter().map(|u| format!("\"{}\"", u.0)).collect();
-            invalid(name, value).with_hint(format!("Valid units for this parameter are {}.", names.join(", ")))
+            invalid(name, value)
+                .with_hint(format!("Valid units for this parameter are {}.", names.join(", ")))
         })?
     };
     let amount = (number * factor).round();
@@ -315,8 +403,9 @@ fn normalize(definition: &Definition, value: &str) -> Result<String> {
             let lower = if values.contains(&"on") && lower == "true" { "on".into() } else { lower };
             match values.iter().find(|v| **v == lower) {
                 Some(value) => Ok((*value).to_owned()),
-                None => Err(invalid(shown, value)
-                    .with_hint(format!("Available values: {}.", values.join(", ")))),
+                None => {
+                    Err(invalid(shown, value).with_hint(format!("Available values: {}.", values.join(", "))))
+                }
             }
         }
         Checked(check) => check(value),
@@ -567,7 +656,11 @@ fn path_entries(path: &str, user: &str) -> Vec<String> {
             ',' if !quoted => {
                 let name = if any { entry.clone() } else { entry.trim().to_lowercase() };
                 if !name.trim().is_empty() {
-                    entries.push(if name.trim() == "$user" { user.to_owned() } else { name.trim().to_owned() });
+                    entries.push(if name.trim() == "$user" {
+                        user.to_owned()
+                    } else {
+                        name.trim().to_owned()
+                    });
                 }
                 entry.clear();
                 any = false;

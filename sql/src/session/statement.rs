@@ -119,7 +119,10 @@ impl Session {
             return self.show_rows(job, &prepared.schema, answer.rows, answer.tag, out).await;
         }
         self.end_statement(job.place).await?;
-        out.complete(&answer.tag);
+        let text = job.statement.parsed.as_ref().map_or("", |p| p.text());
+        // BEGIN has two spellings, and each its own tag.
+        let start = answer.tag == "BEGIN" && text.get(..5).is_some_and(|w| w.eq_ignore_ascii_case("start"));
+        out.complete(if start { "START TRANSACTION" } else { &answer.tag });
         Ok(Outcome::Complete)
     }
 
@@ -216,7 +219,11 @@ impl Session {
                 return Err(SqlError::syntax_error(format!(
                     "wrong number of parameters for prepared statement \"{name}\""
                 ))
-                .with_detail(format!("Expected {} parameters but got {}.", target.parameters.len(), args.len())));
+                .with_detail(format!(
+                    "Expected {} parameters but got {}.",
+                    target.parameters.len(),
+                    args.len()
+                )));
             }
             let run = self.runtime(&job.params, None);
             let txn = self.shared.engine.begin(Default::default());
@@ -226,7 +233,9 @@ impl Session {
                 .iter()
                 .zip(args)
                 .zip(&target.parameters)
-                .map(|((value, arg), ty)| cast(value, &arg.ty(), ty, CastContext::Assignment, &run.eval.format))
+                .map(|((value, arg), ty)| {
+                    cast(value, &arg.ty(), ty, CastContext::Assignment, &run.eval.format)
+                })
                 .collect::<Result<Vec<_>>>()?;
             job = Job { statement, params: params.into(), ..job };
         }
@@ -395,7 +404,11 @@ impl Session {
 }
 
 /// Gives the client some of these rows.
-pub(super) async fn show(rows: &mut std::vec::IntoIter<Row>, count: usize, out: &mut dyn Output) -> Result<()> {
+pub(super) async fn show(
+    rows: &mut std::vec::IntoIter<Row>,
+    count: usize,
+    out: &mut dyn Output,
+) -> Result<()> {
     let mut left = count;
     while left > 0 {
         let batch = left.min(crate::executor::BATCH);
@@ -424,9 +437,13 @@ async fn back_off(cancel: &CancelHandle, restarts: u32, deadline: Option<Instant
 
 /// 0A000: a client must not be sent other columns than it was told of.
 fn check_same_result(described: &[Field], now: &[Field]) -> Result<()> {
-    let same = now.len() == described.len()
-        && now.iter().zip(described).all(|(a, b)| a.ty.oid() == b.ty.oid());
-    if same { Ok(()) } else { Err(SqlError::feature_not_supported("cached plan must not change result type")) }
+    let same =
+        now.len() == described.len() && now.iter().zip(described).all(|(a, b)| a.ty.oid() == b.ty.oid());
+    if same {
+        Ok(())
+    } else {
+        Err(SqlError::feature_not_supported("cached plan must not change result type"))
+    }
 }
 
 /// How often a statement has been tried, and why.

@@ -112,10 +112,9 @@ impl Session {
     pub(super) fn begin_block(&mut self, modes: &TransactionModes, out: &mut dyn Output) -> Result<()> {
         match self.tx.block {
             Block::Idle | Block::Implicit => self.tx.block = Block::Explicit,
-            Block::Explicit | Block::Failed => out.notice(Notice::warning(
-                "25001",
-                "there is already a transaction in progress",
-            )),
+            Block::Explicit | Block::Failed => {
+                out.notice(Notice::warning("25001", "there is already a transaction in progress"))
+            }
         }
         self.set_modes(modes)
     }

@@ -156,11 +156,9 @@ fn duplicate(table: &Table, index: &Index, row: &Row) -> Error {
         .zip(&index.columns)
         .map(|(v, &c)| amphora_sql::types::to_text(v, &table.columns[c].ty, &Default::default()))
         .collect();
-    let mut error = Error::new(
-        "23505",
-        format!("duplicate key value violates unique constraint \"{}\"", index.name),
-    )
-    .detail(format!("Key ({})=({}) already exists.", names.join(", "), shown.join(", ")));
+    let mut error =
+        Error::new("23505", format!("duplicate key value violates unique constraint \"{}\"", index.name))
+            .detail(format!("Key ({})=({}) already exists.", names.join(", "), shown.join(", ")));
     error.constraint = Some(index.name.clone().into());
     error.table = Some(table.name.clone().into());
     error
