@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::Failure;
+use crate::cli::{Failure, say};
 use crate::process::StopSignals;
 use story::Story;
 
@@ -84,11 +84,14 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
         Failure::new("the demonstration could not start", e).next("give it a directory with --dir")
     })?;
     let told = tokio::select! {
-        told = tokio::time::timeout(STORY_LIMIT, story.tell(args.scenario)) => {
-            told.unwrap_or_else(|_| Err(Trouble::new(format!("not done within {STORY_LIMIT:?}"))))
+        told = tokio::time::timeout(STORY_LIMIT, story.tell(args.scenario)) => told,
+        signal = signals.next() => {
+            say!("\n  Stopped by {signal}.");
+            story.end(true).await;
+            return Ok(ExitCode::FAILURE);
         }
-        signal = signals.next() => Err(Trouble::new(format!("stopped by {signal}"))),
     };
+    let told = told.unwrap_or_else(|_| Err(Trouble::new(format!("not done within {STORY_LIMIT:?}"))));
     let finished = told.is_ok();
     if let Err(trouble) = told {
         story.claim(false, &format!("the story was told to its end: {trouble}"));
