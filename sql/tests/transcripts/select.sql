@@ -73,7 +73,7 @@ SELECT nosuch(1);
 SELECT name FROM emp, dept;
 SELECT name, count(*) FROM emp;
 SELECT id FROM emp GROUP BY dept;
-SELECT 1 + FROM emp;
+SELEC 1;
 SELECT (ARRAY[10, 20, 30])[2], (ARRAY[1])[5];
 SELECT ROW(1, 'a', NULL), (1, 2) = (1, 2), (1, 2) < (1, 3);
 SELECT name FROM emp ORDER BY born DESC, id;

@@ -12,7 +12,7 @@ UPDATE t SET n = v.n FROM (VALUES (12, 1), (12, 1)) AS v(id, n) WHERE t.id = v.i
 UPDATE t SET nosuch = 1;
 UPDATE t SET n = (SELECT max(n) + 1 FROM t) WHERE id = 14;
 SELECT n FROM t WHERE id = 14;
-UPDATE t SET n = n * 2 WHERE id IN (14, 15, 99) RETURNING id;
+UPDATE t SET n = n * 2 WHERE id IN (15, 15, 99) RETURNING id;
 UPDATE t SET (g, n) = ('x', 1) WHERE id = 11 RETURNING *;
 UPDATE t AS x SET n = x.n + 1 WHERE x.id = 11 RETURNING x.n;
 DELETE FROM t WHERE id = 11 RETURNING *;
