@@ -5,7 +5,7 @@ use amphora_storage::{DataType, Datum};
 use super::Binder;
 use crate::error::{Result, SqlError};
 use crate::expr::Expr;
-use crate::types::{self, CastContext};
+use crate::types::{self, CastContext, Category, category};
 
 /// A type's name in messages: without modifier, `character` without its length.
 pub(super) fn type_name(ty: &DataType) -> String {
@@ -89,6 +89,10 @@ impl Binder<'_> {
             Expr::Literal(Datum::Null, _) => Ok(Expr::Literal(Datum::Null, to.clone())),
             Expr::Literal(Datum::Text(text), _) => {
                 if is_session_dependent(to) {
+                    // Read again when it is run, but a text that no session can read is wrong already.
+                    if matches!(category(to), Category::DateTime) {
+                        types::parse(&text, to, &self.context.format)?;
+                    }
                     let input = Box::new(Expr::Literal(Datum::Text(text), DataType::Text));
                     return Ok(Expr::Cast { input, from: DataType::Text, to: to.clone(), explicit: true });
                 }

@@ -96,7 +96,7 @@ impl Binder<'_> {
                 let name = if crate::functions::is_function("position") { "position" } else { "strpos" };
                 self.call_named(name, args)
             }
-            Ast::Substring { expr, substring_from, substring_for, .. } => {
+            Ast::Substring { expr, substring_from, substring_for, shorthand, .. } => {
                 let mut args = vec![self.expr(expr)?];
                 match (substring_from, substring_for) {
                     (None, Some(_)) => args.push(Expr::Literal(Datum::Int4(1), DataType::Int4)),
@@ -109,7 +109,8 @@ impl Binder<'_> {
                 if let Some(count) = substring_for {
                     args.push(self.expr(count)?);
                 }
-                self.call_named("substring", args)
+                let short = *shorthand && crate::functions::is_function("substr");
+                self.call_named(if short { "substr" } else { "substring" }, args)
             }
             Ast::Trim { trim_where, trim_what, expr, trim_characters } => {
                 let name = match trim_where {

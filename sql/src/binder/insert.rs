@@ -135,7 +135,11 @@ impl Binder<'_> {
                     } else {
                         let bound = b.expr(e)?;
                         let target = &table.columns[column];
-                        b.assign(bound, &target.name, &target.ty).map_err(|error| b.at(error, e.span()))?
+                        b.assign(bound, &target.name, &target.ty).map_err(|error| match error.sqlstate {
+                            // What does not fit is found when the row is made, not where it is written.
+                            "22001" => error,
+                            _ => b.at(error, e.span()),
+                        })?
                     });
                 }
                 rows.push(b.full_row(table, columns, given)?);

@@ -2,7 +2,7 @@
 
 use amphora_storage::{DataType, Datum};
 use sqlparser::ast;
-use sqlparser::ast::{BinaryOperator, Expr as Ast, UnaryOperator};
+use sqlparser::ast::{BinaryOperator, Expr as Ast, Spanned, UnaryOperator};
 
 use super::Binder;
 use super::expr::unwrap_nested;
@@ -19,9 +19,16 @@ impl Binder<'_> {
         {
             return self.row_comparison(&symbol, l, r);
         }
-        let left = self.expr(left)?;
-        let right = self.expr(right)?;
-        self.operator(&symbol, Some(left), right)
+        let bound_left = self.expr(left)?;
+        let bound_right = self.expr(right)?;
+        self.operator(&symbol, Some(bound_left), bound_right).map_err(|error| {
+            // A literal that does not read as the other side's type is what is wrong.
+            let literal = [right, left].into_iter().find(|e| matches!(e, Ast::Value(_)));
+            match literal {
+                Some(e) if error.sqlstate.starts_with("22") => self.at(error, e.span()),
+                _ => error,
+            }
+        })
     }
 
     /// An operator over bound operands; a prefix operator has no left one.

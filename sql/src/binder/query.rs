@@ -154,7 +154,11 @@ impl Binder<'_> {
         let (expr, _) = self.in_level(Level::new(Scope::default(), Clause::Limit), |b| {
             let expr = b.expr(e)?;
             b.coerce(expr, &DataType::Int8, CastContext::Assignment)
-                .map_err(|_| SqlError::datatype_mismatch(format!("argument of {what} must be type bigint")))
+                .map_err(|error| match error.sqlstate {
+                    "42804" => SqlError::datatype_mismatch(format!("argument of {what} must be type bigint")),
+                    _ => error,
+                })
+                .map_err(|error| b.at(error, e.span()))
         })?;
         Ok(Some(expr))
     }

@@ -254,8 +254,15 @@ impl Binder<'_> {
 
     /// 42P01: a table that FROM does not name.
     pub(super) fn missing_relation(&self, name: &str, unseen: bool, ident: &ast::Ident) -> SqlError {
-        let error = if unseen {
-            SqlError::undefined_table(format!("invalid reference to FROM-clause entry for table \"{name}\"")).with_hint(
+        let aliased = self.levels.iter().rev().filter(|l| l.visible).find_map(|level| {
+            level.scope.relations.iter().find(|r| r.table.as_ref().is_some_and(|t| t.name == name))
+        });
+        let invalid = format!("invalid reference to FROM-clause entry for table \"{name}\"");
+        let error = if let Some(relation) = aliased.filter(|_| !unseen) {
+            SqlError::undefined_table(invalid)
+                .with_hint(format!("Perhaps you meant to reference the table alias \"{}\".", relation.name))
+        } else if unseen {
+            SqlError::undefined_table(invalid).with_hint(
                 format!(
                     "There is an entry for table \"{name}\", but it cannot be referenced from this part of the query."
                 ),

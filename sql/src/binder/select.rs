@@ -547,53 +547,59 @@ fn reject(select: &ast::Select) -> Result<()> {
 
 /// The name PostgreSQL gives an output column without AS.
 pub(super) fn output_name(e: &ast::Expr) -> String {
-    name_of(e).unwrap_or_else(|| "?column?".into())
+    name_of(e).map_or_else(|| "?column?".into(), |(name, _)| name)
 }
 
-fn name_of(e: &ast::Expr) -> Option<String> {
+/// The name, and whether it is a good one: a column's or function's. One that is only a type's or a
+/// keyword's gives way to the name of a cast around it.
+fn name_of(e: &ast::Expr) -> Option<(String, bool)> {
     use ast::Expr as E;
+    let good = |name: &str| Some((name.to_owned(), true));
+    let weak = |name: &str| Some((name.to_owned(), false));
     let last = |name: &ast::ObjectName| name.0.last().and_then(|p| p.as_ident()).map(fold);
-    Some(match e {
-        E::Identifier(ident) => fold(ident),
-        E::CompoundIdentifier(idents) => fold(idents.last()?),
-        E::Nested(inner) | E::Collate { expr: inner, .. } => return name_of(inner),
-        E::CompoundFieldAccess { root, .. } => return name_of(root),
+    match e {
+        E::Identifier(ident) => Some((fold(ident), true)),
+        E::CompoundIdentifier(idents) => Some((fold(idents.last()?), true)),
+        E::Nested(inner) | E::Collate { expr: inner, .. } => name_of(inner),
+        E::CompoundFieldAccess { root, .. } => name_of(root),
         E::Cast { expr, data_type, .. } => match name_of(expr) {
-            Some(name) => name,
-            None => type_column_name(data_type),
+            Some((name, true)) => Some((name, true)),
+            _ => Some((type_column_name(data_type), false)),
         },
-        E::TypedString(typed) => type_column_name(&typed.data_type),
-        E::Interval(_) => "interval".into(),
-        E::Function(function) => last(&function.name)?,
-        E::Case { else_result, .. } => {
-            else_result.as_ref().and_then(|e| name_of(e)).unwrap_or_else(|| "case".into())
-        }
-        E::Exists { negated: false, .. } => "exists".into(),
-        E::Array(_) => "array".into(),
-        E::Tuple(_) => "row".into(),
-        E::Extract { .. } => "extract".into(),
-        E::Ceil { .. } => "ceil".into(),
-        E::Floor { .. } => "floor".into(),
-        E::Position { .. } => "position".into(),
-        E::Substring { .. } => "substring".into(),
-        E::Overlay { .. } => "overlay".into(),
-        E::Trim { trim_where, .. } => match trim_where {
-            Some(ast::TrimWhereField::Leading) => "ltrim".into(),
-            Some(ast::TrimWhereField::Trailing) => "rtrim".into(),
-            _ => "btrim".into(),
+        E::TypedString(typed) => Some((type_column_name(&typed.data_type), false)),
+        E::Interval(_) => weak("interval"),
+        E::Function(function) => Some((last(&function.name)?, true)),
+        E::Case { else_result, .. } => match else_result.as_ref().and_then(|e| name_of(e)) {
+            Some((name, true)) => Some((name, true)),
+            _ => weak("case"),
         },
-        E::AtTimeZone { .. } => "timezone".into(),
+        E::Exists { negated: false, .. } => good("exists"),
+        E::Array(_) => good("array"),
+        E::Tuple(_) => good("row"),
+        E::Extract { .. } => good("extract"),
+        E::Ceil { .. } => good("ceil"),
+        E::Floor { .. } => good("floor"),
+        E::Position { .. } => good("position"),
+        E::Substring { shorthand, .. } => good(if *shorthand { "substr" } else { "substring" }),
+        E::Overlay { .. } => good("overlay"),
+        E::Trim { trim_where, .. } => good(match trim_where {
+            Some(ast::TrimWhereField::Leading) => "ltrim",
+            Some(ast::TrimWhereField::Trailing) => "rtrim",
+            _ => "btrim",
+        }),
+        E::AtTimeZone { .. } => good("timezone"),
+        E::Value(ast::ValueWithSpan { value: ast::Value::Boolean(_), .. }) => weak("bool"),
         E::Subquery(query) => match &*query.body {
             ast::SetExpr::Select(select) => match select.projection.first()? {
-                SelectItem::UnnamedExpr(e) => return name_of(e),
-                SelectItem::ExprWithAlias { alias, .. } => fold(alias),
-                _ => return None,
+                SelectItem::UnnamedExpr(e) => name_of(e),
+                SelectItem::ExprWithAlias { alias, .. } => Some((fold(alias), true)),
+                _ => None,
             },
-            ast::SetExpr::Values(_) => "column1".into(),
-            _ => return None,
+            ast::SetExpr::Values(_) => good("column1"),
+            _ => None,
         },
-        _ => return None,
-    })
+        _ => None,
+    }
 }
 
 /// `'1'::int` is called `int4`: types go by their internal names.

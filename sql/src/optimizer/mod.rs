@@ -1,6 +1,7 @@
 //! From the plainest plan to a quick one.
 //!
 //! ```text
+//!   inline    WITH queries that are read once                                            inline.rs
 //!   fold      constants, so that a literal cast to the column's type is a literal       fold.rs
 //!   unnest    EXISTS and IN into joins                                                  unnest.rs
 //!   push      conditions down to where their columns come from                          push.rs
@@ -18,6 +19,7 @@
 mod access;
 mod cost;
 mod fold;
+mod inline;
 mod join;
 mod prune;
 mod push;
@@ -32,6 +34,7 @@ use crate::plan::{Explain, Plan, Prepared, Statement};
 
 /// Plans a bound statement.
 pub fn optimize(mut prepared: Prepared) -> Result<Prepared> {
+    inline::inline(&mut prepared.ctes, &mut prepared.statement);
     for plan in &mut prepared.ctes {
         optimize_plan(plan);
     }

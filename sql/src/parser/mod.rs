@@ -30,6 +30,9 @@ use self::dialect::AmphoraDialect;
 use crate::command::Command;
 use crate::error::{Result, SqlError};
 
+/// What is said of a text that breaks off.
+const AT_END: &str = "syntax error at end of input";
+
 /// One statement, parsed but not bound.
 #[derive(Debug)]
 pub struct ParsedStatement {
@@ -121,10 +124,11 @@ pub fn parse(sql: &str) -> Result<Vec<ParsedStatement>> {
     limits::check_tokens(tokens.len())?;
 
     let mut statements = Vec::new();
-    for tokens in split(tokens) {
+    for (tokens, end) in split(tokens) {
         let deep = limits::measure(&tokens)?;
         let text: Arc<str> = Arc::from(positions.slice(sql, &tokens));
-        let ast = with_enough_stack(deep, || parse_tokens(tokens, sql, &positions))?;
+        let ast = with_enough_stack(deep, || parse_tokens(tokens, sql, &positions))
+            .map_err(|error| ends_at(error, end.as_ref(), &positions, sql))?;
         statements.push(ParsedStatement { ast: Some(ast), text, positions: positions.clone(), deep });
     }
     Ok(statements)
@@ -146,18 +150,31 @@ fn parser<'a>(dialect: &'a AmphoraDialect, tokens: Vec<TokenWithSpan>) -> Parser
     Parser::new(dialect).with_recursion_limit(limits::PARSER_RECURSION).with_tokens_with_locations(tokens)
 }
 
+/// The tokens of a statement, and the semicolon that ends it.
+type Tokens = (Vec<TokenWithSpan>, Option<TokenWithSpan>);
+
 /// Cuts at semicolons, and leaves empty statements out.
-fn split(tokens: Vec<TokenWithSpan>) -> Vec<Vec<TokenWithSpan>> {
-    let mut statements = vec![Vec::new()];
+fn split(tokens: Vec<TokenWithSpan>) -> Vec<Tokens> {
+    let mut statements: Vec<Tokens> = vec![(Vec::new(), None)];
     for token in tokens {
+        let Some((statement, end)) = statements.last_mut() else { break };
         if token.token == Token::SemiColon {
-            statements.push(Vec::new());
-        } else if let Some(statement) = statements.last_mut() {
+            *end = Some(token);
+            statements.push((Vec::new(), None));
+        } else {
             statement.push(token);
         }
     }
-    statements.retain(|s| !s.is_empty());
+    statements.retain(|(tokens, _)| !tokens.is_empty());
     statements
+}
+
+/// A statement that breaks off before a semicolon is wrong there, not at the end of the text.
+fn ends_at(error: SqlError, end: Option<&TokenWithSpan>, positions: &Positions, sql: &str) -> SqlError {
+    match end {
+        Some(end) if error.message == AT_END => near(end, positions, sql),
+        _ => error,
+    }
 }
 
 /// Parses the tokens of one statement.
@@ -180,7 +197,7 @@ fn parse_tokens(tokens: Vec<TokenWithSpan>, sql: &str, positions: &Positions) ->
 /// 42601 at a token.
 fn near(token: &TokenWithSpan, positions: &Positions, sql: &str) -> SqlError {
     if token.token == Token::EOF {
-        return SqlError::syntax_error("syntax error at end of input").at(sql.chars().count() + 1);
+        return SqlError::syntax_error(AT_END).at(sql.chars().count() + 1);
     }
     let text = positions.token_text(sql, token);
     let error = SqlError::syntax_error(format!("syntax error at or near \"{text}\""));
@@ -197,7 +214,7 @@ fn syntax_error(error: ParserError, parser: &mut Parser<'_>, positions: &Positio
         ParserError::ParserError(message) | ParserError::TokenizerError(message) => message,
     };
     if message.contains("found: EOF") {
-        return SqlError::syntax_error("syntax error at end of input").at(sql.chars().count() + 1);
+        return SqlError::syntax_error(AT_END).at(sql.chars().count() + 1);
     }
     let place = message.rsplit_once(" at Line: ").and_then(|(_, place)| {
         let (line, column) = place.split_once(", Column: ")?;
