@@ -18,9 +18,14 @@ pub struct Cluster {
 impl Cluster {
     /// Starts `n` nodes on loopback and waits until all are voters and ready.
     pub async fn start(n: usize) -> Cluster {
+        Cluster::start_with(n, &[]).await
+    }
+
+    /// As [`Cluster::start`], with more arguments for every node.
+    pub async fn start_with(n: usize, extra: &[&str]) -> Cluster {
         let mut cluster = Cluster { nodes: Vec::new(), network: None, dir: scratch() };
         for _ in 0..n {
-            cluster.add_node(&[]).await;
+            cluster.add_node(extra).await;
         }
         cluster.wait_settled().await;
         cluster

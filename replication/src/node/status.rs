@@ -91,6 +91,9 @@ impl Node {
         if self.group.is_ready() {
             return Ok(());
         }
+        if let Some(reason) = self.group.failure() {
+            return Err(format!("the disk is full or fails: {reason}; mend it, then restart the node"));
+        }
         let raft = self.group.status();
         if raft.leader.is_none() {
             return Err("no leader is known: strong tables need a majority of the voters; leaderless \

@@ -200,6 +200,7 @@ impl Group {
         group.spawn(super::gateway::release(Arc::downgrade(&group.inner), to_release));
         group.spawn(super::membership::promote(Arc::downgrade(&group.inner)));
         group.spawn(forget_history(group.inner.replica.clone(), history));
+        group.spawn(report_failure(group.clone()));
         Ok(group)
     }
 
@@ -252,6 +253,10 @@ impl Group {
     pub async fn handle(&self, _from: NodeId, request: Request) -> Reply {
         let raft = &self.inner.raft;
         let failed = |e: &dyn std::fmt::Display| Reply::Failed(e.to_string());
+        // It has been reported; the leader's every message need not be.
+        if let Some(reason) = self.failure() {
+            return Reply::Failed(reason);
+        }
         match request {
             Request::AppendEntries(rpc) => {
                 raft.append_entries(rpc).await.map_or_else(|e| failed(&e), Reply::AppendEntries)
@@ -515,6 +520,23 @@ async fn watch_leadership(group: Weak<Inner>) {
             changed = applied.changed(), if waiting => changed.is_ok(),
         };
         if !changed {
+            return;
+        }
+    }
+}
+
+/// Tells the operator, once, that this node's disk has failed it.
+async fn report_failure(group: Group) {
+    let mut metrics = group.inner.raft.metrics();
+    loop {
+        if let Some(reason) = group.failure() {
+            tracing::error!(
+                "this node takes no part in strong tables any more: its disk is full or fails ({reason}); \
+                 make room or mend it, then restart the node: nothing acknowledged is lost"
+            );
+            return;
+        }
+        if metrics.changed().await.is_err() {
             return;
         }
     }

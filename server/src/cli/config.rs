@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use amphora_replication::strong::LogLimits;
 use clap::Args;
 use serde::Deserialize;
 
@@ -107,6 +108,9 @@ pub struct StartArgs {
     /// SQL sessions at a time [default: 1000]
     #[arg(long, value_name = "N")]
     pub max_connections: Option<usize>,
+    /// Raft log entries kept for nodes that were away; one further behind gets a snapshot [default: 10000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(100..))]
+    pub raft_log_keep: Option<u64>,
     /// How log lines look
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -146,6 +150,8 @@ pub struct StartConfig {
     pub region: String,
     /// SQL sessions at a time
     pub max_connections: usize,
+    /// Raft log entries kept for nodes that were away
+    pub raft_log_keep: u64,
     /// How log lines look
     pub log_format: LogFormat,
     /// The fault switch
@@ -174,6 +180,11 @@ impl StartConfig {
             join: if args.join.is_empty() { file.join } else { args.join },
             region: args.region.or(file.region).unwrap_or_default(),
             max_connections: args.max_connections.or(file.max_connections).unwrap_or(1000),
+            raft_log_keep: args
+                .raft_log_keep
+                .or(file.raft_log_keep)
+                .unwrap_or(LogLimits::default().keep)
+                .max(100),
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             enable_faults: args.enable_faults || file.enable_faults,
             stop_with_stdin: args.stop_with_stdin,

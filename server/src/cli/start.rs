@@ -126,7 +126,11 @@ fn node_config(config: &StartConfig, pg: SocketAddr, http: SocketAddr) -> NodeCo
         region: config.region.clone(),
         store: StoreOptions::default(),
         timing: Timing::default(),
-        log_limits: LogLimits::default(),
+        log_limits: LogLimits {
+            keep: config.raft_log_keep,
+            flush_every: config.raft_log_keep.min(LogLimits::default().flush_every),
+            ..LogLimits::default()
+        },
     }
 }
 
