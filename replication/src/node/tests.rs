@@ -331,7 +331,7 @@ async fn a_directory_of_another_cluster_and_a_second_process_are_refused() {
     other.stop(0).await;
     let error = Node::start(config(&dir, "127.0.0.1:0", vec![address])).await.err().unwrap();
     assert!(error.message.contains("refused this node"), "{error:?}");
-    assert!(error.detail.as_ref().unwrap().contains("cluster mismatch"), "{error:?}");
+    assert!(error.detail.as_ref().unwrap().contains("another cluster"), "{error:?}");
     assert!(error.hint.is_some());
     one.end().await;
 }

@@ -111,7 +111,7 @@ pub(super) fn check(own: Identity, headers: &HeaderMap) -> Result<Caller, String
     let same_cluster = cluster.parse() == Ok(own_cluster);
     if !same_cluster && cluster != NO_CLUSTER {
         return Err(format!(
-            "cluster mismatch: node {from} belongs to cluster {cluster}, node {} belongs to cluster \
+            "it belongs to another cluster: node {from} is of cluster {cluster}, node {} is of cluster \
              {own_cluster}; check the addresses given with --join, or start with the right --data-dir",
             own.node,
         ));

@@ -164,7 +164,7 @@ impl Binder<'_> {
                         return Err(SqlError::syntax_error(message));
                     }
                     self.check_default(e, &new)?;
-                    new.default = Some(e.to_string());
+                    new.default = Some(default_text(e, &new.ty));
                 }
                 ColumnOption::Generated { generated_as: GeneratedAs::ExpStored, .. } => {
                     return Err(SqlError::feature_not_supported("generated columns are not yet supported"));
@@ -749,4 +749,13 @@ fn reject(create: &ast::CreateTable) -> Result<()> {
         return Ok(());
     };
     Err(SqlError::feature_not_supported(format!("{what} is not yet supported")))
+}
+
+/// A default as it is kept and shown. A plain string says its type, as `pg_get_expr` shows it: `'jar'::text`.
+fn default_text(e: &ast::Expr, ty: &DataType) -> String {
+    let plain = |v: &ast::ValueWithSpan| matches!(v.value, ast::Value::SingleQuotedString(_));
+    match e {
+        ast::Expr::Value(v) if plain(v) => format!("{e}::{}", ty.base().unmodified()),
+        _ => e.to_string(),
+    }
 }
