@@ -1,4 +1,4 @@
-//! CREATE and DROP: checked here, carried out by the session.
+//! CREATE TABLE: checked here, carried out by the session.
 //!
 //! What concurrent writers could break on a leaderless table is refused here, when the table is made, with
 //! a hint that says what to do instead: unique constraints beyond the key, foreign keys, and checks that
@@ -9,13 +9,12 @@ use std::sync::Arc;
 use amphora_storage::schema::{Column, ColumnId, Index, IndexId, Replication, Table, TableId};
 use amphora_storage::{DataType, Timestamp};
 use sqlparser::ast;
-use sqlparser::ast::{ColumnOption, GeneratedAs, ObjectType, Spanned, TableConstraint};
+use sqlparser::ast::{ColumnOption, GeneratedAs, Spanned, TableConstraint};
 
-use super::from::Found;
 use super::level::Clause;
 use super::table_option::{TableOptions, table_options};
 use super::{Binder, fold, name_parts};
-use crate::command::{Command, CreateIndex, CreateTable, NewColumn};
+use crate::command::{Command, CreateTable, NewColumn};
 use crate::error::{Result, SqlError};
 use crate::expr::Expr;
 use crate::functions::Volatility;
@@ -23,7 +22,7 @@ use crate::functions::Volatility;
 /// PostgreSQL's limit.
 const MAX_COLUMNS: usize = 1600;
 /// PostgreSQL's limit.
-const MAX_KEY_COLUMNS: usize = 32;
+pub(super) const MAX_KEY_COLUMNS: usize = 32;
 
 /// A table being described.
 struct Draft {
@@ -100,7 +99,7 @@ impl Binder<'_> {
     }
 
     /// An index anywhere, by name.
-    fn find_index(&self, name: &str) -> Option<(&Arc<Table>, &Index)> {
+    pub(super) fn find_index(&self, name: &str) -> Option<(&Arc<Table>, &Index)> {
         self.context.catalog.tables().find_map(|table| {
             table
                 .all_indexes()
@@ -364,182 +363,6 @@ impl Binder<'_> {
         draft.table.checks.push((name, e.to_string()));
         Ok(())
     }
-
-    // Indexes.
-
-    pub(super) fn create_index(&mut self, create: &ast::CreateIndex) -> Result<Command> {
-        let table = match self.find_relation(&create.table_name)? {
-            Found::Table(table) => table,
-            Found::View(view) => {
-                return Err(SqlError::wrong_object_type(format!(
-                    "cannot create index on relation \"{}\"",
-                    view.name
-                ))
-                .with_detail("This operation is not supported for views."));
-            }
-        };
-        self.use_table(&table);
-        if !table.is_strong() {
-            return Err(SqlError::feature_not_supported(
-                "CREATE INDEX is not yet supported on leaderless tables",
-            )
-            .with_hint("Choose a PRIMARY KEY whose first columns are what you search by."));
-        }
-        let what = match &create.using {
-            Some(ast::IndexType::BTree | ast::IndexType::Hash) | None => None,
-            Some(other) => Some(format!("access method {}", other.to_string().to_lowercase())),
-        };
-        let what = what
-            .or(create.predicate.as_ref().map(|_| "a partial index".to_owned()))
-            .or((!create.include.is_empty()).then(|| "INCLUDE".to_owned()))
-            .or((create.nulls_distinct == Some(false)).then(|| "NULLS NOT DISTINCT".to_owned()));
-        if let Some(what) = what {
-            return Err(SqlError::feature_not_supported(format!("{what} is not supported")));
-        }
-        let mut columns: Vec<usize> = Vec::with_capacity(create.columns.len());
-        for column in &create.columns {
-            let ast::Expr::Identifier(ident) = &column.column.expr else {
-                return Err(SqlError::feature_not_supported("indexes on expressions are not yet supported"));
-            };
-            let name = fold(ident);
-            let position = table.column_position(&name).ok_or_else(|| {
-                self.at(SqlError::undefined_column(format!("column \"{name}\" does not exist")), ident.span)
-            })?;
-            check_key_type(&table.columns[position].ty, &name)?;
-            if !columns.contains(&position) {
-                columns.push(position);
-            }
-        }
-        if columns.len() > MAX_KEY_COLUMNS {
-            return Err(SqlError::new(
-                "54011",
-                format!("cannot use more than {MAX_KEY_COLUMNS} columns in an index"),
-            ));
-        }
-        let taken = |name: &str| {
-            self.context.catalog.table(&table.schema, name).is_some() || self.find_index(name).is_some()
-        };
-        let name = match &create.name {
-            Some(name) => {
-                let parts = name_parts(name)?;
-                let name = parts.last().map(|i| fold(i)).unwrap_or_default();
-                if taken(&name) {
-                    let message = format!("relation \"{name}\" already exists");
-                    if create.if_not_exists {
-                        return Ok(Command::Notice("CREATE INDEX", format!("{message}, skipping")));
-                    }
-                    return Err(SqlError::duplicate_table(message));
-                }
-                name
-            }
-            None => {
-                let names: Vec<&str> = columns.iter().map(|&c| table.columns[c].name.as_str()).collect();
-                made_up_name(&table.name, &names, "idx", taken)
-            }
-        };
-        Ok(Command::CreateIndex(Box::new(CreateIndex {
-            table: table.id,
-            name,
-            if_not_exists: create.if_not_exists,
-            columns,
-            unique: create.unique,
-        })))
-    }
-
-    pub(super) fn drop(
-        &mut self,
-        object_type: &ObjectType,
-        if_exists: bool,
-        names: &[ast::ObjectName],
-        _cascade: bool,
-    ) -> Result<Command> {
-        match object_type {
-            ObjectType::Table => self.drop_tables(if_exists, names),
-            ObjectType::Index => self.drop_indexes(if_exists, names),
-            other => {
-                // There are no objects of these kinds, so none of this name either.
-                let kind = other.to_string().to_lowercase();
-                let name = names.first().map(|n| n.to_string()).unwrap_or_default();
-                let message = format!("{kind} \"{name}\" does not exist");
-                if if_exists {
-                    return Ok(Command::Notice(drop_tag(other), format!("{message}, skipping")));
-                }
-                Err(match other {
-                    ObjectType::View | ObjectType::MaterializedView | ObjectType::Sequence => {
-                        SqlError::undefined_table(message)
-                    }
-                    ObjectType::Schema | ObjectType::Database | ObjectType::Role | ObjectType::User => {
-                        SqlError::feature_not_supported(format!(
-                            "DROP {} is not supported",
-                            kind.to_uppercase()
-                        ))
-                    }
-                    _ => SqlError::undefined_object(message),
-                })
-            }
-        }
-    }
-
-    fn drop_tables(&mut self, if_exists: bool, names: &[ast::ObjectName]) -> Result<Command> {
-        let (mut tables, mut notices) = (Vec::new(), Vec::new());
-        for name in names {
-            match self.find_relation(name) {
-                Ok(Found::Table(table)) => {
-                    self.use_table(&table);
-                    if !tables.contains(&table.id) {
-                        tables.push(table.id);
-                    }
-                }
-                Ok(Found::View(view)) => {
-                    return Err(SqlError::insufficient_privilege(format!(
-                        "permission denied: \"{}\" is a system catalog",
-                        view.name
-                    )));
-                }
-                Err(error) if error.sqlstate == "42P01" => {
-                    let parts = name_parts(name)?;
-                    let bare = parts.last().map(|i| fold(i)).unwrap_or_default();
-                    let message = format!("table \"{bare}\" does not exist");
-                    if !if_exists {
-                        return Err(SqlError::undefined_table(message));
-                    }
-                    notices.push(format!("{message}, skipping"));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(Command::DropTables { tables, notices })
-    }
-
-    fn drop_indexes(&mut self, if_exists: bool, names: &[ast::ObjectName]) -> Result<Command> {
-        let (mut indexes, mut notices, mut used) = (Vec::new(), Vec::new(), Vec::new());
-        for name in names {
-            let parts = name_parts(name)?;
-            let bare = parts.last().map(|i| fold(i)).unwrap_or_default();
-            match self.find_index(&bare) {
-                Some((table, index)) if index.constraint || index.id == IndexId::PRIMARY => {
-                    return Err(SqlError::dependent_objects_still_exist(format!(
-                        "cannot drop index {bare} because constraint {bare} on table {} requires it",
-                        table.name
-                    ))
-                    .with_hint(format!("You can drop constraint {bare} on table {} instead.", table.name)));
-                }
-                Some((table, _)) => {
-                    indexes.push((table.id, bare));
-                    used.push(table.clone());
-                }
-                None => {
-                    let message = format!("index \"{bare}\" does not exist");
-                    if !if_exists {
-                        return Err(SqlError::undefined_object(message));
-                    }
-                    notices.push(format!("{message}, skipping"));
-                }
-            }
-        }
-        used.iter().for_each(|table| self.use_table(table));
-        Ok(Command::DropIndexes { indexes, notices })
-    }
 }
 
 /// What fills a column that numbers itself.
@@ -661,7 +484,12 @@ impl Draft {
 }
 
 /// `table_column_suffix`, with a number if that is taken.
-fn made_up_name(table: &str, columns: &[&str], suffix: &str, taken: impl Fn(&str) -> bool) -> String {
+pub(super) fn made_up_name(
+    table: &str,
+    columns: &[&str],
+    suffix: &str,
+    taken: impl Fn(&str) -> bool,
+) -> String {
     let mut parts = vec![table];
     parts.extend(columns);
     let mut stem = parts.join("_");
@@ -686,7 +514,7 @@ fn is_not_immutable(e: &Expr) -> bool {
 }
 
 /// 42704 for a type that has no order.
-fn check_key_type(ty: &DataType, _column: &str) -> Result<()> {
+pub(super) fn check_key_type(ty: &DataType, _column: &str) -> Result<()> {
     match ty {
         DataType::Json => Err(SqlError::undefined_object(
             "data type json has no default operator class for access method \"btree\"",
@@ -714,19 +542,6 @@ fn is_system_schema(schema: &str) -> bool {
 
 fn is_system_column(name: &str) -> bool {
     matches!(name, "tableoid" | "ctid" | "xmin" | "xmax" | "cmin" | "cmax")
-}
-
-fn drop_tag(object: &ObjectType) -> &'static str {
-    match object {
-        ObjectType::View => "DROP VIEW",
-        ObjectType::MaterializedView => "DROP MATERIALIZED VIEW",
-        ObjectType::Schema => "DROP SCHEMA",
-        ObjectType::Sequence => "DROP SEQUENCE",
-        ObjectType::Role | ObjectType::User => "DROP ROLE",
-        ObjectType::Type => "DROP TYPE",
-        ObjectType::Database => "DROP DATABASE",
-        _ => "DROP",
-    }
 }
 
 /// The parts of CREATE TABLE that are not there yet, or are other databases'.

@@ -6,13 +6,13 @@
 //!                        ├─► from.rs      tables, joins, functions, LATERAL       scope.rs  names
 //!                        └─► expr.rs      expressions ─► operator.rs, call.rs      coerce.rs types
 //!            ─► insert.rs, modify.rs       INSERT, UPDATE, DELETE
-//!            ─► ddl.rs                     CREATE and DROP, as commands
+//!            ─► ddl.rs, index.rs           CREATE and DROP, as commands
 //! ```
 //!
 //! The plan made here is the plainest one: whole tables are scanned, joins are nested loops with their
 //! condition on top. What to do about that is the optimizer's affair.
 //!
-//! Query levels form a stack ([`level::Level`]). A name is looked for in the innermost level first; found
+//! Query levels form a stack (`level::Level`). A name is looked for in the innermost level first; found
 //! further out it becomes [`Expr::Outer`] with the distance. The right side of a join is one level in, so
 //! that LATERAL is no special case.
 
@@ -23,6 +23,7 @@ mod data_type;
 mod ddl;
 mod expr;
 mod from;
+mod index;
 mod insert;
 mod level;
 mod literal;

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Every step gives an equivalent plan, so each can be read, tested and left out alone. There are no
-//! statistics yet: a table counts as [`cost::TABLE_ROWS`] rows, and a condition keeps PostgreSQL's default
+//! statistics yet: a table counts as `cost::TABLE_ROWS` rows, and a condition keeps PostgreSQL's default
 //! share of them.
 
 mod access;

@@ -7,8 +7,8 @@
 //!
 //! `sqlparser` reads far more SQL than is planned here, but it recurses: over nesting when it parses, and
 //! over long operator chains whenever a tree is walked or dropped. So the tokens are measured first
-//! ([`limits`]), and a statement that is deep, though allowed, is handled on a larger stack
-//! ([`with_enough_stack`]).
+//! (`limits`), and a statement that is deep, though allowed, is handled on a larger stack
+//! (`with_enough_stack`).
 
 mod command;
 mod dialect;
@@ -72,7 +72,7 @@ impl ParsedStatement {
         &self.text
     }
 
-    /// True of a statement whose tree is so deep that walking it needs [`with_enough_stack`].
+    /// True of a statement whose tree is so deep that walking it needs more stack than a thread has.
     pub fn is_deep(&self) -> bool {
         self.deep
     }
