@@ -34,6 +34,7 @@ enum Undo {
     Strong(Arc<[u8]>, Option<StrongWrite>),
     Leaderless(Arc<[u8]>, Option<PendingWrite>),
     Expected(Arc<[u8]>),
+    Touched(TableId, Option<Timestamp>),
 }
 
 /// A leaderless row as the transaction sees it under its key; `None` if it deleted it.
@@ -84,6 +85,12 @@ impl WriteBuffer {
                 Some(Undo::Expected(key)) => {
                     self.expected.remove(&key);
                     self.to_commit -= key.len() + WRITE_OVERHEAD;
+                }
+                Some(Undo::Touched(id, Some(version))) => {
+                    self.tables.insert(id, version);
+                }
+                Some(Undo::Touched(id, None)) => {
+                    self.tables.remove(&id);
                 }
                 None => break,
             }
@@ -137,7 +144,10 @@ impl WriteBuffer {
 
     /// Notes that a table was written by a statement planned with this version of it.
     pub fn touch(&mut self, table: &Table) {
-        self.tables.insert(table.id, table.version);
+        let old = self.tables.insert(table.id, table.version);
+        if old != Some(table.version) {
+            self.undo.push(Undo::Touched(table.id, old));
+        }
     }
 
     /// The strong writes of a key range, in key order.

@@ -31,6 +31,9 @@ mod ddl;
 mod leaderless_rows;
 mod scan;
 mod strong_rows;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -176,7 +179,15 @@ impl HybridTransaction {
         let mut moved = false;
         for (&i, reply) in wanted.iter().zip(replies) {
             match reply {
-                KeyLock::Granted(newest) => moved |= *newest != keys[i].1,
+                KeyLock::Granted(newest) if *newest != keys[i].1 => {
+                    moved = true;
+                    // The snapshot stays, and so must the refusal, if this is tried again after a savepoint:
+                    // what is not known as held is asked for and compared again.
+                    if self.options.isolation == IsolationLevel::RepeatableRead {
+                        self.locks.remove(&keys[i].0);
+                    }
+                }
+                KeyLock::Granted(_) => {}
                 KeyLock::Skipped => result[i] = false,
             }
         }
