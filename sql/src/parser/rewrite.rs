@@ -14,8 +14,10 @@ fn keyword(token: Option<&TokenWithSpan>) -> Keyword {
 /// Rewrites, keeping the place of every token that stays:
 ///
 /// - `TABLE t` → `SELECT * FROM t`
+/// - `IN ((SELECT …), …)` → `IN (coalesce((SELECT …)), …)`, lest the list be read as one query
 /// - `FOR NO KEY UPDATE` → `FOR UPDATE`, `FOR KEY SHARE` → `FOR SHARE`: Amphora has two strengths of lock
 pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let tokens = mark_lists(tokens);
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let mut tokens = tokens.into_iter().peekable();
     let mut first = true;
@@ -35,6 +37,53 @@ pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             _ => out.push(token),
         }
         first = false;
+    }
+    out
+}
+
+/// Wraps a subquery that begins an IN list.
+fn mark_lists(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let is = |i: usize, token: &Token| tokens.get(i).is_some_and(|t| t.token == *token);
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    for i in 0..tokens.len() {
+        let begins = keyword(tokens.get(i)) == Keyword::IN
+            && is(i + 1, &Token::LParen)
+            && is(i + 2, &Token::LParen)
+            && matches!(keyword(tokens.get(i + 3)), Keyword::SELECT | Keyword::WITH | Keyword::VALUES);
+        if !begins {
+            continue;
+        }
+        let mut depth = 0_usize;
+        for (j, token) in tokens.iter().enumerate().skip(i + 2) {
+            match token.token {
+                Token::LParen => depth += 1,
+                Token::RParen => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            if depth == 0 {
+                if !is(j + 1, &Token::RParen) {
+                    before.push(i + 2);
+                    after.push(j);
+                }
+                break;
+            }
+        }
+    }
+    if before.is_empty() {
+        return tokens;
+    }
+    after.sort_unstable();
+    let made = |token: Token| TokenWithSpan::new(token, Span::empty());
+    let mut out = Vec::with_capacity(tokens.len() + 3 * before.len());
+    for (i, token) in tokens.into_iter().enumerate() {
+        if before.binary_search(&i).is_ok() {
+            out.push(made(Token::make_word("coalesce", None)));
+            out.push(made(Token::LParen));
+        }
+        out.push(token);
+        if after.binary_search(&i).is_ok() {
+            out.push(made(Token::RParen));
+        }
     }
     out
 }
