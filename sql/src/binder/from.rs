@@ -371,6 +371,20 @@ impl Binder<'_> {
         let own = parts.last().map(|i| fold(i)).unwrap_or_default();
         let shown = alias.map_or_else(|| own.clone(), |a| fold(&a.name));
         let names = alias_columns(alias)?;
+        if own == "unnest" && args.len() > 1 {
+            let (arrays, _) = self.with_lateral(|b| {
+                b.in_level(Level::new(Scope::default(), Clause::From), |b| b.call_args(args))
+            })?;
+            let mut plan = self.unnest_together(arrays)?;
+            if !ordinality {
+                let columns = 0..plan.width() - 1;
+                let exprs = columns.clone().map(|i| Expr::Column(i, plan.schema[i].ty.clone())).collect();
+                let schema: Arc<[Field]> = plan.schema[columns].into();
+                plan = project(plan, exprs, schema);
+            }
+            let schema = rename(&plan.schema, &names, &shown)?;
+            return Ok((Plan { schema: schema.clone(), ..plan }, Scope::relation(shown, None, &schema)));
+        }
         let (bound, _) = self
             .with_lateral(|b| {
                 b.in_level(Level::new(Scope::default(), Clause::From), |b| {

@@ -31,6 +31,7 @@ mod modify;
 mod operator;
 mod predicate;
 mod query;
+mod rows_from;
 mod scope;
 mod select;
 mod subquery;
