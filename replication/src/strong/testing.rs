@@ -125,8 +125,18 @@ pub fn member(id: NodeId) -> Member {
     Member { rpc_address: format!("memory:{id}"), ..Member::default() }
 }
 
+/// Opens a store. A group that was stopped in this process may still be letting go of it: its last task,
+/// a flush, say, ends when it ends.
 pub fn open_store(dir: &Path) -> Arc<Store> {
-    Store::open(dir, StoreOptions::default()).unwrap()
+    let start = std::time::Instant::now();
+    loop {
+        match Store::open(dir, StoreOptions::default()) {
+            Err(StorageError::Locked { .. }) if start.elapsed() < Duration::from_secs(10) => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 pub fn open_log(dir: &Path) -> Arc<RaftLog> {

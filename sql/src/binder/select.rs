@@ -588,7 +588,6 @@ fn name_of(e: &ast::Expr) -> Option<(String, bool)> {
             _ => "btrim",
         }),
         E::AtTimeZone { .. } => good("timezone"),
-        E::Value(ast::ValueWithSpan { value: ast::Value::Boolean(_), .. }) => weak("bool"),
         E::Subquery(query) => match &*query.body {
             ast::SetExpr::Select(select) => match select.projection.first()? {
                 SelectItem::UnnamedExpr(e) => name_of(e),
