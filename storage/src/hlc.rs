@@ -97,8 +97,13 @@ impl Hlc {
         Timestamp(self.last.load(Ordering::Acquire))
     }
 
-    /// Moves the clock past a timestamp from elsewhere, or refuses one too far in the future.
+    /// Moves the clock past a timestamp from elsewhere, or refuses one too far in the future. One that this
+    /// clock has passed already changes nothing and is never refused: a leader whose clock was ahead may have
+    /// left such timestamps to everyone, in the log.
     pub fn observe(&self, remote: Timestamp) -> Result<(), ClockDrift> {
+        if remote <= self.last() {
+            return Ok(());
+        }
         let wall = (self.wall)();
         let ahead_ms = remote.millis().saturating_sub(wall);
         let limit_ms = self.limit.as_millis() as u64;
@@ -141,5 +146,9 @@ mod tests {
             Err(ClockDrift { ahead_ms: 501, limit_ms: 500 })
         );
         assert_eq!(clock.now().0, before.0 + 1);
+        // Once it is part of this node's state it is no news from anyone.
+        clock.adopt(Timestamp::from_millis(9_000));
+        assert_eq!(clock.observe(Timestamp::from_millis(9_000)), Ok(()));
+        assert!(clock.observe(Timestamp::from_millis(9_001)).is_err());
     }
 }

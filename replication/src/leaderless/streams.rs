@@ -164,6 +164,11 @@ impl Engine {
                     return self.stall(peer);
                 }
             };
+            // A row may hold what is not on disk yet: no one may be told of that.
+            if let Err(e) = self.log.sync().await {
+                tracing::error!(peer, "leaderless rows cannot be made durable: {e}");
+                return self.stall(peer);
+            }
             after = rows.last().map(|(key, _)| key.clone());
             let complete = rows.is_empty().then(|| covered.clone());
             let done = complete.is_some();

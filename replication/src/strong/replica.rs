@@ -195,7 +195,7 @@ impl Replica {
 
     /// Waits until everything up to a commit is applied here.
     pub async fn wait_applied(&self, timestamp: Timestamp) {
-        if self.applied_timestamp() < timestamp {
+        if self.applied.borrow().timestamp < timestamp {
             // Fails only if the sender is gone, and we have it.
             let _ = self.applied.subscribe().wait_for(|p| p.timestamp >= timestamp).await;
         }
@@ -316,19 +316,21 @@ impl Replica {
                 outcomes.note(index, id, timestamp);
             }
         }
-        self.publish(position.clone());
-        if let Some(version) = pending.catalog {
-            self.catalog.send_replace(version);
-        }
+        self.publish(position.clone(), pending.catalog);
         for (responder, result) in pending.responders {
             responder.send(result);
         }
         Ok(())
     }
 
-    fn publish(&self, position: Position) {
+    /// The catalog's change is announced before who waits for the position is woken: whoever has seen a
+    /// commit applied finds its catalog too.
+    fn publish(&self, position: Position, catalog: Option<Timestamp>) {
         self.clock.adopt(position.timestamp);
         self.timestamp.store(position.timestamp.0, Ordering::Release);
+        if let Some(version) = catalog {
+            self.catalog.send_replace(version);
+        }
         self.applied.send_replace(position);
     }
 
@@ -358,8 +360,7 @@ impl Replica {
         *self.outcomes.lock() = Outcomes::after(position.index());
         *self.snapshot.lock() = Some(meta.clone());
         let version = position.timestamp;
-        self.publish(position);
-        self.catalog.send_replace(version);
+        self.publish(position, Some(version));
         Ok(())
     }
 }

@@ -8,6 +8,7 @@
 //! so is the start of a statement.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ enum Undo {
     Strong(Arc<[u8]>, Option<StrongWrite>),
     Leaderless(Arc<[u8]>, Option<PendingWrite>),
     Expected(Arc<[u8]>),
-    Touched(TableId, Option<Timestamp>),
+    Touched(TableId),
 }
 
 /// A leaderless row as the transaction sees it under its key; `None` if it deleted it.
@@ -86,10 +87,7 @@ impl WriteBuffer {
                     self.expected.remove(&key);
                     self.to_commit -= key.len() + WRITE_OVERHEAD;
                 }
-                Some(Undo::Touched(id, Some(version))) => {
-                    self.tables.insert(id, version);
-                }
-                Some(Undo::Touched(id, None)) => {
+                Some(Undo::Touched(id)) => {
                     self.tables.remove(&id);
                 }
                 None => break,
@@ -142,12 +140,18 @@ impl WriteBuffer {
         }
     }
 
-    /// Notes that a table was written by a statement planned with this version of it.
+    /// Notes that a table was written by a statement planned with this version of it. The first version
+    /// stands: what was written with it knows nothing of indexes that came later.
     pub fn touch(&mut self, table: &Table) {
-        let old = self.tables.insert(table.id, table.version);
-        if old != Some(table.version) {
-            self.undo.push(Undo::Touched(table.id, old));
+        if let Entry::Vacant(slot) = self.tables.entry(table.id) {
+            slot.insert(table.version);
+            self.undo.push(Undo::Touched(table.id));
         }
+    }
+
+    /// The version of a table with which this transaction first wrote to it.
+    pub fn touched(&self, id: TableId) -> Option<Timestamp> {
+        self.tables.get(&id).copied()
     }
 
     /// The strong writes of a key range, in key order.

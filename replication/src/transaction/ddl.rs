@@ -70,12 +70,24 @@ impl HybridTransaction {
     }
 
     pub(super) fn put_descriptor(&mut self, mut table: Table) -> Result<()> {
+        self.check_not_stale(table.id)?;
         table.version = Timestamp::ZERO;
         self.buffer.put(catalog_key(table.id), Some(codec::encode(&table)))?;
         let draft = self.draft()?;
         draft.touched.push(table.id);
         Arc::make_mut(&mut draft.current).put(Arc::new(table));
         Ok(())
+    }
+
+    /// What this transaction wrote to the table before was planned with the descriptor that is replaced
+    /// now. The certifier cannot see that any more: it compares no descriptors that the transaction writes.
+    fn check_not_stale(&mut self, id: TableId) -> Result<()> {
+        let written_with = self.buffer.touched(id).filter(|version| *version != Timestamp::ZERO);
+        let known = self.draft()?.base.table_by_id(id).map(|table| table.version);
+        match written_with {
+            Some(version) if known != Some(version) => Err(Error::catalog_moved()),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn drop_descriptor(&mut self, id: TableId) -> Result<()> {

@@ -28,6 +28,9 @@
 
 mod buffer;
 mod ddl;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod ddl_tests;
 mod leaderless_rows;
 mod scan;
 mod strong_rows;
@@ -73,6 +76,9 @@ pub struct TransactionContext {
     /// The node's clock
     pub clock: Arc<Hlc>,
 }
+
+/// Keys in one request for locks: the leader reads the version of each, and a reply is not waited for for ever.
+const MAX_LOCK_BATCH: usize = 4_096;
 
 /// The one implementation of [`Transaction`].
 pub struct HybridTransaction {
@@ -165,17 +171,49 @@ impl HybridTransaction {
         if wanted.is_empty() {
             return Ok(result);
         }
-        // The table itself is locked shared, so that whoever wants the table alone (CREATE INDEX, DROP)
-        // waits for its writers.
-        let intent = table_intent(table.id);
-        let mut request: Vec<LockKey> = Vec::with_capacity(wanted.len() + 1);
-        let with_intent = !self.locks.contains_key(&intent);
-        if with_intent {
-            request.push(LockKey { key: intent.clone(), mode: LockMode::Shared });
+        // The leader takes the keys of one request in their order; so that two large statements do not close
+        // a circle, many requests keep it too.
+        if wanted.len() > MAX_LOCK_BATCH {
+            wanted.sort_unstable_by(|&a, &b| keys[a].0.cmp(&keys[b].0));
         }
-        request.extend(wanted.iter().map(|&i| LockKey { key: keys[i].0.clone(), mode }));
-        let replies = self.request_locks(&table.name, request, wait).await?;
-        let replies = &replies[usize::from(with_intent)..];
+        let mut moved = false;
+        for wanted in wanted.chunks(MAX_LOCK_BATCH) {
+            let request = wanted.iter().map(|&i| LockKey { key: keys[i].0.clone(), mode }).collect();
+            let replies = self.request_row_locks(table, request, wait).await?;
+            moved |= self.compare_versions(keys, wanted, &replies, &mut result);
+        }
+        if moved { Err(self.moved()) } else { Ok(result) }
+    }
+
+    /// Locks keys of a table, and the table itself shared, so that whoever wants the table alone (CREATE
+    /// INDEX, DROP) waits for its writers.
+    async fn request_row_locks(
+        &mut self,
+        table: &Table,
+        mut request: Vec<LockKey>,
+        wait: WaitPolicy,
+    ) -> Result<Vec<KeyLock>> {
+        let intent = LockKey { key: table_intent(table.id), mode: LockMode::Shared };
+        if self.locks.contains_key(&intent.key) {
+            return self.request_locks(&table.name, request, wait).await;
+        }
+        request.insert(0, intent.clone());
+        let mut replies = self.request_locks(&table.name, request, wait).await?;
+        // SKIP LOCKED skips rows, not tables: no row may be written without the table's lock.
+        if replies.remove(0) == KeyLock::Skipped {
+            self.request_locks(&table.name, vec![intent], WaitPolicy::Wait).await?;
+        }
+        Ok(replies)
+    }
+
+    /// True if a key that was granted has moved since it was read. Notes in `result` what was skipped.
+    fn compare_versions(
+        &mut self,
+        keys: &[(Vec<u8>, Timestamp)],
+        wanted: &[usize],
+        replies: &[KeyLock],
+        result: &mut [bool],
+    ) -> bool {
         let mut moved = false;
         for (&i, reply) in wanted.iter().zip(replies) {
             match reply {
@@ -191,7 +229,7 @@ impl HybridTransaction {
                 KeyLock::Skipped => result[i] = false,
             }
         }
-        if moved { Err(self.moved()) } else { Ok(result) }
+        moved
     }
 
     async fn request_locks(
@@ -366,7 +404,14 @@ impl Transaction for HybridTransaction {
             }
             self.context.catalog.refresh();
         }
-        self.check_tables(tables)
+        self.check_tables(tables)?;
+        // A snapshot kept from before a table's last change must not be read through indexes that were
+        // filled after it.
+        let newer = |t: &Arc<Table>| t.is_strong() && t.version > self.snapshot();
+        if access == Access::Strong && tables.iter().any(newer) {
+            return Err(Error::serialization());
+        }
+        Ok(())
     }
 
     async fn restart_statement(&mut self) -> Result<()> {

@@ -79,7 +79,11 @@ impl HybridTransaction {
         self.buffer.touch(table);
         let mut outcomes = Vec::with_capacity(rows.len());
         for row in rows {
-            match self.conflict(table, &row)? {
+            let arbiter = match &on_conflict {
+                OnConflict::Report(arbiter) => *arbiter,
+                OnConflict::Error => None,
+            };
+            match self.conflict(table, &row, arbiter)? {
                 None => {
                     self.write_row(table, &row)?;
                     outcomes.push(InsertOutcome::Inserted);
@@ -100,18 +104,28 @@ impl HybridTransaction {
         Ok(outcomes)
     }
 
-    /// The row that already has one of `row`'s unique keys: which index, and the row's own key.
-    fn conflict(&self, table: &Table, row: &[Datum]) -> Result<Option<(IndexId, Vec<u8>)>> {
+    /// The row that already has one of `row`'s unique keys: which index, and the row's own key. The index
+    /// named in ON CONFLICT is looked at first: who conflicts there is not inserted, and conflicts nowhere else.
+    fn conflict(
+        &self,
+        table: &Table,
+        row: &[Datum],
+        arbiter: Option<IndexId>,
+    ) -> Result<Option<(IndexId, Vec<u8>)>> {
         let key = key::row_key_of(table, row)?;
-        if self.strong_value(&key)?.is_some() {
-            return Ok(Some((IndexId::PRIMARY, key)));
+        let mut entries: Vec<_> = entries(table, row)?.into_iter().filter(|e| e.exclusive).collect();
+        entries.sort_by_key(|e| Some(e.index.id) != arbiter);
+        let primary_first = entries.first().is_none_or(|e| Some(e.index.id) != arbiter);
+        let primary = self.strong_value(&key)?.map(|_| (IndexId::PRIMARY, key));
+        if primary.is_some() && primary_first {
+            return Ok(primary);
         }
-        for entry in entries(table, row)?.into_iter().filter(|e| e.exclusive) {
+        for entry in entries {
             if let Some((_, existing)) = self.strong_value(&entry.key)? {
                 return Ok(Some((entry.index.id, existing.to_vec())));
             }
         }
-        Ok(None)
+        Ok(primary)
     }
 
     /// The row an INSERT collided with, claimed, so that DO UPDATE may change it.
@@ -164,7 +178,7 @@ impl HybridTransaction {
             self.erase_row(table, &old.row)?;
         }
         for (_, new) in &changes {
-            if let Some((index, _)) = self.conflict(table, new)? {
+            if let Some((index, _)) = self.conflict(table, new, None)? {
                 return Err(unique_violation(table, index, new));
             }
             self.write_row(table, new)?;
