@@ -30,6 +30,7 @@ mod transaction;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use amphora_replication::Engine;
 use parking_lot::Mutex;
@@ -37,7 +38,7 @@ use parking_lot::Mutex;
 pub use output::{CancelHandle, Notice, Output, TransactionStatus};
 pub use settings::{SERVER_VERSION, Settings};
 
-use crate::error::Result;
+use crate::error::{Result, SqlError};
 use crate::frontend;
 use hook::EvalCache;
 use prepared::{Portal, PreparedStatement, TextCache};
@@ -136,6 +137,23 @@ impl Session {
             Block::Explicit => TransactionStatus::InTransaction,
             Block::Failed => TransactionStatus::Failed,
         }
+    }
+
+    /// How long the client may now be silent before the connection is to be closed, and with which error:
+    /// 25P03 in a transaction block, 57P05 outside. `None` is for ever.
+    pub fn idle_limit(&self) -> Option<(Duration, SqlError)> {
+        let settings = self.shared.settings.lock();
+        let (limit, error) = match self.status() {
+            TransactionStatus::Idle => (
+                settings.effective().idle_timeout,
+                SqlError::new("57P05", "terminating connection due to idle-session timeout"),
+            ),
+            _ => (
+                settings.effective().idle_in_transaction_timeout,
+                SqlError::new("25P03", "terminating connection due to idle-in-transaction timeout"),
+            ),
+        };
+        (!limit.is_zero()).then_some((limit, error))
     }
 
     /// Stops this session's running statement; may be kept and used by any task.

@@ -66,7 +66,12 @@ use Kind::{Bool, Checked, Enum, Fixed, Int, Kilobytes, Milliseconds, Text};
 
 /// All known settings, by name.
 static DEFINITIONS: &[Definition] = &[
-    setting("amphora.max_staleness", "0", Milliseconds, "How stale a read from a follower may be."),
+    setting(
+        "amphora.max_staleness",
+        "0",
+        Checked(max_staleness),
+        "How stale a read may be that needs no round trip to the leader.",
+    ),
     setting("amphora.query_memory", "256MB", Kilobytes, "Memory for the rows of one statement."),
     setting("application_name", "", Text, "Sets the application name to be reported in statistics and logs.")
         .reported("application_name"),
@@ -310,6 +315,14 @@ fn synchronous_commit(value: &str) -> Result<String> {
     }
 }
 
+fn max_staleness(value: &str) -> Result<String> {
+    match parse_amount("amphora.max_staleness", value, TIME_UNITS)? {
+        0 => Ok("0".into()),
+        _ => Err(SqlError::feature_not_supported("bounded-stale reads are not yet supported")
+            .with_hint("Reads of strong tables are linearizable on every node.")),
+    }
+}
+
 fn time_zone(value: &str) -> Result<String> {
     let value = value.trim();
     TimeZone::parse(value).map(|zone| zone.name()).ok_or_else(|| invalid("TimeZone", value))
@@ -443,6 +456,8 @@ pub(super) struct Effective {
     pub(super) extra_float_digits: i32,
     pub(super) statement_timeout: Duration,
     pub(super) lock_timeout: Duration,
+    pub(super) idle_in_transaction_timeout: Duration,
+    pub(super) idle_timeout: Duration,
     pub(super) query_memory: usize,
     pub(super) search_path: Arc<[String]>,
     pub(super) isolation: IsolationLevel,
@@ -470,6 +485,8 @@ impl Settings {
                 extra_float_digits: 1,
                 statement_timeout: Duration::ZERO,
                 lock_timeout: Duration::ZERO,
+                idle_in_transaction_timeout: Duration::ZERO,
+                idle_timeout: Duration::ZERO,
                 query_memory: crate::executor::DEFAULT_MEMORY,
                 search_path: Arc::from([]),
                 isolation: IsolationLevel::ReadCommitted,
@@ -607,6 +624,8 @@ impl Settings {
             extra_float_digits: get("extra_float_digits").parse().unwrap_or(1),
             statement_timeout: duration("statement_timeout"),
             lock_timeout: duration("lock_timeout"),
+            idle_in_transaction_timeout: duration("idle_in_transaction_session_timeout"),
+            idle_timeout: duration("idle_session_timeout"),
             query_memory: usize::try_from(memory.unwrap_or(0)).unwrap_or(0).saturating_mul(1024).max(1 << 20),
             search_path: path_entries(&get("search_path"), &self.user).into(),
             isolation: isolation_level(&get("default_transaction_isolation")),
@@ -699,6 +718,7 @@ mod tests {
         assert_eq!(s.set("extra_float_digits", Some("9"), false).unwrap_err().sqlstate, "22023");
         assert_eq!(s.set("statement_timeout", Some("5 apples"), false).unwrap_err().sqlstate, "22023");
         assert_eq!(s.set("synchronous_commit", Some("off"), false).unwrap_err().sqlstate, "0A000");
+        assert_eq!(s.set("amphora.max_staleness", Some("5s"), false).unwrap_err().sqlstate, "0A000");
     }
 
     #[test]
