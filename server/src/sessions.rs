@@ -1,6 +1,7 @@
 //! Sessions of the SQL engine, as the wire asks for them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use amphora_replication::Engine;
 use amphora_sql::error::{Result, SqlError};
@@ -98,6 +99,10 @@ impl SqlSession for Session {
 
     async fn failed(&mut self) {
         self.error().await;
+    }
+
+    fn idle_limit(&self) -> Option<(Duration, SqlError)> {
+        Session::idle_limit(self)
     }
 
     fn status(&self) -> TransactionStatus {

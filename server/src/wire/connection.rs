@@ -7,6 +7,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use amphora_sql::error::{Result, SqlError};
 use amphora_sql::session::TransactionStatus;
@@ -78,20 +79,47 @@ impl Inbox {
     }
 
     /// The next message.
-    async fn frame(&mut self, entry: &Entry, shutdown: &CancellationToken) -> Result<Frame, End> {
+    async fn frame(
+        &mut self,
+        entry: &Entry,
+        shutdown: &CancellationToken,
+        limit: Option<(Duration, SqlError)>,
+    ) -> Result<Frame, End> {
+        let mut idle = None;
+        let mut limit = limit;
         loop {
             if let Some(frame) = frontend::next_frame(&mut self.bytes).map_err(End::Fatal)? {
                 return Ok(frame);
             }
             entry.set_busy(false);
+            // The client's silence begins when there is nothing to do.
+            if let Some((limit, error)) = limit.take() {
+                idle = Some((tokio::time::Instant::now() + limit, error));
+            }
+            let silent_until = idle.as_ref().map(|(until, _)| *until);
             tokio::select! {
                 biased;
                 received = self.receive() => received?,
+                error = silence(silent_until, &mut idle) => return Err(End::Fatal(error)),
                 () = shutdown.cancelled() => return Err(End::Fatal(shutting_down())),
             }
             entry.set_busy(true);
         }
     }
+}
+
+/// Resolves with the error when the client has been silent until then; never if there is no limit.
+async fn silence(
+    until: Option<tokio::time::Instant>,
+    idle: &mut Option<(tokio::time::Instant, SqlError)>,
+) -> SqlError {
+    if let Some(until) = until {
+        tokio::time::sleep_until(until).await;
+        if let Some((_, error)) = idle.take() {
+            return error;
+        }
+    }
+    std::future::pending().await
 }
 
 /// What clients are told when this node stops.
@@ -118,7 +146,8 @@ impl<S: SqlSession> Connection<'_, S> {
     pub async fn run(&mut self) -> End {
         let mut skipping = false;
         loop {
-            let frame = match self.inbox.frame(&self.entry, &self.shutdown).await {
+            let limit = self.session.idle_limit();
+            let frame = match self.inbox.frame(&self.entry, &self.shutdown, limit).await {
                 Ok(frame) => frame,
                 Err(end) => return end,
             };

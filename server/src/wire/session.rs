@@ -4,8 +4,9 @@
 //! The real session is [`amphora_sql::session::Session`]; the wire's own tests put a small one in its place.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use amphora_sql::error::Result;
+use amphora_sql::error::{Result, SqlError};
 use amphora_sql::plan::Field;
 use amphora_sql::session::{CancelHandle, Output, TransactionStatus};
 use bytes::Bytes;
@@ -87,6 +88,11 @@ pub trait SqlSession: Send {
 
     /// A message has failed: the open transaction fails, an implicit one is rolled back.
     fn failed(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// How long the client may now be silent, and the error that then ends the connection.
+    fn idle_limit(&self) -> Option<(Duration, SqlError)> {
+        None
+    }
 
     /// What ReadyForQuery says.
     fn status(&self) -> TransactionStatus;

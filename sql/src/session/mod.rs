@@ -142,18 +142,17 @@ impl Session {
     /// How long the client may now be silent before the connection is to be closed, and with which error:
     /// 25P03 in a transaction block, 57P05 outside. `None` is for ever.
     pub fn idle_limit(&self) -> Option<(Duration, SqlError)> {
-        let settings = self.shared.settings.lock();
-        let (limit, error) = match self.status() {
-            TransactionStatus::Idle => (
-                settings.effective().idle_timeout,
-                SqlError::new("57P05", "terminating connection due to idle-session timeout"),
-            ),
-            _ => (
-                settings.effective().idle_in_transaction_timeout,
-                SqlError::new("25P03", "terminating connection due to idle-in-transaction timeout"),
-            ),
+        let in_block = self.status() != TransactionStatus::Idle;
+        let limit = {
+            let settings = self.shared.settings.lock();
+            let effective = settings.effective();
+            if in_block { effective.idle_in_transaction_timeout } else { effective.idle_timeout }
         };
-        (!limit.is_zero()).then_some((limit, error))
+        if limit.is_zero() {
+            return None;
+        }
+        let (sqlstate, what) = if in_block { ("25P03", "idle-in-transaction") } else { ("57P05", "idle-session") };
+        Some((limit, SqlError::new(sqlstate, format!("terminating connection due to {what} timeout"))))
     }
 
     /// Stops this session's running statement; may be kept and used by any task.
