@@ -176,6 +176,9 @@ impl<'a> Binder<'a> {
         use ast::Statement as S;
         match statement {
             S::Query(query) => {
+                if let Some(writing) = query::writing_body(query) {
+                    return self.under_with(query.with.as_ref(), |b| b.statement(writing));
+                }
                 let plan = self.top_query(query)?;
                 let schema = plan.schema.clone();
                 Ok((Statement::Query(plan), schema))

@@ -42,11 +42,34 @@ pub(super) struct Tail<'q> {
     pub(super) locks: &'q [ast::LockClause],
 }
 
+/// The statement in `WITH … INSERT`, `WITH … UPDATE`, `WITH … DELETE`.
+pub(super) fn writing_body(query: &ast::Query) -> Option<&ast::Statement> {
+    match &*query.body {
+        SetExpr::Insert(statement) | SetExpr::Update(statement) | SetExpr::Delete(statement) => Some(statement),
+        _ => None,
+    }
+}
+
 impl Binder<'_> {
     /// A statement's query: every output column has a type.
     pub(super) fn top_query(&mut self, query: &ast::Query) -> Result<Plan> {
         let plan = self.query(query, None)?;
         self.settle_output(plan)
+    }
+
+    /// What WITH stands in front of, when that is not a query: its names are known there.
+    pub(super) fn under_with<T>(
+        &mut self,
+        with: Option<&ast::With>,
+        bind: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let names = self.cte_names.len();
+        if let Some(with) = with {
+            self.with(with)?;
+        }
+        let bound = bind(self);
+        self.cte_names.truncate(names);
+        bound
     }
 
     /// A query. Output columns that are untyped literals stay so, unless `expected` has a type for them.
