@@ -269,24 +269,8 @@ impl Binder<'_> {
                     let index = self.expr(index)?;
                     self.subscript(bound, index)?
                 }
-                ast::AccessExpr::Subscript(ast::Subscript::Slice {
-                    lower_bound,
-                    upper_bound,
-                    stride: None,
-                }) => {
-                    let ty = bound.ty();
-                    if !matches!(ty, DataType::Array(_)) {
-                        return Err(not_subscriptable(&ty));
-                    }
-                    let mut args = vec![bound];
-                    for bound in [lower_bound, upper_bound] {
-                        let e = match bound {
-                            Some(e) => self.expr(e)?,
-                            None => Expr::Literal(Datum::Null, DataType::Int4),
-                        };
-                        args.push(self.coerce(e, &DataType::Int4, CastContext::Assignment)?);
-                    }
-                    self.call_named("array_slice", args)?
+                ast::AccessExpr::Subscript(ast::Subscript::Slice { .. }) => {
+                    return Err(SqlError::feature_not_supported("array slices are not yet supported"));
                 }
                 _ => return Err(SqlError::feature_not_supported("field selection is not supported")),
             };

@@ -184,6 +184,9 @@ fn parse_tokens(tokens: Vec<TokenWithSpan>, sql: &str, positions: &Positions) ->
     if let Some(ast) = own.parse(&dialect)? {
         return Ok(ast);
     }
+    if let Some(pair) = tokens.windows(2).find(|pair| rewrite::is_misplaced_string(&pair[0], &pair[1])) {
+        return Err(near(&pair[1], positions, sql));
+    }
     let tokens = rewrite::rewrite(tokens);
     let mut parser = parser(&dialect, tokens);
     let statement = parser.parse_statement().map_err(|e| syntax_error(e, &mut parser, positions, sql))?;

@@ -15,9 +15,10 @@ fn keyword(token: Option<&TokenWithSpan>) -> Keyword {
 ///
 /// - `TABLE t` → `SELECT * FROM t`
 /// - `IN ((SELECT …), …)` → `IN (coalesce((SELECT …)), …)`, lest the list be read as one query
+/// - strings with a line break between them become one
 /// - `FOR NO KEY UPDATE` → `FOR UPDATE`, `FOR KEY SHARE` → `FOR SHARE`: Amphora has two strengths of lock
 pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let tokens = mark_lists(tokens);
+    let tokens = mark_lists(join_strings(tokens));
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let mut tokens = tokens.into_iter().peekable();
     let mut first = true;
@@ -83,6 +84,30 @@ fn mark_lists(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         out.push(token);
         if after.binary_search(&i).is_ok() {
             out.push(made(Token::RParen));
+        }
+    }
+    out
+}
+
+/// True of a string that follows another on the same line, which SQL does not allow.
+pub(super) fn is_misplaced_string(before: &TokenWithSpan, token: &TokenWithSpan) -> bool {
+    let string = |t: &TokenWithSpan| matches!(t.token, Token::SingleQuotedString(_));
+    string(before) && string(token) && before.span.end.line == token.span.start.line
+}
+
+/// Joins strings that only a line break separates.
+fn join_strings(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    for token in tokens {
+        if let (
+            Some(TokenWithSpan { token: Token::SingleQuotedString(before), span }),
+            Token::SingleQuotedString(more),
+        ) = (out.last_mut(), &token.token)
+        {
+            before.push_str(more);
+            span.end = token.span.end;
+        } else {
+            out.push(token);
         }
     }
     out
