@@ -14,7 +14,7 @@ use amphora_storage::Row;
 
 use super::guard::Held;
 use super::projection::{limit_value, offset_value};
-use super::{Builder, Context, Expression, Operator, Query, Runtime};
+use super::{Builder, Context, Expression, Operator, Query, Runtime, blocking_unless, is_quick};
 use crate::error::Result;
 use crate::plan::{LockTarget, Node, Plan, Prepared};
 
@@ -43,6 +43,8 @@ pub struct LockedQuery {
     /// LIMIT and OFFSET that stand directly above, so that no more rows are locked than are shown
     limit: Option<Expression>,
     offset: Option<Expression>,
+    /// The rows are found by key
+    quick: bool,
     held: Held,
 }
 
@@ -66,6 +68,7 @@ impl LockedQuery {
         }
         Ok(Some(LockedQuery {
             input: builder.build(input)?,
+            quick: is_quick(input),
             targets: targets.clone(),
             mode: *mode,
             wait: *wait,
@@ -84,7 +87,8 @@ impl LockedQuery {
         let mut more = true;
         while locked.len() < wanted && (more || !rows.is_empty()) {
             while more && rows.is_empty() {
-                more = self.input.next(&self.query.run.context(&*txn), &mut rows)?;
+                let read = || self.input.next(&self.query.run.context(&*txn), &mut rows);
+                more = blocking_unless(self.quick, read)?;
             }
             let count = rows.len().min(LOCK_BATCH).min(wanted - locked.len());
             let mut batch: Vec<Option<Row>> = rows.drain(..count).map(Some).collect();

@@ -58,6 +58,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::error::Result;
 use crate::expr::Expr;
+use crate::plan::{Node, Plan};
 
 /// Rows an operator aims to give at a time.
 pub const BATCH: usize = 1024;
@@ -102,5 +103,26 @@ pub(crate) fn blocking<T>(work: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
         _ => work(),
+    }
+}
+
+/// [`blocking`], unless the work is quick and the change of threads would cost more than it.
+pub(crate) fn blocking_unless<T>(quick: bool, work: impl FnOnce() -> T) -> T {
+    if quick { work() } else { blocking(work) }
+}
+
+/// Rows of VALUES, or ranges of a scan, up to which a plan is quick.
+const QUICK_ROWS: usize = 100;
+
+/// True of a plan that touches a few rows by key and need not leave the async threads.
+pub(crate) fn is_quick(plan: &Plan) -> bool {
+    match &plan.node {
+        Node::Values(rows) => rows.len() <= QUICK_ROWS,
+        Node::TableScan(scan) => scan.point && scan.ranges.len() <= QUICK_ROWS,
+        Node::Filter { input, .. }
+        | Node::Project { input, .. }
+        | Node::Limit { input, .. }
+        | Node::Lock { input, .. } => is_quick(input),
+        _ => false,
     }
 }

@@ -13,7 +13,7 @@ use amphora_storage::{Datum, Row, Timestamp};
 
 use super::expression::eval_all;
 use super::guard::Held;
-use super::{Builder, Context, Expression, Operator, Runtime};
+use super::{Builder, Context, Expression, Operator, Runtime, blocking_unless, is_quick};
 use crate::error::{Result, SqlError};
 use crate::expr::Expr;
 use crate::plan::{Delete, DoUpdate, Insert, Node, Plan, Prepared, Update};
@@ -105,9 +105,10 @@ pub async fn run_insert(
     txn: &mut dyn Transaction,
 ) -> Result<Written> {
     let mut inserter = Inserter::new(insert, prepared, run)?;
+    let quick = is_quick(&insert.source);
     let mut more = true;
     while more {
-        let rows = inserter.pull(&*txn, &mut more)?;
+        let rows = blocking_unless(quick, || inserter.pull(&*txn, &mut more))?;
         if !rows.is_empty() {
             inserter.write(rows, txn).await?;
         }
@@ -353,7 +354,9 @@ pub async fn run_update(
     mut run: Runtime,
     txn: &mut dyn Transaction,
 ) -> Result<Written> {
-    let (changes, written) = gather_updates(update, prepared, &mut run, &*txn)?;
+    let quick = is_quick(&update.source);
+    let gather = || gather_updates(update, prepared, &mut run, &*txn);
+    let (changes, written) = blocking_unless(quick, gather)?;
     if !changes.is_empty() {
         txn.update(&update.table, changes).await?;
     }
@@ -405,7 +408,9 @@ pub async fn run_delete(
     mut run: Runtime,
     txn: &mut dyn Transaction,
 ) -> Result<Written> {
-    let (rows, written) = gather_deletes(delete, prepared, &mut run, &*txn)?;
+    let quick = is_quick(&delete.source);
+    let gather = || gather_deletes(delete, prepared, &mut run, &*txn);
+    let (rows, written) = blocking_unless(quick, gather)?;
     if !rows.is_empty() {
         txn.delete(&delete.table, rows).await?;
     }

@@ -151,7 +151,8 @@ impl Session {
         if limit.is_zero() {
             return None;
         }
-        let (sqlstate, what) = if in_block { ("25P03", "idle-in-transaction") } else { ("57P05", "idle-session") };
+        let (sqlstate, what) =
+            if in_block { ("25P03", "idle-in-transaction") } else { ("57P05", "idle-session") };
         Some((limit, SqlError::new(sqlstate, format!("terminating connection due to {what} timeout"))))
     }
 

@@ -9,7 +9,7 @@ use super::statement::{Job, Outcome, Place, interruptible};
 use super::transaction::Block;
 use super::{Output, Session};
 use crate::error::{Result, SqlError};
-use crate::executor::{self, LockedQuery, Query, Written, blocking};
+use crate::executor::{self, LockedQuery, Query, Written, blocking, blocking_unless};
 use crate::explain;
 use crate::plan::{Explain, Plan, Prepared, Statement};
 
@@ -32,7 +32,7 @@ impl Session {
         } else {
             Query::new(plan, prepared, run)?
         };
-        let quick = Session::is_quick(plan);
+        let quick = executor::is_quick(plan);
         let mut rows = Vec::new();
         let mut query = Box::new(query);
         let mut described = false;
@@ -42,11 +42,7 @@ impl Session {
                 tokio::task::yield_now().await;
             }
             let Some(txn) = &self.tx.txn else { return Err(SqlError::internal("no transaction")) };
-            let more = if quick {
-                query.next(txn.as_ref(), &mut rows)?
-            } else {
-                blocking(|| query.next(txn.as_ref(), &mut rows))?
-            };
+            let more = blocking_unless(quick, || query.next(txn.as_ref(), &mut rows))?;
             let wanted = match job.max_rows {
                 0 => usize::MAX,
                 most => most as usize - shown as usize,

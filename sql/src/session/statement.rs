@@ -16,7 +16,7 @@ use crate::command::Command;
 use crate::error::{Result, SqlError};
 use crate::executor::{Guard, Query, Runtime, timed_out};
 use crate::frontend::{self, PlannerContext};
-use crate::plan::{Field, Plan, Prepared, Statement};
+use crate::plan::{Field, Prepared, Statement};
 use crate::types::{CastContext, cast};
 
 /// How often one statement is planned anew because the catalog moved.
@@ -386,20 +386,6 @@ impl Session {
         }
         out.complete(&tag);
         Ok(Outcome::Complete)
-    }
-
-    /// True of a plan that touches a few rows by key and need not leave the async threads.
-    pub(super) fn is_quick(plan: &Plan) -> bool {
-        use crate::plan::Node;
-        match &plan.node {
-            Node::Values(rows) => rows.len() <= 100,
-            Node::TableScan(scan) => scan.point && scan.ranges.len() <= 16,
-            Node::Filter { input, .. }
-            | Node::Project { input, .. }
-            | Node::Limit { input, .. }
-            | Node::Lock { input, .. } => Session::is_quick(input),
-            _ => false,
-        }
     }
 }
 
