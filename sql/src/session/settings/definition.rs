@@ -1,36 +1,24 @@
-//! What SET changes and SHOW shows.
-//!
-//! A setting's value is, in this order: what SET LOCAL gave it in this transaction, what SET gave it in
-//! this session, what the client asked for when it connected, its default. A rollback takes back what the
-//! transaction had set.
-
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
-
-use amphora_replication::IsolationLevel;
+//! The settings there are, and what values they take.
 
 use crate::error::{Result, SqlError};
+use crate::session::SERVER_VERSION;
 use crate::types::TimeZone;
 
-/// The version clients are told: PostgreSQL's, so that they know what to expect, and ours.
-pub const SERVER_VERSION: &str = concat!("15.0 (Amphora ", env!("CARGO_PKG_VERSION"), ")");
-
 /// A known setting.
-struct Definition {
+pub(super) struct Definition {
     /// As it is looked up: lower case
-    name: &'static str,
+    pub(super) name: &'static str,
     /// As it is shown
-    shown: &'static str,
-    default: &'static str,
-    kind: Kind,
+    pub(super) shown: &'static str,
+    pub(super) default: &'static str,
+    pub(super) kind: Kind,
     /// Clients are told when it changes
-    report: bool,
-    description: &'static str,
+    pub(super) report: bool,
+    pub(super) description: &'static str,
 }
 
 /// What values a setting takes.
-enum Kind {
+pub(super) enum Kind {
     /// Cannot be changed
     Fixed,
     Text,
@@ -65,7 +53,7 @@ impl Definition {
 use Kind::{Bool, Checked, Enum, Fixed, Int, Kilobytes, Milliseconds, Text};
 
 /// All known settings, by name.
-static DEFINITIONS: &[Definition] = &[
+pub(super) static DEFINITIONS: &[Definition] = &[
     setting(
         "amphora.max_staleness",
         "0",
@@ -248,17 +236,17 @@ static DEFINITIONS: &[Definition] = &[
     ),
 ];
 
-fn definition(name: &str) -> Option<&'static Definition> {
+pub(super) fn definition(name: &str) -> Option<&'static Definition> {
     DEFINITIONS.iter().find(|d| d.name == name)
 }
 
 /// `enable_seqscan` and its kin steer PostgreSQL's planner; ours has nothing to steer, and tools set them.
-fn is_planner_switch(name: &str) -> bool {
+pub(super) fn is_planner_switch(name: &str) -> bool {
     name.starts_with("enable_")
 }
 
 /// 42704
-fn unrecognized(name: &str) -> SqlError {
+pub(super) fn unrecognized(name: &str) -> SqlError {
     SqlError::undefined_object(format!("unrecognized configuration parameter \"{name}\""))
 }
 
@@ -332,7 +320,7 @@ fn search_path(value: &str) -> Result<String> {
     Ok(value.trim().to_owned())
 }
 
-fn parse_bool(name: &str, value: &str) -> Result<String> {
+pub(super) fn parse_bool(name: &str, value: &str) -> Result<String> {
     let value = value.trim().to_ascii_lowercase();
     let is = |word: &str| !value.is_empty() && word.starts_with(&value);
     if is("true") || is("yes") || value == "on" || value == "1" {
@@ -345,7 +333,7 @@ fn parse_bool(name: &str, value: &str) -> Result<String> {
 }
 
 /// A number with one of these units (name, how many base units it is; the base unit first).
-fn parse_amount(name: &str, value: &str, units: &[(&str, f64)]) -> Result<i64> {
+pub(super) fn parse_amount(name: &str, value: &str, units: &[(&str, f64)]) -> Result<i64> {
     let value = value.trim();
     let end =
         value.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '-' | '+'))).unwrap_or(value.len());
@@ -373,13 +361,13 @@ fn parse_amount(name: &str, value: &str, units: &[(&str, f64)]) -> Result<i64> {
     Ok(amount as i64)
 }
 
-const TIME_UNITS: &[(&str, f64)] =
+pub(super) const TIME_UNITS: &[(&str, f64)] =
     &[("ms", 1.0), ("us", 0.001), ("s", 1e3), ("min", 6e4), ("h", 3.6e6), ("d", 8.64e7)];
-const MEMORY_UNITS: &[(&str, f64)] =
+pub(super) const MEMORY_UNITS: &[(&str, f64)] =
     &[("kB", 1.0), ("B", 1.0 / 1024.0), ("MB", 1024.0), ("GB", 1_048_576.0), ("TB", 1_073_741_824.0)];
 
 /// An amount in the largest unit that divides it.
-fn show_amount(amount: i64, units: &[(&str, f64)]) -> String {
+pub(super) fn show_amount(amount: i64, units: &[(&str, f64)]) -> String {
     if amount == 0 {
         return "0".into();
     }
@@ -394,7 +382,7 @@ fn show_amount(amount: i64, units: &[(&str, f64)]) -> String {
 }
 
 /// A value as it is kept and shown. 22023, 55P02
-fn normalize(definition: &Definition, value: &str) -> Result<String> {
+pub(super) fn normalize(definition: &Definition, value: &str) -> Result<String> {
     let shown = definition.shown;
     match &definition.kind {
         Fixed => Err(SqlError::new("55P02", format!("parameter \"{shown}\" cannot be changed"))),
@@ -422,323 +410,5 @@ fn normalize(definition: &Definition, value: &str) -> Result<String> {
             }
         }
         Checked(check) => check(value),
-    }
-}
-
-/// Values of settings by name.
-type Values = Arc<BTreeMap<String, String>>;
-
-/// The settings of a session.
-#[derive(Debug)]
-pub struct Settings {
-    user: String,
-    startup: Values,
-    session: Values,
-    local: Values,
-    generation: u64,
-    /// What the client was told last, and at which generation
-    told: Vec<(&'static str, String)>,
-    told_generation: u64,
-    effective: Effective,
-}
-
-/// What was set at some point, to return to.
-#[derive(Clone, Debug)]
-pub(super) struct SettingsMark {
-    session: Values,
-    local: Values,
-}
-
-/// The settings that the engine itself looks at.
-#[derive(Clone, Debug)]
-pub(super) struct Effective {
-    pub(super) timezone: TimeZone,
-    pub(super) extra_float_digits: i32,
-    pub(super) statement_timeout: Duration,
-    pub(super) lock_timeout: Duration,
-    pub(super) idle_in_transaction_timeout: Duration,
-    pub(super) idle_timeout: Duration,
-    pub(super) query_memory: usize,
-    pub(super) search_path: Arc<[String]>,
-    pub(super) isolation: IsolationLevel,
-    pub(super) read_only: bool,
-}
-
-impl Settings {
-    /// The settings of a new session. Names and values come from the client's startup packet.
-    pub fn new(user: &str, startup: &[(String, String)]) -> Result<Settings> {
-        let mut values = BTreeMap::from([("session_authorization".to_owned(), user.to_owned())]);
-        for (name, value) in startup {
-            let (name, value) = checked(name, value)?;
-            values.insert(name, value);
-        }
-        let mut settings = Settings {
-            user: user.to_owned(),
-            startup: Arc::new(values),
-            session: Values::default(),
-            local: Values::default(),
-            generation: 0,
-            told: Vec::new(),
-            told_generation: 0,
-            effective: Effective {
-                timezone: TimeZone::UTC,
-                extra_float_digits: 1,
-                statement_timeout: Duration::ZERO,
-                lock_timeout: Duration::ZERO,
-                idle_in_transaction_timeout: Duration::ZERO,
-                idle_timeout: Duration::ZERO,
-                query_memory: crate::executor::DEFAULT_MEMORY,
-                search_path: Arc::from([]),
-                isolation: IsolationLevel::ReadCommitted,
-                read_only: false,
-            },
-        };
-        settings.refresh();
-        settings.told = settings.reported();
-        Ok(settings)
-    }
-
-    /// Changes whenever a value does.
-    pub(super) fn generation(&self) -> u64 {
-        self.generation
-    }
-
-    pub(super) fn effective(&self) -> &Effective {
-        &self.effective
-    }
-
-    /// A value as SHOW prints it; `None` for a name that is not known.
-    pub fn get(&self, name: &str) -> Option<String> {
-        let set = self.local.get(name).or_else(|| self.session.get(name)).or_else(|| self.startup.get(name));
-        match set {
-            Some(value) => Some(value.clone()),
-            None => match definition(name) {
-                Some(definition) => Some(definition.default.to_owned()),
-                None if is_planner_switch(name) => Some("on".into()),
-                None => None,
-            },
-        }
-    }
-
-    /// Sets a value (`None` is the default), for the transaction or for the session. Gives the new value.
-    pub fn set(&mut self, name: &str, value: Option<&str>, local: bool) -> Result<String> {
-        let name = name.to_ascii_lowercase();
-        match value {
-            Some(value) => {
-                let (name, value) = checked(&name, value)?;
-                if local {
-                    Arc::make_mut(&mut self.local).insert(name, value);
-                } else {
-                    Arc::make_mut(&mut self.local).remove(&name);
-                    Arc::make_mut(&mut self.session).insert(name, value);
-                }
-            }
-            None => {
-                if definition(&name).is_none() && !name.contains('.') && !is_planner_switch(&name) {
-                    return Err(unrecognized(&name));
-                }
-                Arc::make_mut(&mut self.local).remove(&name);
-                Arc::make_mut(&mut self.session).remove(&name);
-            }
-        }
-        self.changed();
-        Ok(self.get(&name).unwrap_or_default())
-    }
-
-    /// A value as it would be kept, without setting it. 22023
-    pub(super) fn check(&self, name: &str, value: &str) -> Result<String> {
-        checked(name, value).map(|(_, value)| value)
-    }
-
-    /// RESET ALL.
-    pub fn reset_all(&mut self) {
-        self.local = Values::default();
-        self.session = Values::default();
-        self.changed();
-    }
-
-    /// Where a transaction or savepoint began.
-    pub(super) fn mark(&self) -> SettingsMark {
-        SettingsMark { session: self.session.clone(), local: self.local.clone() }
-    }
-
-    /// Takes back everything set since the mark.
-    pub(super) fn restore(&mut self, mark: &SettingsMark) {
-        if Arc::ptr_eq(&self.session, &mark.session) && Arc::ptr_eq(&self.local, &mark.local) {
-            return;
-        }
-        self.session = mark.session.clone();
-        self.local = mark.local.clone();
-        self.changed();
-    }
-
-    /// The transaction has ended: SET LOCAL with it.
-    pub(super) fn end_transaction(&mut self) {
-        if !self.local.is_empty() {
-            self.local = Values::default();
-            self.changed();
-        }
-    }
-
-    /// Name, value and description of every setting.
-    pub fn all(&self) -> Vec<(String, String, String)> {
-        DEFINITIONS
-            .iter()
-            .map(|d| (d.shown.to_owned(), self.get(d.name).unwrap_or_default(), d.description.to_owned()))
-            .collect()
-    }
-
-    /// What a client is told when it connects.
-    pub fn reported(&self) -> Vec<(&'static str, String)> {
-        let reported = DEFINITIONS.iter().filter(|d| d.report);
-        reported.map(|d| (d.shown, self.get(d.name).unwrap_or_default())).collect()
-    }
-
-    /// Changes that the client should be told of now.
-    pub(super) fn take_unreported(&mut self) -> Vec<(&'static str, String)> {
-        if self.told_generation == self.generation {
-            return Vec::new();
-        }
-        self.told_generation = self.generation;
-        let now = self.reported();
-        let changes = now.iter().zip(&self.told).filter(|(new, old)| new != old).map(|(new, _)| new.clone());
-        let changes = changes.collect();
-        self.told = now;
-        changes
-    }
-
-    fn changed(&mut self) {
-        self.generation += 1;
-        self.refresh();
-    }
-
-    fn refresh(&mut self) {
-        let get = |name: &str| self.get(name).unwrap_or_default();
-        let duration = |name: &str| {
-            let ms = parse_amount(name, &get(name), TIME_UNITS).unwrap_or(0);
-            Duration::from_millis(ms.unsigned_abs())
-        };
-        let memory = parse_amount("amphora.query_memory", &get("amphora.query_memory"), MEMORY_UNITS);
-        self.effective = Effective {
-            timezone: TimeZone::parse(&get("timezone")).unwrap_or(TimeZone::UTC),
-            extra_float_digits: get("extra_float_digits").parse().unwrap_or(1),
-            statement_timeout: duration("statement_timeout"),
-            lock_timeout: duration("lock_timeout"),
-            idle_in_transaction_timeout: duration("idle_in_transaction_session_timeout"),
-            idle_timeout: duration("idle_session_timeout"),
-            query_memory: usize::try_from(memory.unwrap_or(0)).unwrap_or(0).saturating_mul(1024).max(1 << 20),
-            search_path: path_entries(&get("search_path"), &self.user).into(),
-            isolation: isolation_level(&get("default_transaction_isolation")),
-            read_only: get("default_transaction_read_only") == "on",
-        };
-    }
-}
-
-/// The name a setting is kept under and its value, if both are good.
-fn checked(name: &str, value: &str) -> Result<(String, String)> {
-    let name = name.to_ascii_lowercase();
-    let value = match definition(&name) {
-        Some(definition) => normalize(definition, value)?,
-        None if is_planner_switch(&name) => parse_bool(&name, value)?,
-        None if name.contains('.') => value.to_owned(),
-        None => return Err(unrecognized(&name)),
-    };
-    Ok((name, value))
-}
-
-/// The level of this name.
-pub(super) fn isolation_level(name: &str) -> IsolationLevel {
-    match name {
-        "repeatable read" => IsolationLevel::RepeatableRead,
-        _ => IsolationLevel::ReadCommitted,
-    }
-}
-
-/// The level's name.
-pub(super) fn isolation_name(level: IsolationLevel) -> &'static str {
-    match level {
-        IsolationLevel::ReadCommitted => "read committed",
-        IsolationLevel::RepeatableRead => "repeatable read",
-    }
-}
-
-/// The schemas of a search path, `"$user"` replaced.
-fn path_entries(path: &str, user: &str) -> Vec<String> {
-    let mut entries = Vec::new();
-    let (mut entry, mut quoted, mut any) = (String::new(), false, false);
-    for c in path.chars().chain([',']) {
-        match c {
-            '"' => {
-                quoted = !quoted;
-                any = true;
-            }
-            ',' if !quoted => {
-                let name = if any { entry.clone() } else { entry.trim().to_lowercase() };
-                if !name.trim().is_empty() {
-                    entries.push(if name.trim() == "$user" {
-                        user.to_owned()
-                    } else {
-                        name.trim().to_owned()
-                    });
-                }
-                entry.clear();
-                any = false;
-            }
-            c => entry.push(c),
-        }
-    }
-    entries
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn settings() -> Settings {
-        Settings::new("ann", &[("application_name".into(), "psql".into())]).unwrap()
-    }
-
-    #[test]
-    fn values_are_shown_as_postgresql_shows_them() {
-        let mut s = settings();
-        assert_eq!(s.get("application_name").unwrap(), "psql");
-        assert_eq!(s.set("statement_timeout", Some("30000"), false).unwrap(), "30s");
-        assert_eq!(s.effective().statement_timeout, Duration::from_secs(30));
-        assert_eq!(s.set("work_mem", Some("65536"), false).unwrap(), "64MB");
-        assert_eq!(s.set("jit", Some("tr"), false).unwrap(), "on");
-        assert_eq!(s.set("amphora.anything", Some("x"), false).unwrap(), "x");
-    }
-
-    #[test]
-    fn bad_names_and_values_are_refused() {
-        let mut s = settings();
-        assert_eq!(s.set("nonsense", Some("1"), false).unwrap_err().sqlstate, "42704");
-        assert_eq!(s.set("server_version", Some("1"), false).unwrap_err().sqlstate, "55P02");
-        assert_eq!(s.set("extra_float_digits", Some("9"), false).unwrap_err().sqlstate, "22023");
-        assert_eq!(s.set("statement_timeout", Some("5 apples"), false).unwrap_err().sqlstate, "22023");
-        assert_eq!(s.set("synchronous_commit", Some("off"), false).unwrap_err().sqlstate, "0A000");
-        assert_eq!(s.set("amphora.max_staleness", Some("5s"), false).unwrap_err().sqlstate, "0A000");
-    }
-
-    #[test]
-    fn local_values_end_with_the_transaction_and_marks_take_all_back() {
-        let mut s = settings();
-        let mark = s.mark();
-        s.set("timezone", Some("Europe/Berlin"), true).unwrap();
-        assert_eq!(s.get("timezone").unwrap(), "Europe/Berlin");
-        s.end_transaction();
-        assert_eq!(s.get("timezone").unwrap(), "UTC");
-        s.set("timezone", Some("Asia/Tokyo"), false).unwrap();
-        s.restore(&mark);
-        assert_eq!(s.get("timezone").unwrap(), "UTC");
-    }
-
-    #[test]
-    fn the_search_path_is_read_as_identifiers() {
-        let mut s = settings();
-        assert_eq!(s.effective().search_path.as_ref(), ["ann", "public"]);
-        s.set("search_path", Some("App, \"Odd, Name\""), false).unwrap();
-        assert_eq!(s.effective().search_path.as_ref(), ["app", "Odd, Name"]);
     }
 }
