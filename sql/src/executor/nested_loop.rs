@@ -14,12 +14,16 @@ use crate::plan::{JoinKind, Plan};
 pub(super) struct NestedLoop {
     left: Box<dyn Operator>,
     right: Box<dyn Operator>,
+    left_width: usize,
     right_width: usize,
     kind: JoinKind,
     condition: Option<Expression>,
     /// The right side does not read the left row
     keep: bool,
     kept: Option<Vec<Row>>,
+    /// Which of the kept rows have found a partner (RIGHT, FULL), and how many have been looked at since
+    matched: Vec<bool>,
+    unmatched: usize,
     held: Held,
     right_started: bool,
     left_rows: std::vec::IntoIter<Row>,
@@ -43,19 +47,21 @@ impl NestedLoop {
         condition: Option<&Expr>,
         builder: &mut Builder,
     ) -> Result<NestedLoop> {
-        if matches!(kind, JoinKind::Right | JoinKind::Full) {
-            return Err(SqlError::feature_not_supported(
-                "FULL JOIN is only supported with merge-joinable or hash-joinable join conditions",
-            ));
+        let lateral = right.reads_nearest_row();
+        if lateral && matches!(kind, JoinKind::Right | JoinKind::Full) {
+            return Err(SqlError::internal("a RIGHT or FULL join cannot be LATERAL"));
         }
         Ok(NestedLoop {
             left: builder.build(left)?,
             right_width: right.schema.len(),
-            keep: !right.reads_nearest_row(),
+            keep: !lateral,
+            left_width: left.schema.len(),
             right: builder.build(right)?,
             kind,
             condition: condition.map(|c| Expression::compile(c, builder)).transpose()?,
             kept: None,
+            matched: Vec::new(),
+            unmatched: 0,
             held: Held::default(),
             right_started: false,
             left_rows: Vec::new().into_iter(),
@@ -91,19 +97,23 @@ impl NestedLoop {
                 Ok(())
             })
         })?;
+        if matches!(self.kind, JoinKind::Right | JoinKind::Full) {
+            self.matched = vec![false; rows.len()];
+        }
         self.kept = Some(rows);
         Ok(())
     }
 
-    /// Joins the left row with some right rows. True if it needs no more of them.
+    /// Joins the left row with some right rows, and tells which of them it met. True if it needs no more.
     fn meet(
         &self,
         current: &mut Current,
-        right: &mut dyn Iterator<Item = Row>,
+        right: impl Iterator<Item = Row>,
         context: &Context<'_>,
         out: &mut Vec<Row>,
+        met: &mut Vec<usize>,
     ) -> Result<bool> {
-        for right in right {
+        for (position, right) in right.enumerate() {
             context.run.guard.tick()?;
             let mut joined = Vec::with_capacity(current.row.len() + right.len());
             joined.extend_from_slice(&current.row);
@@ -116,8 +126,10 @@ impl NestedLoop {
             current.matched = true;
             match self.kind {
                 JoinKind::Semi | JoinKind::Anti => return Ok(true),
-                _ => out.push(joined),
+                JoinKind::Right | JoinKind::Full => met.push(position),
+                JoinKind::Inner | JoinKind::Left => {}
             }
+            out.push(joined);
         }
         Ok(false)
     }
@@ -125,7 +137,7 @@ impl NestedLoop {
     /// What a left row gives once all its matches are known.
     fn finish(&self, current: Current, out: &mut Vec<Row>) {
         match (self.kind, current.matched) {
-            (JoinKind::Left, false) => {
+            (JoinKind::Left | JoinKind::Full, false) => {
                 let mut row = current.row;
                 row.extend(std::iter::repeat_n(Datum::Null, self.right_width));
                 out.push(row);
@@ -137,17 +149,37 @@ impl NestedLoop {
 
     /// One batch of right rows for the current left row; true if there are no more.
     fn step(&mut self, current: &mut Current, context: &Context<'_>, out: &mut Vec<Row>) -> Result<bool> {
+        let mut met = Vec::new();
         if let Some(kept) = &self.kept {
-            let end = (current.position + super::BATCH).min(kept.len());
-            let mut batch = kept[current.position..end].iter().cloned();
+            let start = current.position;
+            let end = (start + super::BATCH).min(kept.len());
+            let batch = kept[start..end].iter().cloned();
             current.position = end;
             let done = end == kept.len();
-            return Ok(self.meet(current, &mut batch, context, out)? || done);
+            let enough = self.meet(current, batch, context, out, &mut met)?;
+            for position in met {
+                self.matched[start + position] = true;
+            }
+            return Ok(enough || done);
         }
         let mut batch = Vec::new();
         let right = &mut self.right;
         let more = context.inside(&current.row, |inner| right.next(inner, &mut batch))?;
-        Ok(self.meet(current, &mut batch.into_iter(), context, out)? || !more)
+        Ok(self.meet(current, batch.into_iter(), context, out, &mut met)? || !more)
+    }
+
+    /// The right rows that found no partner, in batches; false when all have been given.
+    fn give_unmatched(&mut self, out: &mut Vec<Row>) -> bool {
+        let Some(kept) = &mut self.kept else { return false };
+        let end = (self.unmatched + super::BATCH).min(self.matched.len());
+        let looked_at = kept.iter_mut().zip(&self.matched).take(end).skip(self.unmatched);
+        for (right, _) in looked_at.filter(|(_, matched)| !**matched) {
+            let mut row = vec![Datum::Null; self.left_width];
+            row.append(right);
+            out.push(row);
+        }
+        self.unmatched = end;
+        end < self.matched.len()
     }
 }
 
@@ -162,7 +194,7 @@ impl Operator for NestedLoop {
             let mut current = match self.current.take() {
                 Some(current) => current,
                 None => {
-                    let Some(row) = self.advance(context)? else { return Ok(false) };
+                    let Some(row) = self.advance(context)? else { return Ok(self.give_unmatched(out)) };
                     if !self.keep && std::mem::replace(&mut self.right_started, true) {
                         let right = &mut self.right;
                         context.inside(&row, |inner| right.reset(inner));
@@ -184,6 +216,7 @@ impl Operator for NestedLoop {
         self.left_rows = Vec::new().into_iter();
         self.left_done = false;
         self.current = None;
+        self.unmatched = 0;
         if self.keep {
             let right = &mut self.right;
             context.inside(&[], |inner| right.reset(inner));

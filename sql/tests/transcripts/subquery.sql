@@ -19,6 +19,8 @@ SELECT a.id, u FROM a, unnest(ARRAY[a.id, a.v]) AS u WHERE a.id IN (3, 4) ORDER 
 SELECT a.id, b.id FROM a LEFT JOIN b ON b.a_id = a.id AND b.w > 12 WHERE a.id > 9 ORDER BY 1, 2;
 SELECT a.id, b.id FROM a LEFT JOIN b ON b.a_id = a.id AND a.g = 0 WHERE a.id < 4 ORDER BY 1, 2;
 SELECT count(*) FROM a FULL JOIN b ON a.id = b.a_id AND a.g = 1;
+SELECT count(*), count(a.id) FROM a FULL JOIN b ON a.id = b.a_id AND 1 IS NULL;
+SELECT count(*), count(a.id) FROM a RIGHT JOIN b ON a.id < b.id AND b.w > 5;
 SELECT count(*) FROM a RIGHT JOIN b ON a.id = b.a_id AND b.w > 5;
 SELECT count(*) FROM a LEFT JOIN b ON a.id < b.id;
 SELECT a.id FROM a LEFT JOIN b ON b.a_id = a.id WHERE b.id IS NULL;
