@@ -166,7 +166,7 @@ impl Group {
             let tenure = self.inner.tenure.load();
             if let Some(tenure) = tenure.as_ref()
                 && tenure.may_use_lease()
-                && self.inner.lease_is_valid()
+                && self.inner.lease_is_valid(tenure.leader())
             {
                 return Ok(tenure.applied_timestamp());
             }
@@ -203,7 +203,7 @@ impl Group {
 
     /// The leader's answer to a read index: its applied timestamp, once it is certain that it leads.
     pub(super) async fn read_index(&self, tenure: &Tenure) -> Reply {
-        if !(tenure.may_use_lease() && self.inner.lease_is_valid()) {
+        if !(tenure.may_use_lease() && self.inner.lease_is_valid(tenure.leader())) {
             // Everything acknowledged under this tenure is applied already. What remains to be shown is
             // that no other leader has acknowledged anything: a round of heartbeats shows it.
             let confirm = self.inner.raft.get_read_linearizer(ReadPolicy::ReadIndex);

@@ -453,8 +453,11 @@ pub(super) fn known_leader(server: &RaftServerMetrics<TypeConfig>) -> Option<Lea
 }
 
 impl Inner {
-    /// True while no other node can have become the leader. Only meaningful on the leader.
-    pub fn lease_is_valid(&self) -> bool {
+    /// True while no other node can have become the leader. Only meaningful on the leader: `leader` is the leadership that asks: a lease won by a later one is not its own.
+    pub fn lease_is_valid(&self, leader: LeaderId) -> bool {
+        if known_leader(&self.server.borrow_watched()) != Some(leader) {
+            return false;
+        }
         // A tenth is left for clocks that do not run equally fast.
         let lease = self.timing.election.1 * 9 / 10;
         if self.data.borrow_watched().last_quorum_acked.is_some_and(|acked| acked.elapsed() < lease) {
@@ -492,12 +495,7 @@ async fn watch_leadership(group: Weak<Inner>) {
     loop {
         let waiting = {
             let Some(group) = group.upgrade() else { return };
-            // The vote on disk still says so after a restart: leading takes more than that.
-            let mine = {
-                let server = server.borrow_and_update();
-                let leads = server.state.is_leader() && server.vote.committed;
-                leads.then_some(server.vote.leader_id)
-            };
+            let mine = known_leader(&server.borrow_and_update()).filter(|l| l.node_id == group.node_id);
             let current = group.tenure.load_full();
             if let Some(tenure) = &current
                 && Some(tenure.leader()) != mine

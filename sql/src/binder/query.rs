@@ -45,7 +45,9 @@ pub(super) struct Tail<'q> {
 /// The statement in `WITH … INSERT`, `WITH … UPDATE`, `WITH … DELETE`.
 pub(super) fn writing_body(query: &ast::Query) -> Option<&ast::Statement> {
     match &*query.body {
-        SetExpr::Insert(statement) | SetExpr::Update(statement) | SetExpr::Delete(statement) => Some(statement),
+        SetExpr::Insert(statement) | SetExpr::Update(statement) | SetExpr::Delete(statement) => {
+            Some(statement)
+        }
         _ => None,
     }
 }

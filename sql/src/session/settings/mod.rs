@@ -237,6 +237,10 @@ fn checked(name: &str, value: &str) -> Result<(String, String)> {
     let value = match definition(&name) {
         Some(definition) => normalize(definition, value)?,
         None if is_planner_switch(&name) => parse_bool(&name, value)?,
+        None if name.starts_with("amphora.") => {
+            return Err(SqlError::new("42602", format!("invalid configuration parameter name \"{name}\""))
+                .with_detail("\"amphora\" is a reserved prefix."));
+        }
         None if name.contains('.') => value.to_owned(),
         None => return Err(unrecognized(&name)),
     };
@@ -272,11 +276,12 @@ fn path_entries(path: &str, user: &str) -> Vec<String> {
             ',' if !quoted => {
                 let name = if any { entry.clone() } else { entry.trim().to_lowercase() };
                 if !name.trim().is_empty() {
-                    entries.push(if name.trim() == "$user" {
-                        user.to_owned()
-                    } else {
-                        name.trim().to_owned()
-                    });
+                    match name.trim() {
+                        // The role `amphora` has no schema of its own: the one of its name is the system's.
+                        "$user" if user == "amphora" => {}
+                        "$user" => entries.push(user.to_owned()),
+                        name => entries.push(name.to_owned()),
+                    }
                 }
                 entry.clear();
                 any = false;
@@ -304,12 +309,13 @@ mod tests {
         assert_eq!(s.effective().statement_timeout, Duration::from_secs(30));
         assert_eq!(s.set("work_mem", Some("65536"), false).unwrap(), "64MB");
         assert_eq!(s.set("jit", Some("tr"), false).unwrap(), "on");
-        assert_eq!(s.set("amphora.anything", Some("x"), false).unwrap(), "x");
+        assert_eq!(s.set("app.anything", Some("x"), false).unwrap(), "x");
     }
 
     #[test]
     fn bad_names_and_values_are_refused() {
         let mut s = settings();
+        assert_eq!(s.set("amphora.nonsense", Some("1"), false).unwrap_err().sqlstate, "42602");
         assert_eq!(s.set("nonsense", Some("1"), false).unwrap_err().sqlstate, "42704");
         assert_eq!(s.set("server_version", Some("1"), false).unwrap_err().sqlstate, "55P02");
         assert_eq!(s.set("extra_float_digits", Some("9"), false).unwrap_err().sqlstate, "22023");
