@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use amphora_replication::IsolationLevel;
 
-use crate::error::Result;
+use crate::error::{Result, SqlError};
 use crate::types::TimeZone;
 use definition::{
     DEFINITIONS, MEMORY_UNITS, TIME_UNITS, definition, is_planner_switch, normalize, parse_amount,
