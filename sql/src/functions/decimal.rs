@@ -128,7 +128,11 @@ pub(super) fn subtract(a: &Numeric, b: &Numeric) -> Result<Numeric> {
 pub(super) fn multiply(a: &Numeric, b: &Numeric) -> Result<Numeric> {
     use Numeric::*;
     match (a, b) {
-        (Finite(x), Finite(y)) => checked(x * y),
+        (Finite(x), Finite(y)) => {
+            // BigDecimal's own product forgets the scale of a factor that is one.
+            let ((x, a), (y, b)) = (x.as_bigint_and_exponent(), y.as_bigint_and_exponent());
+            checked(BigDecimal::new(x * y, a + b))
+        }
         (NaN, _) | (_, NaN) => Ok(NaN),
         _ if sign(a) == 0 || sign(b) == 0 => Ok(NaN),
         _ => Ok(infinity(sign(a) * sign(b))),

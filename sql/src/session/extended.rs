@@ -144,6 +144,7 @@ impl Session {
 
     /// Execute: runs a portal, or goes on with it, for up to `max_rows` rows (0 is all). 34000
     pub async fn execute(&mut self, portal: &str, max_rows: u32, out: &mut dyn Output) -> Result<()> {
+        self.shared.cancel.clear();
         let result = self.run_portal(portal, max_rows, out).await;
         self.report_settings(out);
         result
@@ -174,7 +175,6 @@ impl Session {
             }
             PortalState::Running(mut query, mut rows) => {
                 self.check_not_failed(&statement)?;
-                self.shared.cancel.clear();
                 out.fields(&schema, &formats, &query.run.eval.format.clone());
                 let more = self.resume(&mut query, &mut rows, max_rows, out).await?;
                 if more { PortalState::Running(query, rows) } else { PortalState::Done }

@@ -164,6 +164,7 @@ impl Session {
     /// Runs all statements of a string. They are one transaction, unless they say otherwise. After an
     /// error the transaction is already aborted.
     pub async fn simple_query(&mut self, sql: &str, out: &mut dyn Output) -> Result<()> {
+        self.shared.cancel.clear();
         self.statements.remove("");
         self.portals.remove("");
         let result = self.run_text(sql, out).await;

@@ -86,7 +86,6 @@ impl Session {
 
     /// Runs a statement to its end, or to where its portal is suspended.
     pub(super) async fn run_job(&mut self, job: Job, out: &mut dyn Output) -> Result<Outcome> {
-        self.shared.cancel.clear();
         self.check_not_failed(&job.statement)?;
         let alone = job.place == Place::Alone;
         let command = job.statement.parsed.as_ref().and_then(|p| p.command());

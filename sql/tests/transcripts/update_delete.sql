@@ -21,3 +21,7 @@ DELETE FROM t USING (VALUES ('even')) AS v(g) WHERE t.g = v.g;
 SELECT count(*) FROM t;
 DELETE FROM t;
 SELECT count(*), sum(n) FROM t;
+CREATE TABLE money (id int PRIMARY KEY, z numeric);
+INSERT INTO money VALUES (1, 1.0), (2, 1.00), (3, 0.0);
+UPDATE money SET z = z * 2.50 RETURNING *;
+UPDATE money SET z = 1.0 * z * 1.00 RETURNING z;
