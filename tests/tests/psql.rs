@@ -101,6 +101,7 @@ async fn backslash_commands_describe_what_is_there() {
     assert!(list.contains("public | views  | table | amphora"), "{list}");
     let all = says(node, "\\d");
     assert!(all.contains("orders"), "{all}");
+    assert!(!all.contains("replication"), "the system's own views are no one's tables: {all}");
     let described = says(node, "\\d orders");
     for line in [
         "Table \"public.orders\"",

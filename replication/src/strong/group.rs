@@ -31,12 +31,14 @@ use super::snapshot::Incoming;
 use super::state_machine::StateMachine;
 use super::tenure::Tenure;
 use super::transport::{Reply, Request, SnapshotPart, Transport};
-use super::types::{LeaderId, Member, TransactionId, TypeConfig};
+use super::types::{LeaderId, LogId, Member, TransactionId, TypeConfig};
 use crate::api::{PeerLag, RaftStatus};
 use crate::{Error, NodeId, Result};
 
 /// Releases waiting to be sent to the leader, at most; what does not fit expires there.
 const MAX_RELEASES: usize = 16_384;
+/// Entries whose bytes are counted for a peer that lags, at most.
+const MAX_MEASURED_ENTRIES: usize = 10_000;
 /// How long a stopping leader waits for its successor.
 const HANDOVER_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -119,6 +121,7 @@ pub(super) struct Inner {
     pub server: Receiver<RaftServerMetrics<TypeConfig>>,
     pub data: Receiver<RaftDataMetrics<TypeConfig>>,
     pub replica: Arc<Replica>,
+    raft_log: Arc<RaftLog>,
     pub transport: Arc<dyn Transport>,
     pub timing: Timing,
     pub tenure: ArcSwapOption<Tenure>,
@@ -168,6 +171,7 @@ impl Group {
         let history = config.log_limits.history;
         let replica =
             Replica::open(config.store, config.clock, config.snapshots, config.hook, config.install)?;
+        let raft_log = config.raft_log.clone();
         let log = LogStore::open(config.raft_log)?;
         let network = NetworkFactory { transport: config.transport.clone() };
         let machine = StateMachine::new(replica.clone());
@@ -182,6 +186,7 @@ impl Group {
             data: raft.data_metrics(),
             raft,
             replica,
+            raft_log,
             transport: config.transport,
             timing: config.timing,
             tenure: ArcSwapOption::empty(),
@@ -403,21 +408,32 @@ impl Group {
 
     /// On the leader, how far each peer is behind; empty elsewhere.
     pub fn peer_lag(&self) -> Vec<PeerLag> {
+        let (last, peers) = self.peer_positions();
+        let lag_of = |(id, matched, silent): (NodeId, u64, u64)| {
+            let lag = last.saturating_sub(matched);
+            // A number to look at: not worth failing a view for.
+            let missing = matched.saturating_add(1)..last.saturating_add(1);
+            let lag_bytes = self.inner.raft_log.size(missing, MAX_MEASURED_ENTRIES).unwrap_or(0);
+            let lag_ms = if lag == 0 { 0 } else { silent };
+            PeerLag { node_id: id, mode: "strong".to_owned(), lag, lag_bytes, lag_ms }
+        };
+        peers.into_iter().map(lag_of).collect()
+    }
+
+    /// The last entry, and for each peer the last it has and for how many milliseconds it has been silent.
+    /// Read in one go: Raft waits while its metrics are looked at.
+    fn peer_positions(&self) -> (u64, Vec<(NodeId, u64, u64)>) {
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
         let (Some(replication), Some(heartbeat)) = (&metrics.replication, &metrics.heartbeat) else {
-            return Vec::new();
+            return (0, Vec::new());
         };
-        let last = metrics.last_log_index.unwrap_or(0);
         let peers = replication.iter().filter(|(id, _)| **id != self.inner.node_id);
-        peers
-            .map(|(id, matched)| {
-                let lag = last.saturating_sub(matched.as_ref().map_or(0, |l| l.index));
-                let heard = heartbeat.get(id).cloned().flatten().map_or(0, |at| millis(at.elapsed()));
-                let lag_ms = if lag == 0 { 0 } else { heard };
-                PeerLag { node_id: *id, mode: "strong".to_owned(), lag, lag_bytes: 0, lag_ms }
-            })
-            .collect()
+        let position = |(id, matched): (&NodeId, &Option<LogId>)| {
+            let silent = heartbeat.get(id).cloned().flatten().map_or(0, |at| millis(at.elapsed()));
+            (*id, matched.as_ref().map_or(0, |l| l.index), silent)
+        };
+        (metrics.last_log_index.unwrap_or(0), peers.map(position).collect())
     }
 
     /// Hands over leadership, if it has it, and stops. Nothing can be asked of the group afterwards.
@@ -453,7 +469,8 @@ pub(super) fn known_leader(server: &RaftServerMetrics<TypeConfig>) -> Option<Lea
 }
 
 impl Inner {
-    /// True while no other node can have become the leader. Only meaningful on the leader: `leader` is the leadership that asks: a lease won by a later one is not its own.
+    /// True while no other node can have become the leader. `leader` is the leadership that asks: a lease
+    /// that a later one has won is not its own.
     pub fn lease_is_valid(&self, leader: LeaderId) -> bool {
         if known_leader(&self.server.borrow_watched()) != Some(leader) {
             return false;

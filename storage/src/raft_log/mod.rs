@@ -230,29 +230,50 @@ impl RaftLog {
     /// The entries of a range that exist, in order; it stops early once they hold `max_bytes`, but never
     /// before the first.
     pub fn read(&self, range: Range<u64>, max_bytes: usize) -> Result<Vec<(u64, Vec<u8>)>> {
-        let Some((first, last)) = self.inner.state.lock().bounds else { return Ok(Vec::new()) };
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        self.visit(range, |index, entry| {
+            if !found.is_empty() && bytes + entry.len() > max_bytes {
+                return false;
+            }
+            bytes += entry.len();
+            found.push((index, entry.to_vec()));
+            true
+        })?;
+        Ok(found)
+    }
+
+    /// Bytes of the entries of a range, as far as they exist; `limit` entries are looked at, at most.
+    pub fn size(&self, range: Range<u64>, limit: usize) -> Result<u64> {
+        let (mut bytes, mut seen) = (0, 0);
+        self.visit(range, |_, entry| {
+            bytes += entry.len() as u64;
+            seen += 1;
+            seen < limit
+        })?;
+        Ok(bytes)
+    }
+
+    /// Shows the entries of a range that exist, in order, for as long as `visitor` says so.
+    fn visit(&self, range: Range<u64>, mut visitor: impl FnMut(u64, &[u8]) -> bool) -> Result<()> {
+        let Some((first, last)) = self.inner.state.lock().bounds else { return Ok(()) };
         // Purged entries lie before `first`; to begin there spares the iterator their tombstones.
         let (start, end) = (range.start.max(first), range.end.min(last.saturating_add(1)));
         if start >= end {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(entry_key(end));
         let mut iter = self.inner.db.raw_iterator_opt(options);
         iter.seek(entry_key(start));
-        let (mut found, mut bytes) = (Vec::new(), 0);
         while let Some((key, value)) = iter.item() {
             let index =
                 index_of(key).ok_or_else(|| StorageError::corrupt("a raft log entry without an index"))?;
-            if !found.is_empty() && bytes + value.len() > max_bytes {
-                return Ok(found);
+            if !visitor(index, value) {
+                return Ok(());
             }
-            bytes += value.len();
-            found.push((index, value.to_vec()));
             iter.next();
         }
-        iter.status()?;
-        Ok(found)
+        Ok(iter.status()?)
     }
 
     /// One entry.
