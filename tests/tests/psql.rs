@@ -5,24 +5,12 @@ use std::process::{Command, Output};
 
 use amphora_tests::{Cluster, Node};
 
+/// One `psql -c`. Errors come with their SQLSTATE.
 fn psql(node: &Node, sql: &str) -> Output {
     let (host, port) = node.pg.rsplit_once(':').unwrap();
     Command::new("psql")
-        .args([
-            "-X",
-            "-h",
-            host,
-            "-p",
-            port,
-            "-U",
-            "amphora",
-            "-d",
-            "amphora",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-c",
-            sql,
-        ])
+        .args(["-X", "-h", host, "-p", port, "-U", "amphora", "-d", "amphora"])
+        .args(["-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose", "-c", sql])
         .env("PGCONNECT_TIMEOUT", "5")
         .output()
         .expect("psql runs")
@@ -36,25 +24,7 @@ fn says(node: &Node, sql: &str) -> String {
 }
 
 fn refuses(node: &Node, sql: &str) -> String {
-    let (host, port) = node.pg.rsplit_once(':').unwrap();
-    let output = Command::new("psql")
-        .args([
-            "-X",
-            "-h",
-            host,
-            "-p",
-            port,
-            "-U",
-            "amphora",
-            "-d",
-            "amphora",
-            "-v",
-            "VERBOSITY=verbose",
-            "-c",
-            sql,
-        ])
-        .output()
-        .expect("psql runs");
+    let output = psql(node, sql);
     assert!(!output.status.success(), "accepted: {sql}");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

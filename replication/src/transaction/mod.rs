@@ -77,7 +77,7 @@ pub struct TransactionContext {
     pub clock: Arc<Hlc>,
 }
 
-/// Keys in one request for locks: the leader reads the version of each, and a reply is not waited for for ever.
+/// Keys in one request for locks: the leader reads the version of each, and a reply has its deadline.
 const MAX_LOCK_BATCH: usize = 4_096;
 
 /// The one implementation of [`Transaction`].
@@ -141,7 +141,7 @@ impl HybridTransaction {
     }
 
     /// Makes sure that no one else can commit to these keys before this transaction ends, and that the
-    /// versions given are still the newest. `None` stands for a key whose version does not matter here.
+    /// versions given (ZERO for a key without a row) are still the newest.
     async fn claim(&mut self, table: &Table, keys: Vec<(Vec<u8>, Timestamp)>, mode: LockMode) -> Result<()> {
         if !self.pessimistic {
             for (key, version) in &keys {
