@@ -66,6 +66,11 @@ async fn both_sides_of_a_partition_do_what_their_mode_promises() {
     assert!(stale.is_err(), "a minority must not serve a linearizable read: {stale:?}");
 
     let began = Instant::now();
+    let mistyped = alone.batch_execute("SELECT * FROM no_such_table").await.expect_err("it is not there");
+    assert_eq!(mistyped.as_db_error().unwrap().code().code(), "42P01");
+    assert!(began.elapsed() < Duration::from_secs(4), "not found after {:?}", began.elapsed());
+
+    let began = Instant::now();
     for _ in 0..20 {
         alone.batch_execute("UPDATE views SET n = n + 1 WHERE page = 'home'").await.unwrap();
         many.batch_execute("UPDATE views SET n = n + 1 WHERE page = 'home'").await.unwrap();

@@ -40,6 +40,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use amphora_storage::schema::{Catalog, IndexId, Table, TableId};
 use amphora_storage::store::Store;
@@ -76,6 +77,10 @@ pub struct TransactionContext {
     /// The node's clock
     pub clock: Arc<Hlc>,
 }
+
+/// How long a name that was not found is looked for elsewhere: longer than a failover takes, and no longer
+/// than somebody who mistyped it on a node without a quorum should have to wait.
+const CATALOG_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Keys in one request for locks: the leader reads the version of each, and a reply has its deadline.
 const MAX_LOCK_BATCH: usize = 4_096;
@@ -390,7 +395,8 @@ impl Transaction for HybridTransaction {
             return;
         }
         // Without a quorum there is nothing newer to be had: the caller reports what it did not find.
-        if self.context.group.read_timestamp().await.is_ok() {
+        let latest = self.context.group.read_timestamp();
+        if let Ok(Ok(_)) = tokio::time::timeout(CATALOG_PATIENCE, latest).await {
             self.context.catalog.refresh();
         }
     }
