@@ -246,7 +246,11 @@ impl Group {
     pub fn failure(&self) -> Option<String> {
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
-        metrics.running_state.as_ref().err().map(ToString::to_string)
+        match metrics.running_state.as_ref().err()? {
+            // It was told to.
+            openraft::error::Fatal::Stopped => None,
+            failed => Some(failed.to_string()),
+        }
     }
 
     /// Changes with every applied commit that wrote to the catalog's keyspace.
