@@ -95,7 +95,7 @@ async fn listening_beyond_loopback_needs_a_word() {
     assert!(said.contains("--insecure"), "{said}");
 }
 
-/// Mounts a small file system; None where this machine does not allow it.
+/// A small file system, for as long as this lives.
 struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
@@ -123,10 +123,7 @@ async fn a_full_disk_stops_writes_on_its_node_and_loses_nothing() {
     let data = cluster.nodes()[2].data_dir.clone();
     let moved = data.with_extension("moved");
     std::fs::rename(&data, &moved).unwrap();
-    let Some(_disk) = SmallDisk::mount(&data, 160) else {
-        println!("skipped: no small disk can be mounted here");
-        return;
-    };
+    let _disk = SmallDisk::mount(&data, 160).expect("a small disk is mounted, which needs root");
     let copied = Command::new("cp").arg("-a").arg(moved.join(".")).arg(&data).status().unwrap();
     assert!(copied.success());
     cluster.node(2).start();
