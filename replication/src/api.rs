@@ -21,7 +21,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use amphora_storage::schema::{Catalog, IndexId, Table, TableId};
+use amphora_storage::schema::{Catalog, Descriptor, IndexId, Table, TableId};
 use amphora_storage::{Datum, Row, Timestamp};
 use async_trait::async_trait;
 
@@ -241,8 +241,16 @@ pub trait Transaction: Send {
     /// A new id for a table, an index's OID, …: never given twice. After `lock_catalog`.
     fn allocate_id(&mut self) -> Result<TableId>;
 
+    /// Adds an object to the catalog, or replaces the object that has its id. After `lock_catalog`.
+    fn put_object(&mut self, object: Descriptor) -> Result<()>;
+
     /// Adds a table to the catalog, or replaces the table that has its id. After `lock_catalog`.
-    fn put_table(&mut self, table: Table) -> Result<()>;
+    fn put_table(&mut self, table: Table) -> Result<()> {
+        self.put_object(Descriptor::Table(table))
+    }
+
+    /// Drops an object that has no rows: a view, a sequence, a schema. After `lock_catalog`.
+    fn drop_object(&mut self, id: TableId) -> Result<()>;
 
     /// Drops a table and, once committed, its rows. After `lock_catalog`.
     fn drop_table(&mut self, id: TableId) -> Result<()>;

@@ -63,6 +63,7 @@ impl Planner {
                     columns: create.columns.clone(),
                     unique: create.unique,
                     constraint: false,
+                    comment: None,
                 });
                 table.next_index_id += 1;
                 self.next += 1;
@@ -76,11 +77,9 @@ impl Planner {
 
 fn table_of(create: &CreateTable, id: u32) -> Table {
     let column = |(i, c): (usize, &amphora_sql::command::NewColumn)| Column {
-        id: ColumnId(i as u32),
-        name: c.name.clone(),
-        ty: c.ty.clone(),
         not_null: c.not_null,
         default: c.default.clone(),
+        ..Column::new(ColumnId(i as u32), c.name.clone(), c.ty.clone())
     };
     let mut columns: Vec<Column> = create.columns.iter().enumerate().map(column).collect();
     let hidden_key = create.primary_key.is_none();
@@ -88,7 +87,7 @@ fn table_of(create: &CreateTable, id: u32) -> Table {
     if hidden_key {
         let name = "rowid".to_owned();
         let id = ColumnId(columns.len() as u32);
-        columns.push(Column { id, name, ty: DataType::Int8, not_null: true, default: None });
+        columns.push(Column { not_null: true, default: None, ..Column::new(id, name, DataType::Int8) });
     }
     let index = |i: usize, name: &str, columns: &[usize]| Index {
         id: IndexId(i as u32),
@@ -97,6 +96,7 @@ fn table_of(create: &CreateTable, id: u32) -> Table {
         columns: columns.to_vec(),
         unique: true,
         constraint: true,
+        comment: None,
     };
     Table {
         id: TableId(id),
@@ -116,6 +116,8 @@ fn table_of(create: &CreateTable, id: u32) -> Table {
             .map(|(name, expression)| Check { name: name.clone(), expression: expression.clone() })
             .collect(),
         next_index_id: create.uniques.len() as u32 + 1,
+        foreign_keys: Vec::new(),
+        comment: None,
         write_quorum: 1,
         read_quorum: 1,
     }

@@ -19,8 +19,8 @@ use uuid::Uuid;
 use crate::error::{Result, StorageError};
 use crate::file;
 
-/// The format of the whole directory that this program writes, and the newest that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The format of the whole directory that this program writes, and the only one that it reads.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Whose a data directory is. Written once, when the node has become a member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,14 +75,14 @@ impl DataDir {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(StorageError::io("read file", &path, &e)),
         };
-        // The version is read alone first: a newer format may have other fields.
+        // The version is read alone first: another format may have other fields.
         #[derive(Deserialize)]
         struct Format {
             format_version: u32,
         }
         let damaged = |e: serde_json::Error| StorageError::corrupt(format!("\"{}\": {e}", path.display()));
         let format: Format = serde_json::from_str(&text).map_err(damaged)?;
-        if format.format_version > FORMAT_VERSION {
+        if format.format_version != FORMAT_VERSION {
             return Err(StorageError::FormatVersion {
                 path: self.path.clone(),
                 found: format.format_version,

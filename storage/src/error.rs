@@ -45,8 +45,8 @@ pub enum StorageError {
         /// Who holds it, if it said so
         holder: Option<u32>,
     },
-    /// The data directory was written by a newer Amphora
-    #[error("data directory \"{}\" has format version {found}, this program knows versions up to {supported}", path.display())]
+    /// The data directory was written by an Amphora with another format
+    #[error("data directory \"{}\" has format version {found}, this program reads {supported} only", path.display())]
     FormatVersion {
         /// The data directory
         path: PathBuf,
@@ -142,7 +142,7 @@ impl StorageError {
             StorageError::Locked { .. } => {
                 "Stop the other process, or give this one another directory with --data-dir."
             }
-            StorageError::FormatVersion { .. } => "Start the Amphora version that wrote it, or a newer one.",
+            StorageError::FormatVersion { .. } => "Start the Amphora version that wrote it.",
             StorageError::WrongCluster { .. } => {
                 "Give the right --data-dir or --join, or empty the directory to let this node join anew."
             }

@@ -176,11 +176,9 @@ fn jsonb_is_no_key() {
 
 fn table() -> Table {
     let column = |id: u32, name: &str| Column {
-        id: ColumnId(id),
-        name: name.into(),
-        ty: DataType::Int4,
         not_null: false,
         default: None,
+        ..Column::new(ColumnId(id), name, DataType::Int4)
     };
     let index = |id: u32, unique: bool, columns: Vec<usize>| Index {
         id: IndexId(id),
@@ -189,6 +187,7 @@ fn table() -> Table {
         columns,
         unique,
         constraint: false,
+        comment: None,
     };
     Table {
         id: TableId(20000),
@@ -202,6 +201,8 @@ fn table() -> Table {
         hidden_key: false,
         indexes: vec![index(1, true, vec![1]), index(2, false, vec![2, 1])],
         checks: vec![],
+        foreign_keys: Vec::new(),
+        comment: None,
         next_column_id: 3,
         next_index_id: 3,
         write_quorum: 1,

@@ -28,11 +28,9 @@ pub(super) fn table() -> Arc<Table> {
         ("f", DataType::Crdt(Crdt::Flag)),
     ];
     let columns = types.into_iter().enumerate().map(|(i, (name, ty))| Column {
-        id: ColumnId(i as u32 + 1),
-        name: name.into(),
-        ty,
         not_null: false,
         default: None,
+        ..Column::new(ColumnId(i as u32 + 1), name, ty)
     });
     let primary = Index {
         id: IndexId::PRIMARY,
@@ -41,6 +39,7 @@ pub(super) fn table() -> Arc<Table> {
         columns: vec![0],
         unique: true,
         constraint: true,
+        comment: None,
     };
     Arc::new(Table {
         id: TableId(16384),
@@ -54,6 +53,8 @@ pub(super) fn table() -> Arc<Table> {
         hidden_key: false,
         indexes: Vec::new(),
         checks: Vec::new(),
+        foreign_keys: Vec::new(),
+        comment: None,
         next_column_id: 8,
         next_index_id: 1,
         write_quorum: 1,

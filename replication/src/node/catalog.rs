@@ -1,12 +1,12 @@
 //! The catalog as stored, and the newest of it that this node has applied.
 //!
-//! A table's descriptor is one row of a strong keyspace of its own, so DDL is replicated, versioned and
+//! An object's descriptor (a table's, a view's, …) is one row of a strong keyspace of its own, so DDL is replicated, versioned and
 //! rolled back by the same means as data:
 //!
 //! ```text
 //!   CATALOG | PRIMARY | 00000000   →  next free id (u32)
-//!   CATALOG | PRIMARY | 00004000   →  Table 16384, whose version is its row's commit timestamp
-//!   CATALOG | PRIMARY | 00004001   →  Table 16385, …
+//!   CATALOG | PRIMARY | 00004000   →  table 16384, whose version is its row's commit timestamp
+//!   CATALOG | PRIMARY | 00004001   →  sequence 16385, …
 //! ```
 //!
 //! [`CatalogCache`] holds the decoded whole. It is read on every statement (one atomic load) and rebuilt
@@ -14,7 +14,7 @@
 
 use std::sync::Arc;
 
-use amphora_storage::schema::{Catalog, IndexId, Table, TableId};
+use amphora_storage::schema::{Catalog, Descriptor, IndexId, TableId};
 use amphora_storage::store::{Direction, Store};
 use amphora_storage::{Timestamp, codec, key};
 use arc_swap::ArcSwap;
@@ -36,18 +36,17 @@ pub fn catalog_key(table: TableId) -> Vec<u8> {
 pub fn load_catalog(store: &Store, at: Timestamp) -> Result<Catalog> {
     let range = key::index_range(TableId::CATALOG, IndexId::PRIMARY);
     let mut rows = store.scan(range, at, Direction::Forward)?;
-    let mut version = Timestamp::ZERO;
-    let mut tables = Vec::new();
+    let mut catalog = Catalog::default();
     while let Some(row) = rows.next()? {
-        version = version.max(row.ts);
+        catalog.version = catalog.version.max(row.ts);
         if row.key.ends_with(&TableId(0).0.to_be_bytes()) {
             continue;
         }
-        let mut table: Table = codec::decode(row.value)?;
-        table.version = row.ts;
-        tables.push(Arc::new(table));
+        let mut object: Descriptor = codec::decode(row.value)?;
+        object.set_version(row.ts);
+        catalog.put_object(object);
     }
-    Ok(Catalog::new(version, tables))
+    Ok(catalog)
 }
 
 /// The newest catalog applied on this node.

@@ -104,13 +104,8 @@ pub(crate) fn table(id: TableId, name: &str, replication: Replication) -> Table 
         Replication::Strong => DataType::Int8,
         Replication::Leaderless => DataType::Crdt(Crdt::Counter),
     };
-    let column = |id, name: &str, ty| Column {
-        id: ColumnId(id),
-        name: name.to_owned(),
-        ty,
-        not_null: true,
-        default: None,
-    };
+    let column =
+        |id, name: &str, ty| Column { not_null: true, default: None, ..Column::new(ColumnId(id), name, ty) };
     Table {
         id,
         version: amphora_storage::Timestamp::ZERO,
@@ -126,10 +121,13 @@ pub(crate) fn table(id: TableId, name: &str, replication: Replication) -> Table 
             columns: vec![0],
             unique: true,
             constraint: true,
+            comment: None,
         },
         hidden_key: false,
         indexes: Vec::new(),
         checks: Vec::new(),
+        foreign_keys: Vec::new(),
+        comment: None,
         next_column_id: 3,
         next_index_id: 1,
         write_quorum: 1,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use amphora_storage::schema::{Catalog, IndexId, Table, TableId};
+use amphora_storage::schema::{Catalog, Descriptor, IndexId, TableId};
 use amphora_storage::{Timestamp, codec, key};
 
 use super::HybridTransaction;
@@ -69,13 +69,16 @@ impl HybridTransaction {
         Ok(TableId(next))
     }
 
-    pub(super) fn put_descriptor(&mut self, mut table: Table) -> Result<()> {
-        self.check_not_stale(table.id)?;
-        table.version = Timestamp::ZERO;
-        self.buffer.put(catalog_key(table.id), Some(codec::encode(&table)))?;
+    pub(super) fn put_descriptor(&mut self, mut object: Descriptor) -> Result<()> {
+        let id = object.id();
+        if let Descriptor::Table(_) = object {
+            self.check_not_stale(id)?;
+        }
+        object.set_version(Timestamp::ZERO);
+        self.buffer.put(catalog_key(id), Some(codec::encode(&object)))?;
         let draft = self.draft()?;
-        draft.touched.push(table.id);
-        Arc::make_mut(&mut draft.current).put(Arc::new(table));
+        draft.touched.push(id);
+        Arc::make_mut(&mut draft.current).put_object(object);
         Ok(())
     }
 
@@ -111,7 +114,7 @@ impl HybridTransaction {
             }
             draft.touched.push(id);
             match value {
-                Some(bytes) => catalog.put(Arc::new(codec::decode::<Table>(&bytes)?)),
+                Some(bytes) => catalog.put_object(codec::decode::<Descriptor>(&bytes)?),
                 None => catalog.remove(id),
             }
         }

@@ -42,7 +42,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amphora_storage::schema::{Catalog, IndexId, Table, TableId};
+use amphora_storage::schema::{Catalog, Descriptor, IndexId, Table, TableId};
 use amphora_storage::store::Store;
 use amphora_storage::{Datum, Hlc, Row, Timestamp, codec, key};
 use async_trait::async_trait;
@@ -520,8 +520,12 @@ impl Transaction for HybridTransaction {
         self.allocate_table_id()
     }
 
-    fn put_table(&mut self, table: Table) -> Result<()> {
-        self.put_descriptor(table)
+    fn put_object(&mut self, object: Descriptor) -> Result<()> {
+        self.put_descriptor(object)
+    }
+
+    fn drop_object(&mut self, id: TableId) -> Result<()> {
+        self.drop_descriptor(id)
     }
 
     fn drop_table(&mut self, id: TableId) -> Result<()> {

@@ -25,6 +25,7 @@ fn strong(id: TableId, name: &str) -> Table {
         columns: vec![position],
         unique,
         constraint: unique,
+        comment: None,
     };
     t.indexes = vec![index(BY_N, true, 1), index(BY_TAG, false, 2)];
     (t.next_column_id, t.next_index_id) = (4, 3);
@@ -41,7 +42,7 @@ fn leaderless(id: TableId, name: &str) -> Table {
 }
 
 fn column(id: u32, name: &str, ty: DataType) -> Column {
-    Column { id: ColumnId(id), name: name.to_owned(), ty, not_null: false, default: None }
+    Column { not_null: false, default: None, ..Column::new(ColumnId(id), name, ty) }
 }
 
 async fn make(node: &Node, name: &str, of: fn(TableId, &str) -> Table) -> Arc<Table> {
@@ -376,6 +377,7 @@ async fn ddl_is_seen_by_its_transaction_first_and_is_rolled_back_with_it() {
             columns: vec![2],
             unique,
             constraint: false,
+            comment: None,
         });
         (changed, id)
     };

@@ -450,11 +450,9 @@ impl Draft {
     /// The table as far as a CHECK needs it.
     fn provisional(&self) -> Table {
         let column = |(i, c): (usize, &NewColumn)| Column {
-            id: ColumnId(u32::try_from(i).unwrap_or(u32::MAX)),
-            name: c.name.clone(),
-            ty: c.ty.clone(),
             not_null: c.not_null,
             default: None,
+            ..Column::new(ColumnId(u32::try_from(i).unwrap_or(u32::MAX)), c.name.clone(), c.ty.clone())
         };
         Table {
             id: TableId(0),
@@ -471,10 +469,13 @@ impl Draft {
                 columns: Vec::new(),
                 unique: true,
                 constraint: true,
+                comment: None,
             },
             hidden_key: false,
             indexes: Vec::new(),
             checks: Vec::new(),
+            foreign_keys: Vec::new(),
+            comment: None,
             next_column_id: 0,
             next_index_id: 0,
             write_quorum: 1,

@@ -10,11 +10,9 @@ use crate::frontend::{PlannerContext, parse, prepare};
 
 fn catalog() -> Arc<Catalog> {
     let column = |i: u32, name: &str, ty: DataType| Column {
-        id: ColumnId(i),
-        name: name.into(),
-        ty,
         not_null: i == 0,
         default: None,
+        ..Column::new(ColumnId(i), name, ty)
     };
     let table = |id: u32, name: &str| Table {
         id: TableId(id),
@@ -35,10 +33,13 @@ fn catalog() -> Arc<Catalog> {
             columns: vec![0],
             unique: true,
             constraint: true,
+            comment: None,
         },
         hidden_key: false,
         indexes: Vec::new(),
         checks: Vec::new(),
+        foreign_keys: Vec::new(),
+        comment: None,
         next_column_id: 3,
         next_index_id: 1,
         write_quorum: 1,

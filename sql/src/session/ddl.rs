@@ -84,11 +84,9 @@ impl Session {
             .iter()
             .enumerate()
             .map(|(i, c)| Column {
-                id: column_id(i),
-                name: c.name.clone(),
-                ty: c.ty.clone(),
                 not_null: c.not_null,
                 default: c.default.clone(),
+                ..Column::new(column_id(i), c.name.clone(), c.ty.clone())
             })
             .collect();
         let (key_name, key_columns) = match &create.primary_key {
@@ -102,11 +100,9 @@ impl Session {
             }
             None => {
                 columns.push(Column {
-                    id: column_id(columns.len()),
-                    name: HIDDEN_KEY.into(),
-                    ty: DataType::Int8,
                     not_null: true,
                     default: None,
+                    ..Column::new(column_id(columns.len()), HIDDEN_KEY, DataType::Int8)
                 });
                 (format!("{}_{HIDDEN_KEY}", create.name), vec![columns.len() - 1])
             }
@@ -118,6 +114,7 @@ impl Session {
             columns: key_columns,
             unique: true,
             constraint: create.primary_key.is_some(),
+            comment: None,
         };
         let mut indexes = Vec::with_capacity(create.uniques.len());
         for (position, (name, columns)) in create.uniques.iter().enumerate() {
@@ -128,6 +125,7 @@ impl Session {
                 columns: columns.clone(),
                 unique: true,
                 constraint: true,
+                comment: None,
             });
         }
         let checks = create.checks.iter();
@@ -145,6 +143,8 @@ impl Session {
             hidden_key: create.primary_key.is_none(),
             indexes,
             checks: checks.map(|(name, e)| Check { name: name.clone(), expression: e.clone() }).collect(),
+            foreign_keys: Vec::new(),
+            comment: None,
             write_quorum: create.write_quorum,
             read_quorum: create.read_quorum,
         })?;
@@ -189,6 +189,7 @@ impl Session {
             columns: create.columns.clone(),
             unique: create.unique,
             constraint: false,
+            comment: None,
         });
         txn.put_table(changed)?;
         let catalog = txn.catalog();

@@ -11,7 +11,7 @@ use amphora_replication::{
     Access, ClusterStatus, Direction, Engine, Error, InsertOutcome, KeyBound, KeyRange, LockMode, NodeId,
     OnConflict, Result, RowStream, SavepointId, Scan, StoredRow, Transaction, TransactionOptions, WaitPolicy,
 };
-use amphora_storage::schema::{Catalog, Index, IndexId, Table, TableId};
+use amphora_storage::schema::{Catalog, Descriptor, Index, IndexId, Table, TableId};
 use amphora_storage::{Datum, Row, Timestamp};
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -306,9 +306,15 @@ impl Transaction for MemoryTransaction {
         Ok(TableId(self.state.next_id))
     }
 
-    fn put_table(&mut self, table: Table) -> Result<()> {
+    fn put_object(&mut self, object: Descriptor) -> Result<()> {
         self.dirty = true;
-        Arc::make_mut(&mut self.state.catalog).put(Arc::new(table));
+        Arc::make_mut(&mut self.state.catalog).put_object(object);
+        Ok(())
+    }
+
+    fn drop_object(&mut self, id: TableId) -> Result<()> {
+        self.dirty = true;
+        Arc::make_mut(&mut self.state.catalog).remove(id);
         Ok(())
     }
 

@@ -20,11 +20,9 @@ fn table(ids: &[u32]) -> Table {
         columns: ids
             .iter()
             .map(|&id| Column {
-                id: ColumnId(id),
-                name: format!("c{id}"),
-                ty: DataType::Unknown,
                 not_null: false,
                 default: None,
+                ..Column::new(ColumnId(id), format!("c{id}"), DataType::Unknown)
             })
             .collect(),
         primary: Index {
@@ -34,10 +32,13 @@ fn table(ids: &[u32]) -> Table {
             columns: vec![0],
             unique: true,
             constraint: true,
+            comment: None,
         },
         hidden_key: false,
         indexes: vec![],
         checks: vec![],
+        foreign_keys: Vec::new(),
+        comment: None,
         next_column_id: ids.iter().max().map_or(0, |m| m + 1),
         next_index_id: 1,
         write_quorum: 1,

@@ -4,8 +4,8 @@
 //! were planned with; the commit says which versions it was planned with and the certifier refuses it if
 //! one has moved.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+mod catalog;
+mod object;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,14 @@ use crate::datum::Datum;
 use crate::hlc::Timestamp;
 use crate::types::DataType;
 
-/// A table's id: never used again, not even after DROP. Also its OID.
+pub use catalog::{Catalog, Relation};
+pub use object::{
+    ColumnStatistics, Descriptor, ForeignKey, Histogram, Identity, MostCommon, ReferentialAction, Schema,
+    Sequence, TableStatistics, View,
+};
+
+/// The id of a table, or of any other object of the catalog: all draw from one counter, and none is ever
+/// used again, not even after DROP. Also its OID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TableId(pub u32);
 
@@ -30,6 +37,8 @@ impl TableId {
     pub const FIRST_USER: TableId = TableId(16384);
     /// The keyspace of the catalog itself: one row per descriptor.
     pub const CATALOG: TableId = TableId(1);
+    /// The keyspace of sequences' states: one row per sequence, keyed by its id.
+    pub const SEQUENCES: TableId = TableId(2);
 }
 
 impl IndexId {
@@ -69,6 +78,28 @@ pub struct Column {
     pub not_null: bool,
     /// DEFAULT, as SQL text that the binder can bind again
     pub default: Option<String>,
+    /// GENERATED … AS IDENTITY; its sequence is the one that this column owns
+    pub identity: Option<Identity>,
+    /// What rows hold that were written before ADD COLUMN … DEFAULT; NULL for most columns
+    pub missing: Datum,
+    /// COMMENT ON COLUMN
+    pub comment: Option<String>,
+}
+
+impl Column {
+    /// A column that may be NULL, without default.
+    pub fn new(id: ColumnId, name: impl Into<String>, ty: DataType) -> Column {
+        Column {
+            id,
+            name: name.into(),
+            ty,
+            not_null: false,
+            default: None,
+            identity: None,
+            missing: Datum::Null,
+            comment: None,
+        }
+    }
 }
 
 /// A secondary index, or the primary key (id 0).
@@ -86,6 +117,8 @@ pub struct Index {
     pub unique: bool,
     /// True if made by a UNIQUE or PRIMARY KEY constraint rather than by CREATE INDEX
     pub constraint: bool,
+    /// COMMENT ON INDEX, or on its constraint
+    pub comment: Option<String>,
 }
 
 /// A CHECK constraint.
@@ -123,6 +156,10 @@ pub struct Table {
     pub indexes: Vec<Index>,
     /// CHECK constraints
     pub checks: Vec<Check>,
+    /// FOREIGN KEY constraints of this table. Who refers to it: [`Catalog::referencing`].
+    pub foreign_keys: Vec<ForeignKey>,
+    /// COMMENT ON TABLE
+    pub comment: Option<String>,
     /// Ids already used, so that none is used again
     pub next_column_id: u32,
     /// Ids already used, so that none is used again
@@ -163,54 +200,5 @@ impl Table {
     /// An index by id.
     pub fn index(&self, id: IndexId) -> Option<&Index> {
         self.all_indexes().find(|i| i.id == id)
-    }
-}
-
-/// All descriptors at one version of the catalog. Cheap to share, never changed in place.
-#[derive(Clone, Debug, Default)]
-pub struct Catalog {
-    /// The commit that made this version of the catalog
-    pub version: Timestamp,
-    by_name: BTreeMap<(String, String), Arc<Table>>,
-    by_id: BTreeMap<TableId, Arc<Table>>,
-}
-
-impl Catalog {
-    /// A catalog of these tables.
-    pub fn new(version: Timestamp, tables: impl IntoIterator<Item = Arc<Table>>) -> Catalog {
-        let mut catalog = Catalog { version, ..Catalog::default() };
-        for table in tables {
-            catalog.put(table);
-        }
-        catalog
-    }
-
-    /// Adds a table, or replaces the one with its id.
-    pub fn put(&mut self, table: Arc<Table>) {
-        self.remove(table.id);
-        self.by_name.insert((table.schema.clone(), table.name.clone()), table.clone());
-        self.by_id.insert(table.id, table);
-    }
-
-    /// Removes a table; nothing if it is not there.
-    pub fn remove(&mut self, id: TableId) {
-        if let Some(old) = self.by_id.remove(&id) {
-            self.by_name.remove(&(old.schema.clone(), old.name.clone()));
-        }
-    }
-
-    /// A table by schema and name.
-    pub fn table(&self, schema: &str, name: &str) -> Option<&Arc<Table>> {
-        self.by_name.get(&(schema.to_owned(), name.to_owned()))
-    }
-
-    /// A table by id.
-    pub fn table_by_id(&self, id: TableId) -> Option<&Arc<Table>> {
-        self.by_id.get(&id)
-    }
-
-    /// All tables, by id.
-    pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
-        self.by_id.values()
     }
 }

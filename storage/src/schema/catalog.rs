@@ -1,0 +1,231 @@
+//! The catalog: all descriptors at one version.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Descriptor, ForeignKey, Schema, Sequence, Table, TableId, TableStatistics, View};
+use crate::hlc::Timestamp;
+
+/// All descriptors at one version of the catalog. Cheap to share, never changed in place.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    /// The commit that made this version of the catalog
+    pub version: Timestamp,
+    /// Tables, views and sequences share one space of names (indexes too, but those are their tables')
+    by_name: BTreeMap<(String, String), Relation>,
+    by_id: BTreeMap<TableId, Object>,
+    tables: BTreeMap<TableId, Arc<Table>>,
+    statistics: BTreeMap<TableId, Arc<TableStatistics>>,
+}
+
+/// A relation, found by its name.
+#[derive(Clone, Debug)]
+pub enum Relation {
+    /// A table
+    Table(Arc<Table>),
+    /// A view
+    View(Arc<View>),
+    /// A sequence
+    Sequence(Arc<Sequence>),
+}
+
+impl Relation {
+    /// Its id.
+    pub fn id(&self) -> TableId {
+        match self {
+            Relation::Table(table) => table.id,
+            Relation::View(view) => view.id,
+            Relation::Sequence(sequence) => sequence.id,
+        }
+    }
+
+    /// Its schema's name and its own.
+    pub fn name(&self) -> (&str, &str) {
+        match self {
+            Relation::Table(table) => (&table.schema, &table.name),
+            Relation::View(view) => (&view.schema, &view.name),
+            Relation::Sequence(sequence) => (&sequence.schema, &sequence.name),
+        }
+    }
+
+    /// What PostgreSQL calls it in messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Relation::Table(_) => "table",
+            Relation::View(_) => "view",
+            Relation::Sequence(_) => "sequence",
+        }
+    }
+}
+
+/// Anything with an id.
+#[derive(Clone, Debug)]
+enum Object {
+    Relation(Relation),
+    Schema(Arc<Schema>),
+    Statistics(TableId),
+}
+
+impl Catalog {
+    /// A catalog of these tables.
+    pub fn new(version: Timestamp, tables: impl IntoIterator<Item = Arc<Table>>) -> Catalog {
+        let mut catalog = Catalog { version, ..Catalog::default() };
+        for table in tables {
+            catalog.put(table);
+        }
+        catalog
+    }
+
+    /// Adds a table, or replaces the object with its id.
+    pub fn put(&mut self, table: Arc<Table>) {
+        self.remove(table.id);
+        self.tables.insert(table.id, table.clone());
+        self.put_relation(Relation::Table(table));
+    }
+
+    /// Adds an object, or replaces the one with its id.
+    pub fn put_object(&mut self, object: Descriptor) {
+        let id = object.id();
+        match object {
+            Descriptor::Table(table) => self.put(Arc::new(table)),
+            Descriptor::View(view) => {
+                self.remove(id);
+                self.put_relation(Relation::View(Arc::new(view)));
+            }
+            Descriptor::Sequence(sequence) => {
+                self.remove(id);
+                self.put_relation(Relation::Sequence(Arc::new(sequence)));
+            }
+            Descriptor::Schema(schema) => {
+                self.remove(id);
+                self.by_id.insert(id, Object::Schema(Arc::new(schema)));
+            }
+            Descriptor::Statistics(statistics) => {
+                self.remove(id);
+                self.by_id.insert(id, Object::Statistics(statistics.table));
+                self.statistics.insert(statistics.table, Arc::new(statistics));
+            }
+        }
+    }
+
+    fn put_relation(&mut self, relation: Relation) {
+        let (schema, name) = relation.name();
+        self.by_name.insert((schema.to_owned(), name.to_owned()), relation.clone());
+        self.by_id.insert(relation.id(), Object::Relation(relation));
+    }
+
+    /// Removes an object; nothing if it is not there.
+    pub fn remove(&mut self, id: TableId) {
+        match self.by_id.remove(&id) {
+            Some(Object::Relation(relation)) => {
+                let (schema, name) = relation.name();
+                self.by_name.remove(&(schema.to_owned(), name.to_owned()));
+                self.tables.remove(&id);
+            }
+            Some(Object::Statistics(table)) => {
+                self.statistics.remove(&table);
+            }
+            Some(Object::Schema(_)) | None => {}
+        }
+    }
+
+    /// A table, view or sequence by schema and name.
+    pub fn relation(&self, schema: &str, name: &str) -> Option<&Relation> {
+        self.by_name.get(&(schema.to_owned(), name.to_owned()))
+    }
+
+    /// A table, view or sequence by id.
+    pub fn relation_by_id(&self, id: TableId) -> Option<&Relation> {
+        match self.by_id.get(&id) {
+            Some(Object::Relation(relation)) => Some(relation),
+            _ => None,
+        }
+    }
+
+    /// Tables, views and sequences, by id.
+    pub fn relations(&self) -> impl Iterator<Item = &Relation> {
+        self.by_id.values().filter_map(|object| match object {
+            Object::Relation(relation) => Some(relation),
+            _ => None,
+        })
+    }
+
+    /// A table by schema and name.
+    pub fn table(&self, schema: &str, name: &str) -> Option<&Arc<Table>> {
+        match self.relation(schema, name) {
+            Some(Relation::Table(table)) => Some(table),
+            _ => None,
+        }
+    }
+
+    /// A table by id.
+    pub fn table_by_id(&self, id: TableId) -> Option<&Arc<Table>> {
+        self.tables.get(&id)
+    }
+
+    /// All tables, by id.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
+        self.tables.values()
+    }
+
+    /// All views, by id.
+    pub fn views(&self) -> impl Iterator<Item = &Arc<View>> {
+        self.relations().filter_map(|relation| match relation {
+            Relation::View(view) => Some(view),
+            _ => None,
+        })
+    }
+
+    /// All sequences, by id.
+    pub fn sequences(&self) -> impl Iterator<Item = &Arc<Sequence>> {
+        self.relations().filter_map(|relation| match relation {
+            Relation::Sequence(sequence) => Some(sequence),
+            _ => None,
+        })
+    }
+
+    /// A sequence by schema and name.
+    pub fn sequence(&self, schema: &str, name: &str) -> Option<&Arc<Sequence>> {
+        match self.relation(schema, name) {
+            Some(Relation::Sequence(sequence)) => Some(sequence),
+            _ => None,
+        }
+    }
+
+    /// A sequence by id.
+    pub fn sequence_by_id(&self, id: TableId) -> Option<&Arc<Sequence>> {
+        match self.relation_by_id(id) {
+            Some(Relation::Sequence(sequence)) => Some(sequence),
+            _ => None,
+        }
+    }
+
+    /// A view by schema and name.
+    pub fn view(&self, schema: &str, name: &str) -> Option<&Arc<View>> {
+        match self.relation(schema, name) {
+            Some(Relation::View(view)) => Some(view),
+            _ => None,
+        }
+    }
+
+    /// Schemas that were made by users, by id.
+    pub fn schemas(&self) -> impl Iterator<Item = &Arc<Schema>> {
+        self.by_id.values().filter_map(|object| match object {
+            Object::Schema(schema) => Some(schema),
+            _ => None,
+        })
+    }
+
+    /// What ANALYZE learned of a table.
+    pub fn statistics(&self, table: TableId) -> Option<&Arc<TableStatistics>> {
+        self.statistics.get(&table)
+    }
+
+    /// Foreign keys that refer to a table, with the tables that have them (itself included, if it does).
+    pub fn referencing(&self, parent: TableId) -> impl Iterator<Item = (&Arc<Table>, &ForeignKey)> {
+        self.tables.values().flat_map(move |table| {
+            let keys = table.foreign_keys.iter().filter(move |key| key.parent == parent);
+            keys.map(move |key| (table, key))
+        })
+    }
+}
