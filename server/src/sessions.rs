@@ -4,13 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amphora_replication::Engine;
+use amphora_replication::node::Node;
+use amphora_sql::catalog::{find_role, is_built_in};
 use amphora_sql::error::{Result, SqlError};
 use amphora_sql::plan::Field;
+use amphora_sql::scram::Verifier;
 use amphora_sql::session::{CancelHandle, Output, Session, SessionOptions, TransactionStatus};
+use amphora_sql::types::current_timestamp;
 use bytes::Bytes;
 
 use crate::http::NodeSlot;
-use crate::wire::{SessionFactory, SqlSession, StartOptions};
+use crate::wire::{Authentication, SessionFactory, SqlSession, StartOptions};
 
 /// Opens sessions on this process's node, once it has started.
 pub struct Sessions {
@@ -22,17 +26,47 @@ impl Sessions {
     pub fn new(node: NodeSlot) -> Sessions {
         Sessions { node }
     }
+
+    /// 57P03 while the node starts
+    fn node(&self) -> Result<Arc<Node>> {
+        self.node.get().cloned().ok_or_else(|| {
+            SqlError::cannot_connect_now("the database system is starting up")
+                .with_hint("The node may be waiting for a member to let it into the cluster: see its log.")
+        })
+    }
 }
 
 impl SessionFactory for Sessions {
     type Session = Session;
 
+    /// A role that has a password must show it. One without is let in by its name alone, but once any role
+    /// has a password, the cluster is closed to roles without one; `amphora` and `postgres` stay open until
+    /// they have one themselves, so that nobody locks everybody out.
+    fn authentication(&self, user: &str) -> Result<Authentication> {
+        let catalog = self.node()?.catalog();
+        let closed = catalog.roles().any(|role| role.verifier.is_some());
+        let Some(role) = find_role(&catalog, user) else {
+            if closed {
+                return Ok(Authentication::Refuse);
+            }
+            return Err(SqlError::new("28000", format!("role \"{user}\" does not exist"))
+                .with_hint("Connect as amphora, or make the role with CREATE ROLE … LOGIN."));
+        };
+        let expired = role.valid_until.is_some_and(|until| until < current_timestamp());
+        let stored = role.verifier.as_deref().filter(|_| !expired);
+        match stored.and_then(Verifier::parse) {
+            Some(verifier) => Ok(Authentication::Password(verifier)),
+            None if expired || (closed && !is_built_in(user)) => Ok(Authentication::Refuse),
+            None => Ok(Authentication::Trust),
+        }
+    }
+
     fn open(&self, options: StartOptions) -> Result<Session> {
-        let node = self.node.get().ok_or_else(|| {
-            SqlError::cannot_connect_now("the database system is starting up")
-                .with_hint("The node may be waiting for a member to let it into the cluster: see its log.")
-        })?;
-        let engine: Arc<dyn Engine> = node.clone();
+        let engine: Arc<dyn Engine> = self.node()?;
+        if find_role(&engine.catalog(), &options.user).is_some_and(|role| !role.login) {
+            let message = format!("role \"{}\" is not permitted to log in", options.user);
+            return Err(SqlError::new("28000", message));
+        }
         Session::new(
             engine,
             SessionOptions {

@@ -46,6 +46,8 @@ pub enum Command {
     CreateIndex(Box<CreateIndex>),
     /// DROP INDEX: (table, index name)
     DropIndexes { indexes: Vec<(TableId, String)>, notices: Vec<String> },
+    /// CREATE, ALTER and DROP ROLE
+    Role(Box<RoleCommand>),
     /// Nothing to do, with a notice to say why (IF [NOT] EXISTS)
     Notice(&'static str, String),
     /// A statement accepted for compatibility that changes nothing here (command tag)
@@ -116,4 +118,62 @@ pub struct CreateIndex {
     pub columns: Vec<usize>,
     /// UNIQUE
     pub unique: bool,
+}
+
+/// What is to be done to a role.
+#[derive(Clone, Debug)]
+pub enum RoleCommand {
+    /// CREATE ROLE, CREATE USER (whose role may log in)
+    Create {
+        /// Name
+        name: String,
+        /// The command spelled USER, which implies LOGIN
+        user: bool,
+        /// What it may do
+        options: RoleOptions,
+    },
+    /// ALTER ROLE … options
+    Alter {
+        /// Name
+        name: String,
+        /// What changes
+        options: RoleOptions,
+    },
+    /// ALTER ROLE … RENAME TO
+    Rename {
+        /// Old name
+        name: String,
+        /// New name
+        to: String,
+    },
+    /// DROP ROLE
+    Drop {
+        /// Names
+        names: Vec<String>,
+        /// IF EXISTS
+        if_exists: bool,
+    },
+}
+
+/// Options of a role, where given.
+#[derive(Clone, Debug, Default)]
+pub struct RoleOptions {
+    /// LOGIN
+    pub login: Option<bool>,
+    /// SUPERUSER
+    pub superuser: Option<bool>,
+    /// CREATEROLE
+    pub create_role: Option<bool>,
+    /// CREATEDB
+    pub create_database: Option<bool>,
+    /// INHERIT
+    pub inherit: Option<bool>,
+    /// REPLICATION
+    pub replication: Option<bool>,
+    /// BYPASSRLS
+    pub bypass_rls: Option<bool>,
+    /// PASSWORD; the inner `None` is NULL
+    pub password: Option<Option<String>>,
+    /// VALID UNTIL, as text
+    pub valid_until: Option<String>,
 }

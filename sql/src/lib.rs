@@ -21,6 +21,7 @@ pub mod functions;
 pub mod optimizer;
 pub mod parser;
 pub mod plan;
+pub mod scram;
 pub mod session;
 pub mod types;
 pub mod walk;

@@ -102,7 +102,7 @@ pub struct StartArgs {
     /// The region the node is in
     #[arg(long, value_name = "NAME")]
     pub region: Option<String>,
-    /// Listen beyond loopback without encryption or passwords
+    /// Listen beyond loopback without encryption
     #[arg(long)]
     pub insecure: bool,
     /// SQL sessions at a time [default: 1000]
@@ -206,8 +206,8 @@ impl StartConfig {
             if !address.is_loopback() {
                 return Err(Failure::usage(
                     format!("refuses to listen on {address} ({flag})"),
-                    "this version has neither encryption nor passwords, so anybody who reaches that address \
-                     could read and write all data",
+                    "this version has no encryption, and its peers' port asks for no password, so anybody who \
+                     reaches that address could read and write all data",
                 )
                 .next(
                     "listen on 127.0.0.1, or, in a network you trust as a whole, add --insecure \

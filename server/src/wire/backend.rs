@@ -58,6 +58,31 @@ pub fn authentication_ok(buffer: &mut BytesMut) {
     message(buffer, b'R', |b| b.put_u32(0));
 }
 
+/// AuthenticationSASL: the one mechanism offered.
+pub fn authentication_sasl(buffer: &mut BytesMut, mechanism: &str) {
+    message(buffer, b'R', |b| {
+        b.put_u32(10);
+        cstring(b, mechanism);
+        b.put_u8(0);
+    });
+}
+
+/// AuthenticationSASLContinue.
+pub fn authentication_sasl_continue(buffer: &mut BytesMut, data: &str) {
+    message(buffer, b'R', |b| {
+        b.put_u32(11);
+        b.put_slice(data.as_bytes());
+    });
+}
+
+/// AuthenticationSASLFinal.
+pub fn authentication_sasl_final(buffer: &mut BytesMut, data: &str) {
+    message(buffer, b'R', |b| {
+        b.put_u32(12);
+        b.put_slice(data.as_bytes());
+    });
+}
+
 /// BackendKeyData: what a client sends back to cancel.
 pub fn key_data(buffer: &mut BytesMut, pid: i32, secret: &[u8]) {
     message(buffer, b'K', |b| {

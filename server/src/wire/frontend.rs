@@ -113,6 +113,48 @@ pub fn next_frame(inbox: &mut BytesMut) -> Result<Option<Frame>> {
     Ok(Some(Frame { kind, body: frame.slice(5..) }))
 }
 
+/// Cuts the next answer to an authentication request (`p`) out of `inbox`. Nothing else may come before the
+/// session has begun.
+pub fn next_answer(inbox: &mut BytesMut) -> Result<Option<Bytes>> {
+    match inbox.first() {
+        None => return Ok(None),
+        Some(b'p') => {}
+        Some(other) => {
+            return Err(SqlError::protocol_violation(format!(
+                "expected SASL response, got message type {other}"
+            )));
+        }
+    }
+    let Some(length) = big_endian(inbox, 1) else { return Ok(None) };
+    let length = length as usize;
+    if !(4..=MAX_SMALL_MESSAGE).contains(&length) {
+        return Err(SqlError::protocol_violation(format!("invalid message length {length}")));
+    }
+    if inbox.len() < length + 1 {
+        return Ok(None);
+    }
+    Ok(Some(inbox.split_to(length + 1).freeze().slice(5..)))
+}
+
+/// The mechanism and the data of a client's first answer.
+pub fn sasl_initial_response(answer: &[u8]) -> Result<(&str, &str)> {
+    let malformed = || SqlError::protocol_violation("malformed SASL response");
+    let end = answer.iter().position(|b| *b == 0).ok_or_else(malformed)?;
+    let (mechanism, rest) = answer.split_at(end);
+    let length = big_endian(rest, 1).ok_or_else(malformed)? as usize;
+    let data = rest.get(5..).filter(|data| data.len() == length).ok_or_else(malformed)?;
+    Ok((text(mechanism)?, text(data)?))
+}
+
+/// The data of a client's later answer.
+pub fn sasl_response(answer: &[u8]) -> Result<&str> {
+    text(answer)
+}
+
+fn text(bytes: &[u8]) -> Result<&str> {
+    std::str::from_utf8(bytes).map_err(|_| SqlError::protocol_violation("malformed SASL response"))
+}
+
 fn big_endian(bytes: &[u8], at: usize) -> Option<u32> {
     let word = bytes.get(at..at + 4)?;
     Some(u32::from_be_bytes(word.try_into().ok()?))

@@ -16,6 +16,7 @@ mod connection;
 mod frontend;
 mod outbox;
 mod registry;
+mod scram;
 mod session;
 mod startup;
 #[cfg(test)]
@@ -40,7 +41,7 @@ use outbox::Outbox;
 use registry::Registry;
 use startup::Claim;
 
-pub use session::{SessionFactory, SqlSession, StartOptions};
+pub use session::{Authentication, SessionFactory, SqlSession, StartOptions};
 
 /// Connections beyond the limit that are still listened to for long enough to be told so.
 const REFUSALS: usize = 64;
@@ -66,6 +67,8 @@ struct Shared<F> {
     registry: Arc<Registry>,
     stop: CancellationToken,
     max_connections: usize,
+    /// Makes up salts for roles that have none
+    secret: amphora_sql::scram::Key,
 }
 
 impl PgServer {
@@ -77,6 +80,7 @@ impl PgServer {
             registry: Arc::clone(&registry),
             stop: stop.clone(),
             max_connections,
+            secret: rand::random(),
         });
         tasks.spawn(accept(listener, Arc::clone(&shared), tasks.clone()));
         tasks.spawn(watch(Arc::clone(&registry), stop.clone()));
@@ -205,10 +209,22 @@ async fn converse<F: SessionFactory>(
         Ok(Ok(Opening::Encryption)) | Err(_) => return End::Client,
         Ok(Err(end)) => return end,
     };
-    let claim = match Claim::read(parameters).and_then(|claim| claim.admit().map(|()| claim)) {
+    let claim = match Claim::read(parameters) {
         Ok(claim) => claim,
         Err(e) => return End::Fatal(e),
     };
+    let admitted = tokio::select! {
+        admitted = tokio::time::timeout(STARTUP_TIMEOUT, authenticate(&claim, inbox, outbox, shared)) => admitted,
+        () = shared.stop.cancelled() => return End::Fatal(connection::shutting_down()),
+    };
+    match admitted {
+        Ok(Ok(())) => {}
+        Ok(Err(end)) => return end,
+        Err(_) => return End::Fatal(SqlError::new("08006", "canceling authentication due to timeout")),
+    }
+    if let Err(e) = claim.check_database() {
+        return End::Fatal(e);
+    }
     if shared.registry.len() >= shared.max_connections {
         return End::Fatal(
             SqlError::too_many_connections("sorry, too many clients already")
@@ -248,6 +264,52 @@ async fn open(inbox: &mut Inbox, outbox: &mut Outbox) -> Result<Opening, End> {
             Some(opening) => return Ok(opening),
             None => inbox.receive().await?,
         }
+    }
+}
+
+/// Lets the client in or not. 28000, 28P01
+async fn authenticate<F: SessionFactory>(
+    claim: &Claim,
+    inbox: &mut Inbox,
+    outbox: &mut Outbox,
+    shared: &Shared<F>,
+) -> Result<(), End> {
+    let verifier = match shared.factory.authentication(&claim.user).map_err(End::Fatal)? {
+        Authentication::Trust => return Ok(()),
+        Authentication::Password(verifier) => verifier,
+        Authentication::Refuse => scram::impossible(&shared.secret, &claim.user),
+    };
+    backend::authentication_sasl(outbox.buffer(), scram::MECHANISM);
+    let answer = answer(inbox, outbox).await?;
+    let (mechanism, message) = frontend::sasl_initial_response(&answer).map_err(End::Fatal)?;
+    if mechanism != scram::MECHANISM {
+        let message = "client selected an invalid SASL authentication mechanism";
+        return Err(End::Fatal(SqlError::protocol_violation(message)));
+    }
+    let (exchange, reply) = scram::Exchange::first(verifier, message).map_err(End::Fatal)?;
+    backend::authentication_sasl_continue(outbox.buffer(), &reply);
+    let answer = self::answer(inbox, outbox).await?;
+    let message = frontend::sasl_response(&answer).map_err(End::Fatal)?;
+    match exchange.last(message).map_err(End::Fatal)? {
+        Some(signature) => {
+            backend::authentication_sasl_final(outbox.buffer(), &signature);
+            Ok(())
+        }
+        None => {
+            let message = format!("password authentication failed for user \"{}\"", claim.user);
+            Err(End::Fatal(SqlError::new("28P01", message)))
+        }
+    }
+}
+
+/// Sends what is buffered and waits for the client's answer.
+async fn answer(inbox: &mut Inbox, outbox: &mut Outbox) -> Result<bytes::Bytes, End> {
+    outbox.flush().await?;
+    loop {
+        if let Some(answer) = frontend::next_answer(inbox.bytes()).map_err(End::Fatal)? {
+            return Ok(answer);
+        }
+        inbox.receive().await?;
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use amphora_sql::error::{Result, SqlError};
 use amphora_sql::plan::Field;
+use amphora_sql::scram::Verifier;
 use amphora_sql::session::{CancelHandle, Output, TransactionStatus};
 use bytes::Bytes;
 
@@ -24,10 +25,24 @@ pub struct StartOptions {
     pub settings: Vec<(String, String)>,
 }
 
+/// How a client shows that it is the role it says.
+#[derive(Clone, Debug)]
+pub enum Authentication {
+    /// Not at all
+    Trust,
+    /// With this password
+    Password(Verifier),
+    /// It cannot, and is not told why before it has tried
+    Refuse,
+}
+
 /// Opens sessions.
 pub trait SessionFactory: Send + Sync + 'static {
     /// The sessions it opens
     type Session: SqlSession;
+
+    /// What the role must show. 28000 if it may not log in in any case.
+    fn authentication(&self, user: &str) -> Result<Authentication>;
 
     /// Opens one; an error ends the connection.
     fn open(&self, options: StartOptions) -> Result<Self::Session>;

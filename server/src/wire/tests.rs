@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use amphora_sql::error::{Result, SqlError};
 use amphora_sql::plan::Field;
+use amphora_sql::scram::Verifier;
 use amphora_sql::session::{CancelHandle, Output, TransactionStatus};
 use amphora_sql::types::FormatContext;
 use amphora_storage::{DataType, Datum};
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{PgServer, SessionFactory, SqlSession, StartOptions};
+use super::{Authentication, PgServer, SessionFactory, SqlSession, StartOptions};
 
 /// `rows N`, `fail`, `panic`, `wait`; anything else completes.
 struct Toy {
@@ -26,6 +27,15 @@ struct ToyFactory;
 
 impl SessionFactory for ToyFactory {
     type Session = Toy;
+
+    fn authentication(&self, user: &str) -> Result<Authentication> {
+        match user {
+            "amphora" => Ok(Authentication::Trust),
+            "secret" => Ok(Authentication::Password(Verifier::of_password("open sesame"))),
+            "nobody" => Ok(Authentication::Refuse),
+            _ => Err(SqlError::new("28000", format!("role \"{user}\" does not exist"))),
+        }
+    }
 
     fn open(&self, _: StartOptions) -> Result<Toy> {
         let status = TransactionStatus::Idle;

@@ -229,6 +229,7 @@ fn is_ddl(command: &Command) -> bool {
             | Command::DropTables { .. }
             | Command::CreateIndex(_)
             | Command::DropIndexes { .. }
+            | Command::Role(_)
     )
 }
 

@@ -8,10 +8,12 @@ mod cluster;
 mod information_schema;
 mod objects;
 mod relations;
+mod roles;
 mod session_views;
 mod type_catalog;
 
 pub use relations::{constraint_definition, index_definition, quoted};
+pub use roles::{all_roles, find_role, is_built_in, oid_of_role, role_name, role_oid};
 
 use std::sync::{Arc, LazyLock};
 
@@ -88,6 +90,7 @@ static VIEWS: LazyLock<Vec<SystemView>> = LazyLock::new(|| {
         relations::DEFINITIONS,
         type_catalog::DEFINITIONS,
         objects::DEFINITIONS,
+        roles::DEFINITIONS,
         session_views::DEFINITIONS,
         information_schema::DEFINITIONS,
         cluster::DEFINITIONS,
@@ -200,20 +203,6 @@ pub fn schema_oid(schema: &str) -> u32 {
         "information_schema" => INFORMATION_SCHEMA_OID,
         "amphora" => AMPHORA_SCHEMA_OID,
         _ => PUBLIC_OID,
-    }
-}
-
-/// The OID of a role by name.
-pub fn role_oid(role: &str) -> u32 {
-    if role == "amphora" { AMPHORA_ROLE_OID } else { POSTGRES_ROLE_OID }
-}
-
-/// The name of a role by OID.
-pub fn role_name(oid: u32) -> Option<&'static str> {
-    match oid {
-        POSTGRES_ROLE_OID => Some("postgres"),
-        AMPHORA_ROLE_OID => Some("amphora"),
-        _ => None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Schemas, databases, roles, and the catalogs of things that Amphora does not have.
+//! Schemas, databases, and the catalogs of things that Amphora does not have.
 
 use amphora_storage::{Datum, Row};
 
@@ -14,9 +14,6 @@ pub(super) const DEFAULT_COLLATION: u32 = 100;
 pub(super) const DEFINITIONS: &[Definition] = &[
     pg("pg_namespace", 2615, NAMESPACE, namespaces),
     pg("pg_database", 1262, DATABASE, databases),
-    pg("pg_roles", 12_050, ROLES, roles),
-    pg("pg_authid", 1260, ROLES, roles),
-    pg("pg_user", 12_055, USER, users),
     pg(
         "pg_am",
         2601,
@@ -319,62 +316,6 @@ fn databases(_: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
     };
     let all = [(5, "postgres", POSTGRES_ROLE_OID), (16_001, "amphora", AMPHORA_ROLE_OID)];
     Ok(all.into_iter().map(one).collect())
-}
-
-const ROLES: Columns = &[
-    ("oid", Ty::Oid),
-    ("rolname", Ty::Name),
-    ("rolsuper", Ty::Bool),
-    ("rolinherit", Ty::Bool),
-    ("rolcreaterole", Ty::Bool),
-    ("rolcreatedb", Ty::Bool),
-    ("rolcanlogin", Ty::Bool),
-    ("rolreplication", Ty::Bool),
-    ("rolbypassrls", Ty::Bool),
-    ("rolconnlimit", Ty::Int4),
-    ("rolpassword", Ty::Text),
-    ("rolvaliduntil", Ty::Timestamptz),
-    ("rolconfig", Ty::Texts),
-];
-
-/// The roles of every cluster.
-const ALL_ROLES: [(u32, &str); 2] = [(POSTGRES_ROLE_OID, "postgres"), (AMPHORA_ROLE_OID, "amphora")];
-
-fn roles(_: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
-    let yes = Datum::Bool(true);
-    let one = |(oid, name)| {
-        row(
-            ROLES,
-            &[
-                ("oid", Datum::Oid(oid)),
-                ("rolname", text(name)),
-                ("rolsuper", yes.clone()),
-                ("rolinherit", yes.clone()),
-                ("rolcreaterole", yes.clone()),
-                ("rolcreatedb", yes.clone()),
-                ("rolcanlogin", yes.clone()),
-                ("rolreplication", yes.clone()),
-                ("rolbypassrls", yes.clone()),
-                ("rolconnlimit", Datum::Int4(-1)),
-                ("rolpassword", text("********")),
-            ],
-        )
-    };
-    Ok(ALL_ROLES.into_iter().map(one).collect())
-}
-
-const USER: Columns = &[
-    ("usename", Ty::Name),
-    ("usesysid", Ty::Oid),
-    ("usecreatedb", Ty::Bool),
-    ("usesuper", Ty::Bool),
-    ("passwd", Ty::Text),
-];
-
-fn users(_: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
-    let yes = Datum::Bool(true);
-    let one = |(oid, name)| vec![text(name), Datum::Oid(oid), yes.clone(), yes.clone(), text("********")];
-    Ok(ALL_ROLES.into_iter().map(one).collect())
 }
 
 fn access_methods(_: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {

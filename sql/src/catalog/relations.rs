@@ -4,8 +4,8 @@ use amphora_storage::schema::{Index, Table};
 use amphora_storage::{DataType, Datum, Row};
 
 use super::{
-    Columns, Definition, PG_CATALOG_OID, SystemContext, Ty, char, check_oid, default_oid, int2s, nothing,
-    oids, pg, role_oid, row, schema_oid, system_views, text,
+    Columns, Definition, PG_CATALOG_OID, POSTGRES_ROLE_OID, SystemContext, Ty, char, check_oid, default_oid,
+    int2s, nothing, oids, pg, role_oid, row, schema_oid, system_views, text,
 };
 use crate::error::Result;
 
@@ -143,7 +143,7 @@ const BTREE: u32 = 403;
 fn class(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for table in context.catalog.tables() {
-        let (schema, owner) = (schema_oid(&table.schema), role_oid(&table.owner));
+        let (schema, owner) = (schema_oid(&table.schema), role_oid(context.catalog, &table.owner));
         rows.push(class_row(&Relation {
             oid: table.id.0,
             name: &table.name,
@@ -177,7 +177,7 @@ fn class(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> 
             oid: view.oid,
             name: view.name,
             schema: schema_oid(view.schema),
-            owner: role_oid("postgres"),
+            owner: POSTGRES_ROLE_OID,
             kind: if view.schema == "pg_catalog" { 'r' } else { 'v' },
             columns: view.columns.len(),
             checks: 0,

@@ -110,6 +110,10 @@ impl<'a> CommandParser<'a> {
             "analyze" | "analyse" => return Ok(Some(Ast::Command(Command::Nothing("ANALYZE")))),
             "checkpoint" => return Ok(Some(Ast::Command(Command::Nothing("CHECKPOINT")))),
             "unlisten" => return Ok(Some(Ast::Command(Command::Nothing("UNLISTEN")))),
+            "create" | "alter" | "drop" => match self.role()? {
+                Some(command) => command,
+                None => return Ok(None),
+            },
             "prepare" => return self.prepare(dialect).map(Some),
             "execute" => return self.execute(dialect).map(Some),
             "explain" => return self.explain().map(Some),
@@ -382,29 +386,29 @@ impl<'a> CommandParser<'a> {
 
     // The cursor.
 
-    fn peek_word(&self) -> String {
+    pub(super) fn peek_word(&self) -> String {
         self.peek_word_at(0)
     }
 
     /// The unquoted word `ahead` tokens from here, in lower case; empty if there is none.
-    fn peek_word_at(&self, ahead: usize) -> String {
+    pub(super) fn peek_word_at(&self, ahead: usize) -> String {
         match self.tokens.get(self.index + ahead).map(|t| &t.token) {
             Some(Token::Word(word)) if word.quote_style.is_none() => word.value.to_lowercase(),
             _ => String::new(),
         }
     }
 
-    fn accept(&mut self, word: &str) -> bool {
+    pub(super) fn accept(&mut self, word: &str) -> bool {
         let found = self.peek_word() == word;
         self.index += usize::from(found);
         found
     }
 
-    fn expect(&mut self, word: &str) -> Result<()> {
+    pub(super) fn expect(&mut self, word: &str) -> Result<()> {
         if self.accept(word) { Ok(()) } else { Err(self.error_at(self.index)) }
     }
 
-    fn token(&mut self, token: &Token) -> bool {
+    pub(super) fn token(&mut self, token: &Token) -> bool {
         let found = self.tokens.get(self.index).is_some_and(|t| t.token == *token);
         self.index += usize::from(found);
         found
@@ -421,7 +425,7 @@ impl<'a> CommandParser<'a> {
     }
 
     /// A word, number or string, in lower case.
-    fn word(&mut self) -> Result<String> {
+    pub(super) fn word(&mut self) -> Result<String> {
         match self.next()? {
             Token::Word(word) => Ok(word.value.to_lowercase()),
             Token::Number(s, _) | Token::SingleQuotedString(s) => Ok(s.to_lowercase()),
@@ -430,7 +434,7 @@ impl<'a> CommandParser<'a> {
     }
 
     /// An identifier, folded as PostgreSQL folds it.
-    fn name(&mut self) -> Result<String> {
+    pub(super) fn name(&mut self) -> Result<String> {
         match self.next()? {
             Token::Word(word) if word.quote_style.is_some() => Ok(word.value.clone()),
             Token::Word(word) => Ok(word.value.to_ascii_lowercase()),
@@ -438,11 +442,28 @@ impl<'a> CommandParser<'a> {
         }
     }
 
+    /// A string constant.
+    pub(super) fn string(&mut self) -> Result<String> {
+        match self.next()? {
+            Token::SingleQuotedString(s) | Token::EscapedStringLiteral(s) => Ok(s.clone()),
+            Token::DollarQuotedString(s) => Ok(s.value.clone()),
+            _ => Err(self.error_at(self.index - 1)),
+        }
+    }
+
+    pub(super) fn advance(&mut self, tokens: usize) {
+        self.index += tokens;
+    }
+
+    pub(super) fn at_end(&self) -> bool {
+        self.index >= self.tokens.len()
+    }
+
     fn finish(&self) -> Result<()> {
         if self.index < self.tokens.len() { Err(self.error_at(self.index)) } else { Ok(()) }
     }
 
-    fn error_at(&self, index: usize) -> SqlError {
+    pub(super) fn error_at(&self, index: usize) -> SqlError {
         match self.tokens.get(index) {
             Some(token) => near(token, self.positions, self.sql),
             None => near(&TokenWithSpan::new_eof(), self.positions, self.sql),
@@ -450,7 +471,7 @@ impl<'a> CommandParser<'a> {
     }
 }
 
-fn unsupported(what: &str) -> SqlError {
+pub(super) fn unsupported(what: &str) -> SqlError {
     SqlError::feature_not_supported(format!("{what} is not supported"))
 }
 

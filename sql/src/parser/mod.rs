@@ -15,6 +15,7 @@ mod dialect;
 mod limits;
 mod position;
 mod rewrite;
+mod role;
 #[cfg(test)]
 mod tests;
 

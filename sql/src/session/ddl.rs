@@ -24,6 +24,10 @@ impl Session {
         command: &Command,
         out: &mut dyn Output,
     ) -> Result<Option<Answer>> {
+        if let Command::Role(role) = command {
+            self.check_writable("CREATE ROLE")?;
+            return Ok(Some(Answer::tag(self.run_role(role, out).await?)));
+        }
         let name = match command {
             Command::CreateTable(_) => "CREATE TABLE",
             Command::DropTables { .. } => "DROP TABLE",
@@ -55,7 +59,7 @@ impl Session {
         Ok(Some(Answer::tag(name)))
     }
 
-    async fn lock_catalog(&mut self) -> Result<Arc<Catalog>> {
+    pub(super) async fn lock_catalog(&mut self) -> Result<Arc<Catalog>> {
         let txn = self.transaction(false);
         txn.lock_catalog().await?;
         Ok(txn.catalog())

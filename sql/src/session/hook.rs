@@ -99,7 +99,7 @@ impl SessionHook for Facts {
             "pg_postmaster_start_time" => Datum::Timestamptz(self.shared.started),
             "unique_id" | "amphora.unique_id" => Datum::Int8(self.shared.engine.unique_id()),
             "node_id" | "amphora.node_id" => Datum::Int8(self.shared.engine.node_id().cast_signed()),
-            "pg_get_userbyid" => match catalog::role_name(oid()) {
+            "pg_get_userbyid" => match catalog::role_name(&self.catalog, oid()) {
                 Some(name) => Datum::text(name),
                 None => Datum::text(format!("unknown (OID={})", oid())),
             },

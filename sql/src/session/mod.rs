@@ -24,6 +24,7 @@ mod output;
 mod prepared;
 mod query;
 mod replication_error;
+mod role;
 mod settings;
 mod statement;
 mod transaction;

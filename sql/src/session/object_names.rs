@@ -83,7 +83,7 @@ impl ObjectNames for CatalogNames {
                 }
                 .into(),
             ),
-            DataType::Regrole => catalog::role_name(oid).map(str::to_owned),
+            DataType::Regrole => catalog::role_name(&self.catalog, oid),
             _ => None,
         }
     }
@@ -102,10 +102,9 @@ impl ObjectNames for CatalogNames {
                 "pg_catalog" | "public" | "information_schema" | "amphora" => Some(catalog::schema_oid(name)),
                 _ => None,
             },
-            (DataType::Regrole, [name]) => match name.as_str() {
-                "postgres" | "amphora" => Some(catalog::role_oid(name)),
-                _ => None,
-            },
+            (DataType::Regrole, [name]) => {
+                catalog::find_role(&self.catalog, name).map(|role| catalog::oid_of_role(&role))
+            }
             _ => None,
         })
     }

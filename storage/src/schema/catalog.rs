@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Descriptor, ForeignKey, Schema, Sequence, Table, TableId, TableStatistics, View};
+use super::{Descriptor, ForeignKey, Role, Schema, Sequence, Table, TableId, TableStatistics, View};
 use crate::hlc::Timestamp;
 
 /// All descriptors at one version of the catalog. Cheap to share, never changed in place.
@@ -64,6 +64,7 @@ enum Object {
     Relation(Relation),
     Schema(Arc<Schema>),
     Statistics(TableId),
+    Role(Arc<Role>),
 }
 
 impl Catalog {
@@ -100,6 +101,10 @@ impl Catalog {
                 self.remove(id);
                 self.by_id.insert(id, Object::Schema(Arc::new(schema)));
             }
+            Descriptor::Role(role) => {
+                self.remove(id);
+                self.by_id.insert(id, Object::Role(Arc::new(role)));
+            }
             Descriptor::Statistics(statistics) => {
                 self.remove(id);
                 self.by_id.insert(id, Object::Statistics(statistics.table));
@@ -125,7 +130,7 @@ impl Catalog {
             Some(Object::Statistics(table)) => {
                 self.statistics.remove(&table);
             }
-            Some(Object::Schema(_)) | None => {}
+            Some(Object::Schema(_) | Object::Role(_)) | None => {}
         }
     }
 
@@ -212,6 +217,14 @@ impl Catalog {
     pub fn schemas(&self) -> impl Iterator<Item = &Arc<Schema>> {
         self.by_id.values().filter_map(|object| match object {
             Object::Schema(schema) => Some(schema),
+            _ => None,
+        })
+    }
+
+    /// Roles that were made or altered, by id.
+    pub fn roles(&self) -> impl Iterator<Item = &Arc<Role>> {
+        self.by_id.values().filter_map(|object| match object {
+            Object::Role(role) => Some(role),
             _ => None,
         })
     }

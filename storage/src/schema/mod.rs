@@ -15,8 +15,8 @@ use crate::types::DataType;
 
 pub use catalog::{Catalog, Relation};
 pub use object::{
-    ColumnStatistics, Descriptor, ForeignKey, Histogram, Identity, MostCommon, ReferentialAction, Schema,
-    Sequence, TableStatistics, View,
+    ColumnStatistics, Descriptor, ForeignKey, Histogram, Identity, MostCommon, ReferentialAction, Role,
+    Schema, Sequence, TableStatistics, View,
 };
 
 /// The id of a table, or of any other object of the catalog: all draw from one counter, and none is ever

@@ -20,6 +20,8 @@ pub enum Descriptor {
     Schema(Schema),
     /// What ANALYZE learned of a table
     Statistics(TableStatistics),
+    /// A role
+    Role(Role),
 }
 
 impl Descriptor {
@@ -31,6 +33,7 @@ impl Descriptor {
             Descriptor::Sequence(sequence) => sequence.id,
             Descriptor::Schema(schema) => schema.id,
             Descriptor::Statistics(statistics) => statistics.id,
+            Descriptor::Role(role) => role.id,
         }
     }
 
@@ -40,7 +43,7 @@ impl Descriptor {
             Descriptor::Table(table) => table.version = version,
             Descriptor::View(view) => view.version = version,
             Descriptor::Sequence(sequence) => sequence.version = version,
-            Descriptor::Schema(_) | Descriptor::Statistics(_) => {}
+            Descriptor::Schema(_) | Descriptor::Statistics(_) | Descriptor::Role(_) => {}
         }
     }
 }
@@ -112,6 +115,36 @@ pub struct Sequence {
     /// The column that it is dropped with: OWNED BY, serial, identity
     pub owned_by: Option<(TableId, ColumnId)>,
     /// COMMENT ON SEQUENCE
+    pub comment: Option<String>,
+}
+
+/// A role: who may connect, and as what. The roles that every cluster has are here only once they were
+/// altered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Role {
+    /// Id, and OID
+    pub id: TableId,
+    /// Name
+    pub name: String,
+    /// LOGIN
+    pub login: bool,
+    /// SUPERUSER
+    pub superuser: bool,
+    /// CREATEROLE
+    pub create_role: bool,
+    /// CREATEDB
+    pub create_database: bool,
+    /// INHERIT
+    pub inherit: bool,
+    /// REPLICATION
+    pub replication: bool,
+    /// BYPASSRLS
+    pub bypass_rls: bool,
+    /// What a password is checked against, as PostgreSQL writes it (`SCRAM-SHA-256$…`)
+    pub verifier: Option<String>,
+    /// VALID UNTIL, for the password: microseconds since 2000-01-01 UTC
+    pub valid_until: Option<i64>,
+    /// COMMENT ON ROLE
     pub comment: Option<String>,
 }
 
