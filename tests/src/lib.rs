@@ -21,8 +21,10 @@
 
 pub mod cluster;
 pub mod load;
+pub mod logic;
 pub mod namespaces;
 pub mod node;
+pub mod postgres;
 
 pub use cluster::Cluster;
 pub use node::Node;
