@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 packages=(
   clang libclang-dev mold make pkg-config   # to compile: bindgen needs libclang; mold links
-  postgresql-client                         # psql, in the tests and the tour
+  postgresql postgresql-client              # what Amphora is compared with; psql, in the tests and the tour
   iproute2 iptables                         # network namespaces, for partitions in the tests
   libfaketime util-linux e2fsprogs          # clock skew and full disks, in the tests
 )

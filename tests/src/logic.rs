@@ -87,8 +87,10 @@ fn cell(value: Option<&str>) -> String {
 
 fn runner(
     database: &Database,
-) -> Runner<Session, impl FnMut() -> futures::future::BoxFuture<'static, Result<Session, tokio_postgres::Error>>>
-{
+) -> Runner<
+    Session,
+    impl FnMut() -> futures::future::BoxFuture<'static, Result<Session, tokio_postgres::Error>>,
+> {
     let database = database.clone();
     let mut runner = Runner::new(move || {
         let open: futures::future::BoxFuture<'static, _> = Box::pin(Session::open(database.clone()));

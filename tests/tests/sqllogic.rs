@@ -49,7 +49,8 @@ async fn on_amphora(files: Vec<PathBuf>, nodes: usize) -> Vec<Outcome> {
 fn judge(outcomes: &[Outcome]) {
     let mut report = String::new();
     for outcome in outcomes.iter().filter(|o| o.failed > 0) {
-        report += &format!("\n{}: {} of {} failed\n", outcome.file.display(), outcome.failed, outcome.records);
+        report +=
+            &format!("\n{}: {} of {} failed\n", outcome.file.display(), outcome.failed, outcome.records);
         for failure in &outcome.failures {
             report += &format!("{failure}\n");
         }

@@ -158,11 +158,9 @@ impl Binder<'_> {
             _ => left,
         };
         let equal = self.operator("=", Some(left.clone()), right)?;
-        let left = match (&left, &equal) {
-            (
-                Expr::Literal(_, DataType::Unknown) | Expr::Parameter(_, DataType::Unknown),
-                Expr::Call { args, .. },
-            ) => args.first().cloned().unwrap_or(left),
+        // The value is the left side as it was compared: nullif(1, 2.5) is numeric.
+        let left = match &equal {
+            Expr::Call { args, .. } => args.first().cloned().unwrap_or(left),
             _ => left,
         };
         let ty = left.ty();

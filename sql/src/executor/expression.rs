@@ -491,12 +491,14 @@ fn parameter<'a>(context: &Context<'a>, index: usize) -> Result<&'a Datum> {
 impl CallNode {
     fn eval(&self, row: &[Datum], context: &Context<'_>) -> Result<Datum> {
         let mut args: SmallVec<[Datum; 4]> = SmallVec::with_capacity(self.args.len());
+        let mut null = false;
         for arg in &self.args {
             let value = arg.eval(row, context)?;
-            if self.function.strict && value.is_null() {
-                return Ok(Datum::Null);
-            }
+            null = null || value.is_null();
             args.push(value);
+        }
+        if null && self.function.strict {
+            return Ok(Datum::Null);
         }
         let call = Call { context: &context.run.eval, arg_types: &self.arg_types, return_type: &self.ty };
         (self.function.eval)(&args, &call)

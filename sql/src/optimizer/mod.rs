@@ -36,6 +36,10 @@ use crate::plan::{Explain, Plan, Prepared, Statement};
 pub fn optimize(mut prepared: Prepared) -> Result<Prepared> {
     inline::inline(&mut prepared.ctes, &mut prepared.statement);
     for plan in &mut prepared.ctes {
+        fold::fold_plan(plan)?;
+    }
+    fold::fold_statement(&mut prepared.statement)?;
+    for plan in &mut prepared.ctes {
         optimize_plan(plan);
     }
     statement(&mut prepared.statement);
@@ -78,7 +82,6 @@ fn statement(bound: &mut Statement) {
 
 /// An expression outside of plans.
 fn expression(e: &mut Expr) {
-    fold::fold(e);
     subqueries(e);
 }
 
@@ -90,7 +93,6 @@ fn optimize_plan(plan: &mut Plan) {
 
 /// A whole plan, of whose output columns some are wanted; the others stay but may be anything.
 fn optimize_for(plan: &mut Plan, wanted: &[bool]) {
-    fold::fold_plan(plan);
     unnest::unnest(plan);
     every_subquery(plan);
     let taken = std::mem::replace(plan, cost::nothing());

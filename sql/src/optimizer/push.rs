@@ -198,7 +198,7 @@ fn sum(limit: Option<&Expr>, offset: Option<&Expr>) -> Option<Expr> {
     let resolved = functions::resolve_operator("+", Some(&limit.ty()), &offset.ty()).ok()?;
     let ty = resolved.return_type;
     let mut sum = Expr::Call { function: resolved.function, args: vec![limit.clone(), offset.clone()], ty };
-    super::fold::fold(&mut sum);
+    super::fold::fold(&mut sum).ok()?;
     // A negative or overflowing sum is the Limit operator's to report.
     match &sum {
         Expr::Literal(value, _) if value.as_i64().is_some_and(|n| n >= 0) => Some(sum),
