@@ -129,7 +129,8 @@ impl Session {
         if role.name == me.name {
             return Err(SqlError::feature_not_supported("session user cannot be renamed"));
         }
-        if (role.superuser && !me.superuser) || !(me.superuser || me.create_role) {
+        let allowed = me.superuser || (me.create_role && !role.superuser);
+        if !allowed {
             return Err(SqlError::insufficient_privilege("permission denied to rename role"));
         }
         if is_built_in(name) {
