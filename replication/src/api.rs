@@ -298,6 +298,13 @@ pub trait Engine: Send + Sync {
 
     /// What the `amphora.*` views and `amphora status` show.
     fn status(&self) -> ClusterStatus;
+
+    /// Bytes of a table's rows and indexes on this node, about, as of a few seconds ago. Quick. `None` if
+    /// that is not known.
+    fn table_size(&self, table: TableId) -> Option<u64> {
+        let _ = table;
+        None
+    }
 }
 
 /// The cluster as this node knows it.

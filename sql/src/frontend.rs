@@ -8,8 +8,9 @@
 
 use std::sync::Arc;
 
+use amphora_replication::Engine;
 use amphora_storage::DataType;
-use amphora_storage::schema::Catalog;
+use amphora_storage::schema::{Catalog, TableId};
 
 pub use crate::parser::{ParsedStatement, parse};
 
@@ -30,6 +31,68 @@ pub struct PlannerContext {
     pub parameters: Vec<Option<DataType>>,
     /// Time zone and names for literals
     pub format: FormatContext,
+    /// Which operators the session wants
+    pub options: PlannerOptions,
+    /// How large tables are
+    pub sizes: TableSizes,
+}
+
+/// Which operators the planner may use, where it has a choice: PostgreSQL's `enable_…` settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannerOptions {
+    /// `enable_hashjoin`
+    pub hashjoin: bool,
+    /// `enable_mergejoin`
+    pub mergejoin: bool,
+    /// `enable_nestloop`
+    pub nestloop: bool,
+    /// `enable_indexscan`
+    pub indexscan: bool,
+    /// `enable_indexonlyscan`
+    pub indexonlyscan: bool,
+    /// `enable_seqscan`
+    pub seqscan: bool,
+    /// `enable_sort`
+    pub sort: bool,
+    /// `enable_hashagg`
+    pub hashagg: bool,
+}
+
+impl Default for PlannerOptions {
+    fn default() -> PlannerOptions {
+        PlannerOptions {
+            hashjoin: true,
+            mergejoin: true,
+            nestloop: true,
+            indexscan: true,
+            indexonlyscan: true,
+            seqscan: true,
+            sort: true,
+            hashagg: true,
+        }
+    }
+}
+
+/// The sizes of tables on this node.
+#[derive(Clone, Default)]
+pub struct TableSizes(Option<Arc<dyn Engine>>);
+
+impl TableSizes {
+    /// As this node knows them.
+    pub fn new(engine: Arc<dyn Engine>) -> TableSizes {
+        TableSizes(Some(engine))
+    }
+
+    /// Bytes of a table, about; `None` if nobody knows.
+    pub fn of(&self, table: TableId) -> Option<u64> {
+        self.0.as_ref().and_then(|engine| engine.table_size(table))
+    }
+}
+
+impl std::fmt::Debug for TableSizes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TableSizes")
+    }
 }
 
 impl PlannerContext {
@@ -40,6 +103,8 @@ impl PlannerContext {
             search_path: vec!["public".into()],
             parameters: Vec::new(),
             format: FormatContext::default(),
+            options: PlannerOptions::default(),
+            sizes: TableSizes::default(),
         }
     }
 }
@@ -48,6 +113,6 @@ impl PlannerContext {
 pub fn prepare(statement: &ParsedStatement, context: &PlannerContext) -> Result<Prepared> {
     parser::with_enough_stack(statement.is_deep(), || {
         let bound = binder::bind(statement, context)?;
-        optimizer::optimize(bound)
+        optimizer::optimize(bound, context)
     })
 }

@@ -120,7 +120,8 @@ pub struct TableScan {
     pub columns: Vec<usize>,
     /// The index to walk
     pub index: IndexId,
-    /// Which part; several ranges for an IN list. Bounds may hold parameters and `Outer` columns.
+    /// Which parts, in any order; several for an IN list or an OR. Bounds may hold parameters and `Outer`
+    /// columns. Ranges may overlap; no row is given twice.
     pub ranges: Vec<ScanRange>,
     /// Which way
     pub direction: Direction,
@@ -130,11 +131,13 @@ pub struct TableScan {
     pub point: bool,
 }
 
-/// A range whose bounds are expressions without input columns. A NULL in prefix or bound: no rows.
+/// A range whose bounds are expressions without input columns. A NULL in prefix, array or bound: no rows.
 #[derive(Clone, Debug)]
 pub struct ScanRange {
     /// Equal on the first index columns
     pub prefix: Vec<Expr>,
+    /// Positions in `prefix` that hold an array, every element of which makes a range; ascending
+    pub each: Vec<usize>,
     /// Lower bound of the next, and whether it is inclusive
     pub lower: Option<(Expr, bool)>,
     /// Upper bound of the next, and whether it is inclusive

@@ -34,7 +34,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use amphora_storage::schema::Catalog;
+use amphora_storage::schema::{Catalog, TableId};
 use amphora_storage::{
     DataDir, Hlc, Identity as StoredIdentity, RaftLog, RaftLogOptions, Store, StoreOptions,
 };
@@ -55,6 +55,7 @@ use crate::transaction::{HybridTransaction, TransactionContext};
 use crate::{NodeId, Result, leaderless};
 
 use peers::{LeaderlessTransport, PeerHandler};
+use status::TableSizes;
 
 /// The founder's id.
 const FOUNDER: NodeId = 1;
@@ -103,6 +104,7 @@ pub struct Node {
     server: Mutex<Option<Server>>,
     /// Peers' clocks minus ours, in milliseconds
     skew: Mutex<HashMap<NodeId, i64>>,
+    sizes: TableSizes,
     /// Why the cluster does not want this node any more
     removed: Mutex<Option<String>>,
     started: Instant,
@@ -193,6 +195,7 @@ impl Node {
             gossip,
             server: Mutex::new(None),
             skew: Mutex::default(),
+            sizes: TableSizes::default(),
             removed: Mutex::default(),
             started: Instant::now(),
             stop: CancellationToken::new(),
@@ -301,6 +304,10 @@ impl Engine for Node {
 
     fn status(&self) -> ClusterStatus {
         self.cluster_status()
+    }
+
+    fn table_size(&self, table: TableId) -> Option<u64> {
+        self.sizes.of(table, || self.measure(table))
     }
 }
 

@@ -1,10 +1,12 @@
 //! The cluster as this node sees it, for people and for load balancers.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use amphora_storage::key;
-use amphora_storage::schema::Table;
+use amphora_storage::schema::{Table, TableId};
 use amphora_storage::store::Cf;
+use parking_lot::Mutex;
 
 use super::Node;
 use crate::NodeId;
@@ -12,6 +14,35 @@ use crate::api::{ClusterStatus, NodeRole, NodeState, NodeStatus, TableStatus};
 
 /// How long after its start a node thinks well of members it has not heard.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How long a table's size is good enough for the planner.
+const SIZE_LIFETIME: Duration = Duration::from_secs(5);
+
+/// Tables whose sizes are remembered.
+const MAX_SIZES: usize = 10_000;
+
+/// Sizes of tables, measured lately.
+#[derive(Default)]
+pub(super) struct TableSizes(Mutex<HashMap<TableId, (Instant, Option<u64>)>>);
+
+impl TableSizes {
+    /// The size of a table, measured now if it was not measured lately.
+    pub(super) fn of(&self, table: TableId, measure: impl FnOnce() -> Option<u64>) -> Option<u64> {
+        let now = Instant::now();
+        if let Some((at, size)) = self.0.lock().get(&table)
+            && now.duration_since(*at) < SIZE_LIFETIME
+        {
+            return *size;
+        }
+        let size = measure();
+        let mut sizes = self.0.lock();
+        if sizes.len() >= MAX_SIZES {
+            sizes.clear();
+        }
+        sizes.insert(table, (now, size));
+        size
+    }
+}
 
 impl Node {
     /// The cluster as this node sees it. Local and immediate.
@@ -67,13 +98,20 @@ impl Node {
 
     fn table_statuses(&self) -> Vec<TableStatus> {
         let catalog = self.catalog.current();
-        let size = |table: &std::sync::Arc<Table>| {
-            let cf = if table.is_strong() { Cf::Strong } else { Cf::Leaderless };
+        let size = |table: &std::sync::Arc<Table>| TableStatus {
+            table_id: table.id,
             // A size that cannot be had just now is not worth failing a view for.
-            let size_bytes = self.store.approximate_size(cf, &key::table_range(table.id)).unwrap_or(0);
-            TableStatus { table_id: table.id, size_bytes }
+            size_bytes: self.measure(table.id).unwrap_or(0),
         };
         catalog.tables().map(size).collect()
+    }
+
+    /// Bytes of a table in files, about.
+    pub(super) fn measure(&self, table: TableId) -> Option<u64> {
+        let catalog = self.catalog.current();
+        let table = catalog.table_by_id(table)?;
+        let cf = if table.is_strong() { Cf::Strong } else { Cf::Leaderless };
+        self.store.approximate_size(cf, &key::table_range(table.id)).ok()
     }
 
     /// Whether clients should be sent here: a member that has caught up with a leader it knows. If not,

@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
-use amphora_storage::schema::{IndexId, Table};
+use amphora_storage::schema::{Index, IndexId, Table};
 use amphora_storage::store::{Cf, Scan as StoreScan, Store};
 use amphora_storage::{Datum, Row, Timestamp, codec, key, row};
 
@@ -42,6 +42,12 @@ pub(super) fn open(tx: &HybridTransaction, scan: &Scan) -> Result<Box<dyn RowStr
     };
     if scan.index == IndexId::PRIMARY {
         return Ok(Box::new(PrimaryRows { entries, table: scan.table.clone(), columns }));
+    }
+    if let (Some(columns), Some(index)) = (&columns, scan.table.index(scan.index))
+        && index.covers(&scan.table, columns)
+    {
+        let (table, columns) = (scan.table.clone(), columns.clone());
+        return Ok(Box::new(EntryRows { entries, index: index.clone(), table, columns }));
     }
     let mut own = std::collections::HashMap::new();
     for (_, entry) in &entries.overlay.items {
@@ -133,14 +139,14 @@ struct StrongEntries {
 }
 
 impl StrongEntries {
-    /// Hands the next entry's version and value to `give`. The version of own writes is ZERO.
+    /// Hands the next entry's key, version and value to `give`. The version of own writes is ZERO.
     /// False at the end.
-    fn next(&mut self, mut give: impl FnMut(Timestamp, &[u8]) -> Result<()>) -> Result<bool> {
+    fn next(&mut self, mut give: impl FnMut(&[u8], Timestamp, &[u8]) -> Result<()>) -> Result<bool> {
         loop {
             // The usual case: nothing of our own in the range, nothing to compare and nothing to copy.
             if self.overlay.peek().is_none() && self.peeked.is_none() {
                 return match self.inner.next()? {
-                    Some(entry) => give(entry.ts, entry.value).map(|()| true),
+                    Some(entry) => give(entry.key, entry.ts, entry.value).map(|()| true),
                     None => Ok(false),
                 };
             }
@@ -150,7 +156,7 @@ impl StrongEntries {
             }
             let Some((own_key, own)) = self.overlay.peek() else {
                 return match self.peeked.take() {
-                    Some((_, ts, value)) => give(ts, &value).map(|()| true),
+                    Some((key, ts, value)) => give(&key, ts, &value).map(|()| true),
                     None => Ok(false),
                 };
             };
@@ -159,18 +165,18 @@ impl StrongEntries {
                 None => Ordering::Greater,
             };
             if which == Ordering::Less {
-                if let Some((_, ts, value)) = self.peeked.take() {
-                    return give(ts, &value).map(|()| true);
+                if let Some((key, ts, value)) = self.peeked.take() {
+                    return give(&key, ts, &value).map(|()| true);
                 }
                 continue;
             }
             if which == Ordering::Equal {
                 self.peeked = None;
             }
-            let own = own.clone();
+            let (own_key, own) = (own_key.clone(), own.clone());
             self.overlay.next += 1;
             if let Some(value) = own {
-                return give(Timestamp::ZERO, &value).map(|()| true);
+                return give(&own_key, Timestamp::ZERO, &value).map(|()| true);
             }
         }
     }
@@ -198,7 +204,7 @@ impl RowStream for PrimaryRows {
     fn next_batch(&mut self, limit: usize, out: &mut Vec<StoredRow>) -> Result<usize> {
         let (table, columns) = (&self.table, self.columns.as_deref());
         for given in 0..limit {
-            let more = self.entries.next(|version, bytes| {
+            let more = self.entries.next(|_, version, bytes| {
                 out.push(StoredRow { row: decode(table, columns, bytes)?, version });
                 Ok(())
             })?;
@@ -229,7 +235,7 @@ impl RowStream for IndexedRows {
     fn next_batch(&mut self, limit: usize, out: &mut Vec<StoredRow>) -> Result<usize> {
         let mut keys: Vec<Vec<u8>> = Vec::with_capacity(limit.min(1024));
         while keys.len() < limit {
-            let more = self.entries.next(|_, row_key| {
+            let more = self.entries.next(|_, _, row_key| {
                 keys.push(row_key.to_vec());
                 Ok(())
             })?;
@@ -251,6 +257,63 @@ impl RowStream for IndexedRows {
             out.push(StoredRow { row, version: ts });
         }
         Ok(keys.len())
+    }
+}
+
+/// The rows of a range of a secondary index, as far as its entries have them: nothing is fetched.
+///
+/// ```text
+///   entry   table | index | a | b           →   table | 0 | key
+/// ```
+struct EntryRows {
+    entries: StrongEntries,
+    index: Index,
+    table: Arc<Table>,
+    columns: Arc<[usize]>,
+}
+
+impl EntryRows {
+    /// Reads values from `bytes` into the columns that they are.
+    fn read(table: &Table, bytes: &[u8], columns: &[usize], out: &mut Row) -> Result<()> {
+        let Some((_, _, mut rest)) = key::split_prefix(bytes) else {
+            return Err(Error::new("XX001", "an index entry is too short"));
+        };
+        for &column in columns {
+            let Some(ty) = table.columns.get(column).map(|c| &c.ty) else { continue };
+            let (datum, after) = key::decode_datum(rest, ty)?;
+            if let Some(slot) = out.get_mut(column) {
+                *slot = datum;
+            }
+            rest = after;
+        }
+        Ok(())
+    }
+}
+
+impl RowStream for EntryRows {
+    fn next_batch(&mut self, limit: usize, out: &mut Vec<StoredRow>) -> Result<usize> {
+        let EntryRows { entries, index, table, columns } = self;
+        let in_entry = columns.iter().filter_map(|c| index.columns.iter().position(|i| i == c)).max();
+        let indexed = &index.columns[..in_entry.map_or(0, |last| last + 1)];
+        let in_row_key = |c: &&usize| !index.columns.contains(c);
+        let last = columns
+            .iter()
+            .filter(in_row_key)
+            .filter_map(|c| table.primary.columns.iter().position(|i| i == c));
+        let keyed = &table.primary.columns[..last.max().map_or(0, |last| last + 1)];
+        for given in 0..limit {
+            let more = entries.next(|key, version, row_key| {
+                let mut row = vec![Datum::Null; table.columns.len()];
+                EntryRows::read(table, row_key, keyed, &mut row)?;
+                EntryRows::read(table, key, indexed, &mut row)?;
+                out.push(StoredRow { row, version });
+                Ok(())
+            })?;
+            if !more {
+                return Ok(given);
+            }
+        }
+        Ok(limit)
     }
 }
 

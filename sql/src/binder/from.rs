@@ -433,7 +433,7 @@ pub(super) fn table_scan(table: Arc<Table>, schema: Arc<[Field]>) -> Plan {
         columns: (0..table.columns.len()).collect(),
         table,
         index: IndexId::PRIMARY,
-        ranges: vec![ScanRange { prefix: Vec::new(), lower: None, upper: None }],
+        ranges: vec![ScanRange { prefix: Vec::new(), each: Vec::new(), lower: None, upper: None }],
         direction: Direction::Forward,
         filter: None,
         point: false,

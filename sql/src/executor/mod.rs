@@ -118,7 +118,9 @@ const QUICK_ROWS: usize = 100;
 pub(crate) fn is_quick(plan: &Plan) -> bool {
     match &plan.node {
         Node::Values(rows) => rows.len() <= QUICK_ROWS,
-        Node::TableScan(scan) => scan.point && scan.ranges.len() <= QUICK_ROWS,
+        Node::TableScan(scan) => {
+            scan.point && scan.ranges.len() <= QUICK_ROWS && scan.ranges.iter().all(|r| r.each.is_empty())
+        }
         Node::Filter { input, .. }
         | Node::Project { input, .. }
         | Node::Limit { input, .. }

@@ -1,5 +1,6 @@
 //! Rows of stored tables.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use amphora_replication::{Direction, KeyBound, KeyRange, RowStream, Scan, StoredRow};
@@ -34,6 +35,7 @@ pub(super) struct TableScanOperator {
 
 struct CompiledRange {
     prefix: Vec<Expression>,
+    each: Vec<usize>,
     lower: Option<(Expression, bool)>,
     upper: Option<(Expression, bool)>,
 }
@@ -67,17 +69,14 @@ impl TableScanOperator {
         })
     }
 
-    /// The ranges for this execution, each once, in the direction of the scan.
+    /// The ranges for this execution, apart from each other, in the direction of the scan.
     fn key_ranges(&self, context: &Context<'_>) -> Result<Vec<KeyRange>> {
         let mut ranges = Vec::with_capacity(self.ranges.len());
         for range in &self.ranges {
-            if let Some(range) = range.eval(context)? {
-                ranges.push(range);
-            }
+            range.eval(context, &mut ranges)?;
         }
         if ranges.len() > 1 {
-            ranges.sort_by(|a, b| a.prefix.cmp(&b.prefix));
-            ranges.dedup();
+            ranges = merged(ranges);
             if self.direction == Direction::Backward {
                 ranges.reverse();
             }
@@ -182,19 +181,13 @@ impl CompiledRange {
             Ok(Some((Expression::compile(expr, builder)?, *inclusive)))
         };
         let (lower, upper) = (bound(&range.lower)?, bound(&range.upper)?);
-        Ok(CompiledRange { prefix: Expression::compile_all(&range.prefix, builder)?, lower, upper })
+        let prefix = Expression::compile_all(&range.prefix, builder)?;
+        Ok(CompiledRange { prefix, each: range.each.clone(), lower, upper })
     }
 
-    /// The range's values; `None` if one of them is NULL, which nothing equals.
-    fn eval(&self, context: &Context<'_>) -> Result<Option<KeyRange>> {
-        let mut prefix = Vec::with_capacity(self.prefix.len());
-        for expr in &self.prefix {
-            let value = expr.eval(&[], context)?;
-            if value.is_null() {
-                return Ok(None);
-            }
-            prefix.push(value);
-        }
+    /// Adds the range's values: none if one of them is NULL, which nothing equals; one range for every
+    /// combination of its arrays' elements.
+    fn eval(&self, context: &Context<'_>, out: &mut Vec<KeyRange>) -> Result<()> {
         let bound = |b: &Option<(Expression, bool)>| -> Result<Option<KeyBound>> {
             let Some((expr, inclusive)) = b else { return Ok(Some(KeyBound::Unbounded)) };
             let value = expr.eval(&[], context)?;
@@ -204,9 +197,151 @@ impl CompiledRange {
                 value => Some(KeyBound::Excluded(value)),
             })
         };
-        Ok(match (bound(&self.lower)?, bound(&self.upper)?) {
-            (Some(lower), Some(upper)) => Some(KeyRange { prefix, lower, upper }),
-            _ => None,
-        })
+        let (Some(lower), Some(upper)) = (bound(&self.lower)?, bound(&self.upper)?) else { return Ok(()) };
+        let mut prefix = Vec::with_capacity(self.prefix.len());
+        let mut arrays = Vec::new();
+        for (position, expr) in self.prefix.iter().enumerate() {
+            match expr.eval(&[], context)? {
+                Datum::Null => return Ok(()),
+                Datum::Array(array) if self.each.contains(&position) => {
+                    arrays.push((position, array));
+                    prefix.push(Datum::Null);
+                }
+                value => prefix.push(value),
+            }
+        }
+        let mut made = vec![KeyRange { prefix, lower, upper }];
+        for (position, array) in arrays {
+            let elements = || array.items.iter().filter(|v| !v.is_null());
+            let mut next = Vec::with_capacity(made.len() * elements().count());
+            for range in &made {
+                for element in elements() {
+                    context.run.guard.tick()?;
+                    let mut range = range.clone();
+                    range.prefix[position] = element.clone();
+                    next.push(range);
+                }
+            }
+            made = next;
+        }
+        out.append(&mut made);
+        Ok(())
+    }
+}
+
+/// Where a range begins, or ends, among all keys: values from the left, and whether what begins with them
+/// comes before (`Less`) or after (`Greater`) that place.
+struct Edge<'a> {
+    values: &'a [Datum],
+    next: Option<&'a Datum>,
+    side: Ordering,
+}
+
+impl<'a> Edge<'a> {
+    fn start(range: &'a KeyRange) -> Edge<'a> {
+        let (next, side) = match &range.lower {
+            KeyBound::Unbounded => (None, Ordering::Less),
+            KeyBound::Included(d) => (Some(d), Ordering::Less),
+            KeyBound::Excluded(d) => (Some(d), Ordering::Greater),
+        };
+        Edge { values: &range.prefix, next, side }
+    }
+
+    fn end(range: &'a KeyRange) -> Edge<'a> {
+        let (next, side) = match &range.upper {
+            KeyBound::Unbounded => (None, Ordering::Greater),
+            KeyBound::Included(d) => (Some(d), Ordering::Greater),
+            KeyBound::Excluded(d) => (Some(d), Ordering::Less),
+        };
+        Edge { values: &range.prefix, next, side }
+    }
+
+    fn compare(&self, other: &Edge<'_>) -> Ordering {
+        let mut mine = self.values.iter().chain(self.next);
+        let mut theirs = other.values.iter().chain(other.next);
+        loop {
+            match (mine.next(), theirs.next()) {
+                (Some(a), Some(b)) if a == b => {}
+                (Some(a), Some(b)) => return a.cmp(b),
+                // The shorter one stands before or after all that begins with it.
+                (None, Some(_)) => return self.side,
+                (Some(_), None) => return other.side.reverse(),
+                (None, None) => return self.side.cmp(&other.side),
+            }
+        }
+    }
+}
+
+/// The same keys in ranges that are sorted and do not overlap.
+///
+/// Of two ranges that overlap, either both have the same prefix, and are joined, or one contains the other:
+/// the bounds of the one with the shorter prefix let the longer prefix in as a whole, or not at all.
+fn merged(mut ranges: Vec<KeyRange>) -> Vec<KeyRange> {
+    ranges.retain(|r| Edge::start(r).compare(&Edge::end(r)).is_lt());
+    ranges.sort_by(|a, b| {
+        let by_start = Edge::start(a).compare(&Edge::start(b));
+        by_start.then_with(|| Edge::end(b).compare(&Edge::end(a)))
+    });
+    let mut out: Vec<KeyRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        let Some(last) = out.last_mut() else {
+            out.push(range);
+            continue;
+        };
+        if Edge::start(&range).compare(&Edge::end(last)).is_ge() {
+            out.push(range);
+        } else if Edge::end(&range).compare(&Edge::end(last)).is_gt() {
+            last.upper = range.upper;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(prefix: &[i64], lower: KeyBound, upper: KeyBound) -> KeyRange {
+        KeyRange { prefix: prefix.iter().map(|&v| Datum::Int8(v)).collect(), lower, upper }
+    }
+
+    fn above(v: i64) -> KeyBound {
+        KeyBound::Excluded(Datum::Int8(v))
+    }
+
+    fn from(v: i64) -> KeyBound {
+        KeyBound::Included(Datum::Int8(v))
+    }
+
+    use KeyBound::Unbounded;
+
+    #[test]
+    fn ranges_of_an_in_list_are_sorted_and_given_once() {
+        let made = [3, 1, 3, 2].map(|v| range(&[v], Unbounded, Unbounded)).to_vec();
+        assert_eq!(merged(made), [1, 2, 3].map(|v| range(&[v], Unbounded, Unbounded)));
+    }
+
+    #[test]
+    fn pages_follow_each_other() {
+        let page = vec![range(&[], above(1), Unbounded), range(&[1], above(5), Unbounded)];
+        let sorted = vec![range(&[1], above(5), Unbounded), range(&[], above(1), Unbounded)];
+        assert_eq!(merged(page), sorted);
+    }
+
+    #[test]
+    fn overlapping_ranges_become_one() {
+        assert_eq!(
+            merged(vec![range(&[], from(5), from(9)), range(&[], from(1), above(6))]),
+            [range(&[], from(1), from(9))]
+        );
+        assert_eq!(
+            merged(vec![range(&[7], above(2), Unbounded), range(&[], from(1), from(9))]),
+            [range(&[], from(1), from(9))]
+        );
+        assert_eq!(
+            merged(vec![range(&[9], Unbounded, Unbounded), range(&[], from(1), above(9))]),
+            [range(&[], from(1), above(9)), range(&[9], Unbounded, Unbounded)]
+        );
+        assert_eq!(merged(vec![range(&[], from(9), from(1)), range(&[], from(1), above(1))]), []);
     }
 }

@@ -2,76 +2,50 @@
 
 use std::sync::Arc;
 
-use amphora_storage::Datum;
-
+use super::planner::Planner;
 use crate::expr::Expr;
 use crate::plan::{Field, JoinKind, Node, Plan};
 
-/// Rows of a table of which nothing is known.
-pub(super) const TABLE_ROWS: f64 = 1000.0;
 /// Reading one row of a scan.
 pub(super) const ROW: f64 = 0.02;
 /// Finding the place in an index.
-pub(super) const LOOKUP: f64 = 0.1;
-/// Fetching the row that a secondary index's entry points to.
+pub(super) const LOOKUP: f64 = 0.2;
+/// Fetching the row that a secondary index's entry points to, many at a time.
 pub(super) const FETCH: f64 = 0.1;
 /// Evaluating a condition or projection on one row.
-const EVALUATE: f64 = 0.0025;
+pub(super) const EVALUATE: f64 = 0.0025;
 /// Putting one row into a hash table.
-pub(super) const BUILD: f64 = 0.01;
-/// Share of rows that `=` keeps.
-pub(super) const EQUAL: f64 = 0.01;
-/// Share of rows that one bound keeps.
-pub(super) const BOUND: f64 = 1.0 / 3.0;
+pub(super) const BUILD: f64 = 0.015;
+/// Looking one row up in a hash table.
+pub(super) const PROBE: f64 = 0.0075;
+/// What PostgreSQL adds to the cost of an operator that the session does not want.
+pub(super) const DISABLED: f64 = 1e10;
 
 /// A plan without rows, to leave in the place of one that was taken.
 pub(super) fn nothing() -> Plan {
     Plan { node: Node::Values(Vec::new()), schema: Arc::from([]), rows: 0.0, cost: 0.0 }
 }
 
-/// A plan with its estimates.
-pub(super) fn plan(node: Node, schema: Arc<[Field]>) -> Plan {
-    let (rows, cost) = estimate(&node);
-    Plan { node, schema, rows, cost }
+/// A plan that will be estimated later.
+pub(super) fn unplanned(node: Node, schema: Arc<[Field]>) -> Plan {
+    Plan { node, schema, rows: 0.0, cost: 0.0 }
 }
 
-/// The share of rows that a condition keeps.
-pub(super) fn selectivity(condition: &Expr) -> f64 {
-    match condition {
-        Expr::And(operands) => operands.iter().map(selectivity).product(),
-        Expr::Or(operands) => 1.0 - operands.iter().map(|e| 1.0 - selectivity(e)).product::<f64>(),
-        Expr::Not(input) => 1.0 - selectivity(input),
-        Expr::Literal(Datum::Bool(true), _) => 1.0,
-        Expr::Literal(..) => 0.0,
-        Expr::Call { function, .. } => match function.name {
-            "=" => EQUAL,
-            "<>" => 1.0 - EQUAL,
-            "<" | "<=" | ">" | ">=" => BOUND,
-            "~~" | "~" | "~~*" | "~*" => 0.05,
-            _ => 0.25,
-        },
-        Expr::InList { list, negated, .. } => {
-            let share = (list.len() as f64 * EQUAL).min(0.5);
-            if *negated { 1.0 - share } else { share }
-        }
-        Expr::IsNull { negated, .. } => {
-            if *negated {
-                0.99
-            } else {
-                0.01
-            }
-        }
-        Expr::AnyAll { .. } => 0.05,
-        _ => 0.5,
-    }
+/// A plan with its estimates.
+pub(super) fn plan(p: &Planner<'_>, node: Node, schema: Arc<[Field]>) -> Plan {
+    let (rows, cost) = estimate(p, &node);
+    Plan { node, schema, rows, cost }
 }
 
 /// Rows and cost of an operator from those of its inputs. Scans of tables are estimated where their
 /// access path is chosen.
-pub(super) fn estimate(node: &Node) -> (f64, f64) {
+fn estimate(p: &Planner<'_>, node: &Node) -> (f64, f64) {
     match node {
         Node::Values(rows) => (rows.len() as f64, rows.len() as f64 * EVALUATE),
-        Node::TableScan(_) => (TABLE_ROWS, TABLE_ROWS * ROW),
+        Node::TableScan(scan) => {
+            let rows = p.table_rows(&scan.table);
+            (rows, rows * ROW)
+        }
         Node::SystemScan { equal, .. } => {
             let rows = if equal.is_empty() { 100.0 } else { 5.0 };
             (rows, rows * ROW)
@@ -79,25 +53,35 @@ pub(super) fn estimate(node: &Node) -> (f64, f64) {
         Node::FunctionScan { .. } => (100.0, 100.0 * EVALUATE),
         Node::CteScan(_) | Node::WorkTable(_) => (100.0, 100.0 * EVALUATE),
         Node::Filter { input, condition } => {
-            ((input.rows * selectivity(condition)).max(1.0), input.cost + input.rows * EVALUATE)
+            let share = p.selectivity(condition, &input.schema);
+            ((input.rows * share).max(1.0), input.cost + input.rows * EVALUATE)
         }
         Node::Project { input, .. } | Node::Window { input, .. } | Node::Lock { input, .. } => {
             (input.rows, input.cost + input.rows * EVALUATE)
         }
         Node::ProjectSet { input, .. } => (input.rows * 10.0, input.cost + input.rows * EVALUATE * 10.0),
         Node::NestedLoop { left, right, kind, condition } => {
-            let share = condition.as_ref().map_or(1.0, selectivity);
+            let share = condition.as_ref().map_or(1.0, |c| p.selectivity(c, &both(left, right)));
             let rows = joined_rows(left.rows, left.rows * right.rows * share, *kind);
-            (rows, left.cost + left.rows.max(1.0) * right.cost + left.rows * right.rows * EVALUATE)
+            let again = if right.reads_nearest_row() { left.rows.max(1.0) } else { 1.0 };
+            let cost = left.cost + again * right.cost + left.rows * right.rows * EVALUATE;
+            (rows, cost + disabled(!p.options().nestloop))
         }
-        Node::HashJoin { left, right, kind, .. } => {
-            let matches = left.rows * right.rows / left.rows.max(right.rows).max(1.0);
-            let rows = joined_rows(left.rows, matches, *kind);
-            (rows, left.cost + right.cost + right.rows * BUILD + (left.rows + rows) * EVALUATE)
+        Node::HashJoin { left, right, kind, left_keys, right_keys, condition } => {
+            let mut share = condition.as_ref().map_or(1.0, |c| p.selectivity(c, &both(left, right)));
+            for (l, r) in left_keys.iter().zip(right_keys) {
+                share *= p.equi_join((l, &left.schema, left.rows), (r, &right.schema, right.rows));
+            }
+            let rows = joined_rows(left.rows, left.rows * right.rows * share, *kind);
+            (
+                rows,
+                hash_cost((left.rows, left.cost), (right.rows, right.cost), rows)
+                    + disabled(!p.options().hashjoin),
+            )
         }
         Node::Aggregate { input, keys, .. } => {
-            let rows = if keys.is_empty() { 1.0 } else { (input.rows / 5.0).max(1.0) };
-            (rows, input.cost + input.rows * BUILD)
+            let rows = p.groups(keys, &input.schema, input.rows);
+            (rows, input.cost + input.rows * BUILD + rows * EVALUATE)
         }
         Node::Sort { input, limit, .. } => {
             let kept = limit.as_ref().and_then(count).unwrap_or(input.rows).min(input.rows);
@@ -111,7 +95,9 @@ pub(super) fn estimate(node: &Node) -> (f64, f64) {
             let cost = if stops_early(&input.node) { input.cost * share } else { input.cost };
             (rows, cost)
         }
-        Node::Distinct { input, .. } => ((input.rows / 2.0).max(1.0), input.cost + input.rows * BUILD),
+        Node::Distinct { input, on } => {
+            (p.groups(on, &input.schema, input.rows), input.cost + input.rows * BUILD)
+        }
         Node::Append(inputs) => (inputs.iter().map(|p| p.rows).sum(), inputs.iter().map(|p| p.cost).sum()),
         Node::SetOperation { left, right, .. } => {
             (left.rows, left.cost + right.cost + (left.rows + right.rows) * BUILD)
@@ -120,11 +106,29 @@ pub(super) fn estimate(node: &Node) -> (f64, f64) {
     }
 }
 
-fn joined_rows(left: f64, matches: f64, kind: JoinKind) -> f64 {
+/// The cost of a hash join of two inputs, each given by its rows and cost.
+pub(super) fn hash_cost(left: (f64, f64), right: (f64, f64), rows: f64) -> f64 {
+    left.1 + right.1 + right.0 * BUILD + left.0 * PROBE + rows * EVALUATE
+}
+
+/// What an unwanted operator costs more.
+pub(super) fn disabled(unwanted: bool) -> f64 {
+    if unwanted { DISABLED } else { 0.0 }
+}
+
+/// The columns of a join's condition.
+fn both(left: &Plan, right: &Plan) -> Vec<Field> {
+    left.schema.iter().chain(right.schema.iter()).cloned().collect()
+}
+
+/// The rows of a join that has so many matches.
+pub(super) fn joined_rows(left: f64, matches: f64, kind: JoinKind) -> f64 {
     match kind {
         JoinKind::Inner => matches.max(1.0),
         JoinKind::Left | JoinKind::Full | JoinKind::Right => matches.max(left),
-        JoinKind::Semi | JoinKind::Anti => (left / 2.0).max(1.0),
+        // Whether a left row has a match, if it has so many on average.
+        JoinKind::Semi => matches.min(left).max(1.0),
+        JoinKind::Anti => (left - matches.min(left) * 0.9).max(1.0),
     }
 }
 

@@ -1,24 +1,28 @@
 //! Joins: in which order, and how.
 //!
-//! Inner joins beside each other are taken apart into relations and conditions, and put together again
-//! greedily: the smallest relation first, then each time the one whose joining costs least, by index
-//! lookups or by hashing. Outer joins stay where they are.
+//! Inner joins beside each other are taken apart into relations and conditions: equalities of columns become
+//! classes (`equivalence.rs`), the order is searched for over sizes alone (`join_order.rs`), and the tree
+//! that is found is built here. Outer joins stay where they are, unless a condition above them refuses the
+//! rows that they would add.
 //!
 //! Everything on the right of a nested loop is one level further in than everything on the right of a hash
 //! join. While relations are loose, they and their conditions are on the level of the whole; going to the
 //! right of a nested loop shifts them in by one.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::access::{self, conjunction};
 use super::cost;
+use super::equivalence::{self, Class};
 use super::fold::is_volatile;
+use super::join_order::{self, Graph, Link, MAX_RELATIONS, Method, Predicate, Size, Tree, bit};
+use super::planner::Planner;
 use super::push::{conjuncts, filtered, has_subquery, push, split};
+use super::ranges;
 use crate::expr::Expr;
 use crate::plan::{Field, JoinKind, Node, Plan};
-
-/// Relations beyond which the order is left as it was written.
-const MAX_ORDERED: usize = 12;
 
 /// A relation of a cluster of inner joins.
 struct Relation {
@@ -36,18 +40,33 @@ impl Relation {
 }
 
 /// Plans a cluster of inner joins, with conditions over its output.
-pub(super) fn inner(plan: Plan, conditions: Vec<Expr>) -> Plan {
+pub(super) fn inner(p: &Planner<'_>, plan: Plan, conditions: Vec<Expr>) -> Plan {
     let schema = plan.schema.clone();
     let mut relations = Vec::new();
     let mut loose = conditions;
     flatten(plan, 0, &mut relations, &mut loose);
     if let [_] = relations[..] {
         return match relations.pop() {
-            Some(only) => lateral(only.plan, loose),
+            Some(only) => lateral(p, only.plan, loose),
             None => cost::nothing(),
         };
     }
     let (stay, mut loose) = split(loose, is_volatile);
+    // Columns of every relation, before the classes lose sight of them.
+    let mut classes = equivalence::classes(&mut loose);
+    for class in &mut classes {
+        loose.extend(class.pinned());
+        // Within one relation, equality is that relation's own condition.
+        for relation in &relations {
+            let inside: Vec<usize> =
+                class.members.iter().copied().filter(|c| relation.columns().contains(c)).collect();
+            if class.value.is_none() {
+                loose.extend(inside.windows(2).map(|pair| class.equality(pair[0], pair[1])));
+            }
+        }
+    }
+    // What is pinned to a value needs no comparison any more.
+    classes.retain(|class| class.value.is_none());
     // Conditions over one relation go into it; those over none are checked once, in the first.
     loose.retain(|condition| {
         let used = columns_of(condition);
@@ -59,26 +78,31 @@ pub(super) fn inner(plan: Plan, conditions: Vec<Expr>) -> Plan {
         relations[home].conditions.push(condition);
         false
     });
-    filtered(assemble(relations, loose, schema), stay)
+    filtered(p, Cluster::new(p, relations, loose, classes).plan(schema), stay)
 }
 
 /// Takes a tree of inner joins apart. A right side that reads its left row is not loose: the join with it
-/// is one relation.
+/// is one relation. A left join whose added rows a condition refuses is an inner join.
 fn flatten(plan: Plan, offset: usize, relations: &mut Vec<Relation>, loose: &mut Vec<Expr>) {
     match plan.node {
-        Node::NestedLoop { left, right, kind: JoinKind::Inner, condition } if !right.reads_nearest_row() => {
+        Node::NestedLoop { left, right, kind, condition }
+            if !right.reads_nearest_row()
+                && (kind == JoinKind::Inner
+                    || kind == JoinKind::Left
+                        && refuses_nulls(loose, offset + left.width(), right.width())) =>
+        {
             let width = left.width();
             let mut right = *right;
             right.shift_outer(-1);
-            flatten(*left, offset, relations, loose);
-            flatten(right, offset + width, relations, loose);
             for mut condition in condition.into_iter().flat_map(conjuncts) {
                 condition.map_columns(&mut |c| c + offset);
                 loose.push(condition);
             }
+            flatten(*left, offset, relations, loose);
+            flatten(right, offset + width, relations, loose);
         }
         Node::Filter { input, condition }
-            if matches!(&input.node, Node::NestedLoop { kind: JoinKind::Inner, .. }) =>
+            if matches!(&input.node, Node::NestedLoop { kind: JoinKind::Inner | JoinKind::Left, .. }) =>
         {
             for mut condition in conjuncts(condition) {
                 condition.map_columns(&mut |c| c + offset);
@@ -90,8 +114,37 @@ fn flatten(plan: Plan, offset: usize, relations: &mut Vec<Relation>, loose: &mut
     }
 }
 
+/// True if some condition cannot hold where all of these columns are NULL.
+fn refuses_nulls(conditions: &[Expr], start: usize, width: usize) -> bool {
+    let range = start..start + width;
+    conditions.iter().any(|c| !is_volatile(c) && is_never_true(c, &range))
+}
+
+/// True of a condition that is false or unknown where these columns are NULL.
+fn is_never_true(condition: &Expr, nulls: &std::ops::Range<usize>) -> bool {
+    match condition {
+        Expr::And(operands) => operands.iter().any(|e| is_never_true(e, nulls)),
+        Expr::Or(operands) => operands.iter().all(|e| is_never_true(e, nulls)),
+        Expr::IsNull { input, negated: true } => is_null(input, nulls),
+        Expr::IsBool { input, value: Some(_), negated: false } => is_null(input, nulls),
+        Expr::InList { input, .. } => is_null(input, nulls),
+        Expr::AnyAll { left, all: false, .. } => is_null(left, nulls),
+        other => is_null(other, nulls),
+    }
+}
+
+/// True of an expression that is NULL where these columns are.
+fn is_null(e: &Expr, nulls: &std::ops::Range<usize>) -> bool {
+    match e {
+        Expr::Column(i, _) => nulls.contains(i),
+        Expr::Call { function, args, .. } => function.strict && args.iter().any(|a| is_null(a, nulls)),
+        Expr::Cast { input, .. } | Expr::Not(input) => is_null(input, nulls),
+        _ => false,
+    }
+}
+
 /// A join whose right side reads the left row, or any other plan that is a cluster alone.
-fn lateral(plan: Plan, conditions: Vec<Expr>) -> Plan {
+fn lateral(p: &Planner<'_>, plan: Plan, conditions: Vec<Expr>) -> Plan {
     let schema = plan.schema.clone();
     match plan.node {
         Node::NestedLoop { left, right, kind: JoinKind::Inner, condition } => {
@@ -101,8 +154,8 @@ fn lateral(plan: Plan, conditions: Vec<Expr>) -> Plan {
             let (stay, conditions) = split(conditions, is_volatile);
             let (to_left, rest) = split(conditions, |c| columns_of(c).iter().all(|&c| c < width));
             let (to_right, both) = split(rest, |c| columns_of(c).iter().all(|&c| c >= width));
-            let left = push(*left, to_left);
-            let right = push(*right, to_right.into_iter().map(|c| into_right(c, width)).collect());
+            let left = push(p, *left, to_left);
+            let right = push(p, *right, to_right.into_iter().map(|c| into_right(c, width)).collect());
             let condition = conjunction(both);
             let node = Node::NestedLoop {
                 left: Box::new(left),
@@ -110,9 +163,9 @@ fn lateral(plan: Plan, conditions: Vec<Expr>) -> Plan {
                 kind: JoinKind::Inner,
                 condition,
             };
-            filtered(cost::plan(node, schema), stay)
+            filtered(p, cost::plan(p, node, schema), stay)
         }
-        node => push(Plan { node, ..plan }, conditions),
+        node => push(p, Plan { node, ..plan }, conditions),
     }
 }
 
@@ -136,182 +189,363 @@ struct Joined {
     columns: Vec<usize>,
 }
 
-impl Joined {
-    /// Where a column of the cluster is now.
-    fn place(&self, column: usize) -> Option<usize> {
-        self.columns.iter().position(|&c| c == column)
+/// Relations that are all joined with each other, in any order.
+struct Cluster<'a> {
+    p: &'a Planner<'a>,
+    relations: Vec<Relation>,
+    /// Each relation, planned alone; taken when it is built
+    alone: Vec<Plan>,
+    /// Conditions over several relations
+    loose: Vec<Expr>,
+    classes: Vec<Class>,
+    /// What is known of lookups into a relation by these of its columns
+    lookups: RefCell<HashMap<(usize, Vec<usize>), Option<Size>>>,
+}
+
+impl<'a> Cluster<'a> {
+    fn new(
+        p: &'a Planner<'a>,
+        relations: Vec<Relation>,
+        loose: Vec<Expr>,
+        classes: Vec<Class>,
+    ) -> Cluster<'a> {
+        let alone = relations.iter().map(|r| push(p, r.plan.clone(), r.conditions.clone())).collect();
+        Cluster { p, relations, alone, loose, classes, lookups: RefCell::default() }
     }
-}
 
-fn assemble(relations: Vec<Relation>, mut loose: Vec<Expr>, schema: Arc<[Field]>) -> Plan {
-    let ordered = relations.len() <= MAX_ORDERED;
-    // Each relation alone, to know its size.
-    let mut rest: Vec<(Relation, Plan)> = relations
-        .into_iter()
-        .map(|relation| {
-            let alone = push(relation.plan.clone(), relation.conditions.clone());
-            (relation, alone)
-        })
-        .collect();
-    let first = if ordered { smallest(&rest) } else { 0 };
-    let (relation, plan) = rest.remove(first);
-    let mut joined = Joined { columns: relation.columns().collect(), plan };
-    while !rest.is_empty() {
-        let mut best: Option<(usize, Joined, Vec<usize>)> = None;
-        for (i, (relation, alone)) in rest.iter().enumerate() {
-            // Without a condition between them a join is a product: only when nothing else is left.
-            let usable = usable(&joined, relation, &loose);
-            let connected = usable.iter().any(|&c| is_equality(&loose[c]));
-            if ordered && !connected && rest.iter().any(|(r, _)| usable_equality(&joined, r, &loose)) {
-                continue;
-            }
-            let candidate = join_with(&joined, relation, alone, &usable, &loose);
-            if best.as_ref().is_none_or(|(_, b, _)| candidate.plan.cost < b.plan.cost) {
-                best = Some((i, candidate, usable));
-            }
-            if !ordered {
-                break;
-            }
-        }
-        let Some((i, next, used)) = best else { break };
-        joined = next;
-        rest.remove(i);
-        let mut index = 0;
-        loose.retain(|_| {
-            index += 1;
-            !used.contains(&(index - 1))
-        });
-    }
-    let Joined { plan, columns } = joined;
-    // Back to the order of columns that everyone above knows.
-    let total = columns.len();
-    if columns.iter().enumerate().all(|(i, &c)| i == c) {
-        return filtered(Plan { schema, ..plan }, loose);
-    }
-    let mut exprs = Vec::with_capacity(total);
-    for column in 0..total {
-        let place = columns.iter().position(|&c| c == column).unwrap_or(column);
-        exprs.push(Expr::Column(place, schema[column].ty.clone()));
-    }
-    filtered(cost::plan(Node::Project { input: Box::new(plan), exprs }, schema), loose)
-}
-
-fn smallest(relations: &[(Relation, Plan)]) -> usize {
-    let mut best = 0;
-    for (i, (_, plan)) in relations.iter().enumerate() {
-        if plan.rows < relations[best].1.rows {
-            best = i;
-        }
-    }
-    best
-}
-
-/// The loose conditions that can be checked once `relation` is joined.
-fn usable(joined: &Joined, relation: &Relation, loose: &[Expr]) -> Vec<usize> {
-    let range = relation.columns();
-    let known = |c: &usize| range.contains(c) || joined.columns.contains(c);
-    (0..loose.len()).filter(|&i| columns_of(&loose[i]).iter().all(known)).collect()
-}
-
-fn usable_equality(joined: &Joined, relation: &Relation, loose: &[Expr]) -> bool {
-    usable(joined, relation, loose).iter().any(|&c| is_equality(&loose[c]))
-}
-
-fn is_equality(e: &Expr) -> bool {
-    matches!(e, Expr::Call { function, args, .. } if function.name == "=" && args.len() == 2)
-}
-
-/// Joins one more relation: by looking its rows up for every row so far, or by hashing it.
-fn join_with(joined: &Joined, relation: &Relation, alone: &Plan, usable: &[usize], loose: &[Expr]) -> Joined {
-    let width = joined.columns.len();
-    let range = relation.columns();
-    let mut columns = joined.columns.clone();
-    columns.extend(range.clone());
-    let schema: Arc<[Field]> =
-        joined.plan.schema.iter().chain(relation.plan.schema.iter()).cloned().collect();
-    // The conditions over (rows so far ++ relation).
-    let conditions: Vec<Expr> = usable
-        .iter()
-        .map(|&i| {
-            let mut condition = loose[i].clone();
-            condition.map_columns(&mut |c| match joined.place(c) {
-                Some(place) => place,
-                None => c - range.start + width,
+    /// The whole, with the columns in the order that everyone above knows.
+    fn plan(mut self, schema: Arc<[Field]>) -> Plan {
+        let mut joined: Option<Joined> = None;
+        let mut first = 0;
+        while first < self.relations.len() {
+            let last = (first + MAX_RELATIONS).min(self.relations.len());
+            let tree = self.graph(first, last);
+            let part = self.build(&tree, first);
+            joined = Some(match joined {
+                None => part,
+                Some(before) => self.join(before, part, Method::Hash, None),
             });
-            condition
-        })
-        .collect();
-    let plan = join_sides(
-        &joined.plan,
-        &relation.plan,
-        &relation.conditions,
-        alone,
-        conditions,
-        JoinKind::Inner,
-        schema,
-    );
-    Joined { plan, columns }
+            first = last;
+        }
+        let Some(Joined { plan, columns }) = joined else { return cost::nothing() };
+        let loose = std::mem::take(&mut self.loose);
+        if columns.iter().enumerate().all(|(i, &c)| i == c) {
+            return filtered(self.p, Plan { schema, ..plan }, loose);
+        }
+        let mut places = vec![0; columns.len()];
+        columns.iter().enumerate().for_each(|(place, &c)| places[c] = place);
+        let exprs = places.iter().zip(schema.iter()).map(|(&i, f)| Expr::Column(i, f.ty.clone())).collect();
+        let node = Node::Project { input: Box::new(plan), exprs };
+        filtered(self.p, cost::plan(self.p, node, schema), loose)
+    }
+
+    /// The relation that a column of the cluster belongs to.
+    fn relation_of(&self, column: usize) -> usize {
+        self.relations.partition_point(|r| r.offset <= column).saturating_sub(1)
+    }
+
+    /// How many different values an expression over one relation, or several, has.
+    fn distinct(&self, e: &Expr) -> f64 {
+        let home = columns_of(e).first().map(|&c| self.relation_of(c));
+        let Some(home) = home else { return 1.0 };
+        let mut own = e.clone();
+        let relation = &self.relations[home];
+        if !columns_of(e).iter().all(|c| relation.columns().contains(c)) {
+            return self.alone[home].rows;
+        }
+        own.map_columns(&mut |c| c - relation.offset);
+        self.p.distinct(&own, &relation.plan.schema, self.alone[home].rows)
+    }
+
+    /// The best tree of the relations from `first` to `last`.
+    fn graph(&self, first: usize, last: usize) -> Tree {
+        let inside = |r: &usize| (first..last).contains(r);
+        let link = |class: &Class| {
+            let mut distinct: Vec<(usize, f64)> = Vec::new();
+            for &column in &class.members {
+                let relation = self.relation_of(column);
+                if inside(&relation) && !distinct.iter().any(|(r, _)| *r == relation - first) {
+                    let ty = self.relations[relation].plan.schema[column - self.relations[relation].offset]
+                        .ty
+                        .clone();
+                    distinct.push((relation - first, self.distinct(&Expr::Column(column, ty))));
+                }
+            }
+            Link { distinct }
+        };
+        let set = |e: &Expr| -> Option<join_order::Set> {
+            let relations: Vec<usize> = columns_of(e).into_iter().map(|c| self.relation_of(c)).collect();
+            relations.iter().all(inside).then(|| relations.iter().fold(0, |s, r| s | bit(r - first)))
+        };
+        let predicate = |condition: &Expr| -> Option<Predicate> {
+            let relations = set(condition)?;
+            let equality = match condition {
+                Expr::Call { function, args, .. } if function.name == "=" => match &args[..] {
+                    [a, b] if hashes_alike(&a.ty(), &b.ty()) => Some((a, b)),
+                    _ => None,
+                },
+                _ => None,
+            };
+            let sides = equality.and_then(|(a, b)| Some((set(a)?, set(b)?)));
+            let sides = sides.filter(|(a, b)| *a != 0 && *b != 0 && a & b == 0);
+            let share = match (equality, sides) {
+                (Some((a, b)), Some(_)) => 1.0 / self.distinct(a).max(self.distinct(b)).max(1.0),
+                _ => self.p.selectivity(condition, &[]),
+            };
+            Some(Predicate { relations, share, sides })
+        };
+        let lookup = |relation: usize, known: join_order::Set| {
+            let known = |r: usize| (first..last).contains(&r) && known & bit(r - first) != 0;
+            self.lookup(relation + first, &known)
+        };
+        let graph = Graph {
+            relations: self.alone[first..last].iter().map(|a| Size { rows: a.rows, cost: a.cost }).collect(),
+            links: self.classes.iter().map(link).filter(|l| l.distinct.len() > 1).collect(),
+            predicates: self.loose.iter().filter_map(predicate).collect(),
+            lookup: &lookup,
+            hash_penalty: cost::disabled(!self.p.options().hashjoin),
+            loop_penalty: cost::disabled(!self.p.options().nestloop),
+        };
+        graph.search()
+    }
+
+    /// What one lookup into a relation costs, once the rows of others are known.
+    fn lookup(&self, relation: usize, known: &dyn Fn(usize) -> bool) -> Option<Size> {
+        let range = self.relations[relation].columns();
+        let mut columns: Vec<usize> = Vec::new();
+        for class in &self.classes {
+            if class.members.iter().any(|&c| !range.contains(&c) && known(self.relation_of(c))) {
+                columns.extend(class.members.iter().filter(|c| range.contains(c)));
+            }
+        }
+        for condition in &self.loose {
+            let Expr::Call { function, args, .. } = condition else { continue };
+            let [a, b] = &args[..] else { continue };
+            for (own, other) in [(a, b), (b, a)] {
+                if function.name == "="
+                    && let Some(column) = ranges::plain_column(own)
+                    && range.contains(&column)
+                    && columns_of(other).iter().all(|&c| !range.contains(&c) && known(self.relation_of(c)))
+                {
+                    columns.push(column);
+                }
+            }
+        }
+        if columns.is_empty() {
+            return None;
+        }
+        columns.sort_unstable();
+        columns.dedup();
+        let offset = range.start;
+        let key = (relation, columns);
+        if let Some(found) = self.lookups.borrow().get(&key) {
+            return *found;
+        }
+        let relation = &self.relations[relation];
+        let keys: Vec<Expr> = key
+            .1
+            .iter()
+            .filter_map(|&c| {
+                let ty = relation.plan.schema.get(c - offset)?.ty.clone();
+                let equals = crate::functions::resolve_operator("=", Some(&ty), &ty).ok()?;
+                let outer = Expr::Outer { depth: 1, position: 0, ty: ty.clone() };
+                let args = vec![Expr::Column(c - offset, ty), outer];
+                Some(Expr::Call { function: equals.function, args, ty: amphora_storage::DataType::Bool })
+            })
+            .collect();
+        let found = find(self.p, &relation.plan, &relation.conditions, keys);
+        let size = found.map(|plan| Size { rows: plan.rows, cost: plan.cost });
+        self.lookups.borrow_mut().insert(key, size);
+        size
+    }
+
+    /// Builds a tree.
+    fn build(&mut self, tree: &Tree, first: usize) -> Joined {
+        match tree {
+            Tree::Leaf(relation) => {
+                let relation = relation + first;
+                let plan = std::mem::replace(&mut self.alone[relation], cost::nothing());
+                Joined { plan, columns: self.relations[relation].columns().collect() }
+            }
+            Tree::Join { left, right, method, size } => {
+                let left = self.build(left, first);
+                let lookup = match (method, &**right) {
+                    (Method::Lookup, Tree::Leaf(relation)) => Some(relation + first),
+                    _ => None,
+                };
+                let right = self.build(right, first);
+                self.join_as(left, right, *method, lookup, *size)
+            }
+        }
+    }
+
+    fn join_as(
+        &mut self,
+        left: Joined,
+        right: Joined,
+        method: Method,
+        lookup: Option<usize>,
+        size: Size,
+    ) -> Joined {
+        let mut joined = self.join(left, right, method, lookup);
+        joined.plan.rows = size.rows;
+        joined.plan.cost = size.cost;
+        joined
+    }
+
+    /// Joins two parts. `lookup` is the relation that the right one is, if it is to be looked up.
+    fn join(&mut self, left: Joined, right: Joined, method: Method, lookup: Option<usize>) -> Joined {
+        let width = left.columns.len();
+        let mut columns = left.columns;
+        columns.extend(right.columns);
+        let place: HashMap<usize, usize> = columns.iter().enumerate().map(|(i, &c)| (c, i)).collect();
+        let mut conditions: Vec<Expr> = Vec::new();
+        for class in &self.classes {
+            let at: Vec<usize> = class.members.iter().filter_map(|c| place.get(c).copied()).collect();
+            let Some(&known) = at.iter().find(|&&i| i < width) else { continue };
+            let others = at.iter().filter(|&&i| i >= width);
+            // One is enough, unless an index may need another.
+            let count = if lookup.is_some() { at.len() } else { 1 };
+            conditions.extend(others.take(count).map(|&other| class.equality(known, other)));
+        }
+        self.loose.retain(|condition| {
+            let used = columns_of(condition);
+            if !used.iter().all(|c| place.contains_key(c)) {
+                return true;
+            }
+            let mut condition = condition.clone();
+            condition.map_columns(&mut |c| place.get(&c).copied().unwrap_or(c));
+            conditions.push(condition);
+            false
+        });
+        let schema = left.plan.schema.iter().chain(right.plan.schema.iter()).cloned().collect();
+        let sides = Sides::new(left.plan, right.plan, conditions, JoinKind::Inner, schema);
+        let plan = match (method, lookup) {
+            (Method::Lookup, Some(relation)) => {
+                let Relation { plan, conditions, .. } = &self.relations[relation];
+                match sides.lookup(self.p, plan, conditions) {
+                    Some(found) => sides.looked_up(found),
+                    None => sides.hashed_or_looped(self.p),
+                }
+            }
+            (Method::Loop, _) => sides.looped(self.p),
+            _ => sides.hashed_or_looped(self.p),
+        };
+        Joined { plan, columns }
+    }
+}
+
+/// Two sides of a join, and how their rows find each other.
+struct Sides {
+    left: Plan,
+    /// On the level of the whole
+    right: Plan,
+    /// Equalities: the left key, the right key in its own numbering, and the condition itself
+    keys: Vec<((Expr, Expr), Expr)>,
+    others: Vec<Expr>,
+    kind: JoinKind,
+    schema: Arc<[Field]>,
+}
+
+impl Sides {
+    fn new(left: Plan, right: Plan, conditions: Vec<Expr>, kind: JoinKind, schema: Arc<[Field]>) -> Sides {
+        let width = left.width();
+        let (mut keys, mut others) = (Vec::new(), Vec::new());
+        for condition in conditions {
+            match equal_sides(&condition, width) {
+                Some(pair) => keys.push((pair, condition)),
+                None => others.push(condition),
+            }
+        }
+        Sides { left, right, keys, others, kind, schema }
+    }
+
+    fn hashed_or_looped(self, p: &Planner<'_>) -> Plan {
+        if self.keys.is_empty() { self.looped(p) } else { self.hashed(p) }
+    }
+
+    fn hashed(self, p: &Planner<'_>) -> Plan {
+        let (left_keys, right_keys) = self.keys.into_iter().map(|(pair, _)| pair).unzip();
+        let node = Node::HashJoin {
+            left: Box::new(self.left),
+            right: Box::new(self.right),
+            kind: self.kind,
+            left_keys,
+            right_keys,
+            condition: conjunction(self.others),
+        };
+        cost::plan(p, node, self.schema)
+    }
+
+    /// Every pair is looked at.
+    fn looped(self, p: &Planner<'_>) -> Plan {
+        let mut right = self.right;
+        right.shift_outer(1);
+        let mut conditions = self.others;
+        conditions.extend(self.keys.into_iter().map(|(_, condition)| condition));
+        let node = Node::NestedLoop {
+            left: Box::new(self.left),
+            right: Box::new(right),
+            kind: self.kind,
+            condition: conjunction(conditions),
+        };
+        cost::plan(p, node, self.schema)
+    }
+
+    /// The right side as it is looked up for every left row: `right` with `conditions`, by an index.
+    fn lookup(&self, p: &Planner<'_>, right: &Plan, conditions: &[Expr]) -> Option<Plan> {
+        let mut keys = Vec::with_capacity(self.keys.len());
+        for ((l, r), condition) in &self.keys {
+            let Expr::Call { function, ty, .. } = condition else { continue };
+            if has_subquery(l) || has_subquery(r) {
+                return None;
+            }
+            let mut r = r.clone();
+            r.shift_outer(1);
+            let args = vec![r, l.clone().into_outer()];
+            keys.push(Expr::Call { function, args, ty: ty.clone() });
+        }
+        find(p, right, conditions, keys)
+    }
+
+    fn looked_up(self, found: Plan) -> Plan {
+        let rows = cost::joined_rows(self.left.rows, self.left.rows * found.rows, self.kind);
+        let cost = self.left.cost + self.left.rows.max(1.0) * found.cost + rows * cost::EVALUATE;
+        let node = Node::NestedLoop {
+            left: Box::new(self.left),
+            right: Box::new(found),
+            kind: self.kind,
+            condition: conjunction(self.others),
+        };
+        Plan { node, schema: self.schema, rows, cost }
+    }
 }
 
 /// The cheapest way to join two sides. `right` with `right_conditions` is what `alone` plans; both are on
 /// the level of the whole.
-fn join_sides(
-    left: &Plan,
-    right: &Plan,
-    right_conditions: &[Expr],
-    alone: &Plan,
-    conditions: Vec<Expr>,
-    kind: JoinKind,
-    schema: Arc<[Field]>,
-) -> Plan {
-    let width = left.width();
-    let mut keys = Vec::new();
-    let mut others = Vec::new();
-    for condition in conditions {
-        match equal_sides(&condition, width) {
-            Some(pair) => keys.push((pair, condition)),
-            None => others.push(condition),
+fn join_sides(p: &Planner<'_>, sides: Sides, right: &Plan, right_conditions: &[Expr]) -> Plan {
+    if sides.keys.is_empty() {
+        return sides.looped(p);
+    }
+    let can_loop = !matches!(sides.kind, JoinKind::Right | JoinKind::Full);
+    let lookup = if can_loop { sides.lookup(p, right, right_conditions) } else { None };
+    let hash_cost = cost::hash_cost(
+        (sides.left.rows, sides.left.cost),
+        (sides.right.rows, sides.right.cost),
+        sides.left.rows,
+    ) + cost::disabled(!p.options().hashjoin);
+    if let Some(found) = lookup {
+        let cost = sides.left.cost + sides.left.rows.max(1.0) * (found.cost + cost::EVALUATE);
+        if cost + cost::disabled(!p.options().nestloop) < hash_cost {
+            return sides.looked_up(found);
         }
     }
-    if keys.is_empty() {
-        let mut right_side = alone.clone();
-        right_side.shift_outer(1);
-        let node = Node::NestedLoop {
-            left: Box::new(left.clone()),
-            right: Box::new(right_side),
-            kind,
-            condition: conjunction(others),
-        };
-        return cost::plan(node, schema);
-    }
-    // Where both sides can be compared for equality nobody loops: an estimate of few rows may be wrong.
-    let lookup = lookup_join(left, right, right_conditions, &keys, &others, kind, &schema);
-    let (left_keys, right_keys) = keys.into_iter().map(|(pair, _)| pair).unzip();
-    let node = Node::HashJoin {
-        left: Box::new(left.clone()),
-        right: Box::new(alone.clone()),
-        kind,
-        left_keys,
-        right_keys,
-        condition: conjunction(others),
-    };
-    let hash = cost::plan(node, schema);
-    match lookup {
-        Some(lookup) if lookup.cost < hash.cost => lookup,
-        _ => hash,
-    }
+    if can_loop && !p.options().hashjoin && p.options().nestloop { sides.looped(p) } else { sides.hashed(p) }
 }
 
-/// The right side looked up by an index for every left row.
-fn lookup_join(
-    left: &Plan,
-    right: &Plan,
-    right_conditions: &[Expr],
-    keys: &[((Expr, Expr), Expr)],
-    others: &[Expr],
-    kind: JoinKind,
-    schema: &Arc<[Field]>,
-) -> Option<Plan> {
+/// A scan of `right` under its own conditions and these keys, which read the row outside; `None` if no index
+/// helps.
+fn find(p: &Planner<'_>, right: &Plan, right_conditions: &[Expr], keys: Vec<Expr>) -> Option<Plan> {
     // Only a plain scan, perhaps under filters, has an index to look into.
     let mut conditions: Vec<Expr> = right_conditions.to_vec();
     let mut base = right;
@@ -324,17 +558,8 @@ fn lookup_join(
         return None;
     }
     conditions.iter_mut().for_each(|c| c.shift_outer(1));
-    for ((l, r), condition) in keys {
-        let Expr::Call { function, ty, .. } = condition else { continue };
-        if has_subquery(l) || has_subquery(r) {
-            return None;
-        }
-        let mut r = r.clone();
-        r.shift_outer(1);
-        let args = vec![r, l.clone().into_outer()];
-        conditions.push(Expr::Call { function, args, ty: ty.clone() });
-    }
-    let (mut found, _) = access::access(scan.clone(), base, conditions, None);
+    conditions.extend(keys);
+    let (mut found, _) = access::access(p, scan.clone(), base, conditions, None);
     let Node::TableScan(chosen) = &found.node else { return None };
     let uses_left = chosen.ranges.iter().any(|range| {
         let reads = |e: &Expr| {
@@ -350,19 +575,7 @@ fn lookup_join(
         return None;
     }
     found.schema = right.schema.clone();
-    let rows = match kind {
-        JoinKind::Left => (left.rows * found.rows).max(left.rows),
-        JoinKind::Semi | JoinKind::Anti => (left.rows / 2.0).max(1.0),
-        _ => (left.rows * found.rows).max(1.0),
-    };
-    let cost = left.cost + left.rows.max(1.0) * found.cost;
-    let node = Node::NestedLoop {
-        left: Box::new(left.clone()),
-        right: Box::new(found),
-        kind,
-        condition: conjunction(others.to_vec()),
-    };
-    Some(Plan { node, schema: schema.clone(), rows, cost })
+    Some(found)
 }
 
 /// `left = right`, each side over its own columns; the right one in its own numbering.
@@ -406,6 +619,7 @@ fn hashes_alike(a: &amphora_storage::DataType, b: &amphora_storage::DataType) ->
 
 /// Plans an outer join, with conditions over its output.
 pub(super) fn outer(
+    p: &Planner<'_>,
     left: Plan,
     right: Plan,
     kind: JoinKind,
@@ -414,26 +628,39 @@ pub(super) fn outer(
     schema: Arc<[Field]>,
 ) -> Plan {
     let width = left.width();
+    if kind == JoinKind::Left
+        && !right.reads_nearest_row()
+        && refuses_nulls(&conditions, width, right.width())
+    {
+        let (left, right) = (Box::new(left), Box::new(right));
+        let node = Node::NestedLoop { left, right, kind: JoinKind::Inner, condition };
+        return inner(p, cost::unplanned(node, schema), conditions);
+    }
     let on: Vec<Expr> = condition.into_iter().flat_map(conjuncts).collect();
     match kind {
-        JoinKind::Right => mirrored(left, right, on, conditions, schema),
+        JoinKind::Right => mirrored(p, left, right, on, conditions, schema),
         JoinKind::Left | JoinKind::Semi | JoinKind::Anti => {
             let (down, stay) =
                 split(conditions, |c| !is_volatile(c) && columns_of(c).iter().all(|&c| c < width));
-            let left = push(left, down);
-            let (to_right, both) = split(on, |c| {
+            let (mut to_right, both) = split(on, |c| {
                 let columns = columns_of(c);
                 !is_volatile(c) && !columns.is_empty() && columns.iter().all(|&c| c >= width)
             });
+            // A value that a left key has, its right partner has too.
+            let mut known: Vec<Expr> = both.iter().chain(&down).cloned().collect();
+            let classes = equivalence::classes(&mut known);
+            let pinned = classes.iter().flat_map(Class::pinned);
+            to_right.extend(pinned.filter(|c| columns_of(c).iter().all(|&c| c >= width)));
+            let left = push(p, left, down);
             if right.reads_nearest_row() {
-                let right = push(right, to_right.into_iter().map(|c| into_right(c, width)).collect());
+                let right = push(p, right, to_right.into_iter().map(|c| into_right(c, width)).collect());
                 let node = Node::NestedLoop {
                     left: Box::new(left),
                     right: Box::new(right),
                     kind,
                     condition: conjunction(both),
                 };
-                return filtered(cost::plan(node, schema), stay);
+                return filtered(p, cost::plan(p, node, schema), stay);
             }
             let mut right = right;
             right.shift_outer(-1);
@@ -444,21 +671,30 @@ pub(super) fn outer(
                     c
                 })
                 .collect();
-            let alone = push(right.clone(), own.clone());
-            filtered(join_sides(&left, &right, &own, &alone, both, kind, schema), stay)
+            let alone = push(p, right.clone(), own.clone());
+            let sides = Sides::new(left, alone, both, kind, schema);
+            filtered(p, join_sides(p, sides, &right, &own), stay)
         }
         _ => {
-            let left = push(left, Vec::new());
+            let left = push(p, left, Vec::new());
             let mut right = right;
             right.shift_outer(-1);
-            let alone = push(right.clone(), Vec::new());
-            filtered(join_sides(&left, &right, &[], &alone, on, kind, schema), conditions)
+            let alone = push(p, right.clone(), Vec::new());
+            let sides = Sides::new(left, alone, on, kind, schema);
+            filtered(p, join_sides(p, sides, &right, &[]), conditions)
         }
     }
 }
 
 /// A right join is a left join seen from the other side.
-fn mirrored(left: Plan, right: Plan, on: Vec<Expr>, conditions: Vec<Expr>, schema: Arc<[Field]>) -> Plan {
+fn mirrored(
+    p: &Planner<'_>,
+    left: Plan,
+    right: Plan,
+    on: Vec<Expr>,
+    conditions: Vec<Expr>,
+    schema: Arc<[Field]>,
+) -> Plan {
     let (width, right_width) = (left.width(), right.width());
     let swap = |c: usize| if c < width { c + right_width } else { c - width };
     let (mut left, mut right) = (left, right);
@@ -475,7 +711,7 @@ fn mirrored(left: Plan, right: Plan, on: Vec<Expr>, conditions: Vec<Expr>, schem
             .collect()
     };
     let plan =
-        outer(right, left, JoinKind::Left, conjunction(swapped(on)), swapped(conditions), swapped_schema);
+        outer(p, right, left, JoinKind::Left, conjunction(swapped(on)), swapped(conditions), swapped_schema);
     let exprs = schema.iter().enumerate().map(|(c, field)| Expr::Column(swap(c), field.ty.clone())).collect();
-    cost::plan(Node::Project { input: Box::new(plan), exprs }, schema)
+    cost::plan(p, Node::Project { input: Box::new(plan), exprs }, schema)
 }

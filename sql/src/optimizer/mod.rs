@@ -6,23 +6,30 @@
 //!   unnest    EXISTS and IN into joins                                                  unnest.rs
 //!   push      conditions down to where their columns come from                          push.rs
 //!              ├─ into a scan: which index, which ranges, which order                   access.rs
-//!              └─ into joins: in which order, by hash or by index lookups               join.rs
+//!              └─ into joins: which columns are equal,                                equivalence.rs
+//!                   in which order,                                                   join_order.rs
+//!                   by hash or by index lookups                                       join.rs
 //!   prune     columns that nobody reads                                                 prune.rs
 //!   tidy      projections that do nothing                                               tidy.rs
 //!   estimate  rows and cost of every operator, on the way up                            cost.rs
+//!              ├─ how many rows and values there are: what ANALYZE learned              planner.rs
+//!              └─ which share of them a condition keeps                                 selectivity.rs
 //! ```
 //!
-//! Every step gives an equivalent plan, so each can be read, tested and left out alone. There are no
-//! statistics yet: a table counts as `cost::TABLE_ROWS` rows, and a condition keeps PostgreSQL's default
-//! share of them.
+//! Every step gives an equivalent plan, so each can be read, tested and left out alone.
 
 mod access;
 mod cost;
+mod equivalence;
 mod fold;
 mod inline;
 mod join;
+mod join_order;
+mod planner;
 mod prune;
 mod push;
+mod ranges;
+mod selectivity;
 mod tidy;
 mod unnest;
 
@@ -30,91 +37,96 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::expr::{Expr, SubqueryKind};
+use crate::frontend::PlannerContext;
 use crate::plan::{Explain, Plan, Prepared, Statement};
+use planner::Planner;
 
 /// Plans a bound statement.
-pub fn optimize(mut prepared: Prepared) -> Result<Prepared> {
+pub fn optimize(mut prepared: Prepared, context: &PlannerContext) -> Result<Prepared> {
+    let p = &Planner::new(context);
     inline::inline(&mut prepared.ctes, &mut prepared.statement);
     for plan in &mut prepared.ctes {
         fold::fold_plan(plan)?;
     }
     fold::fold_statement(&mut prepared.statement)?;
     for plan in &mut prepared.ctes {
-        optimize_plan(plan);
+        optimize_plan(p, plan);
     }
-    statement(&mut prepared.statement);
+    statement(p, &mut prepared.statement);
     Ok(prepared)
 }
 
-fn statement(bound: &mut Statement) {
+fn statement(p: &Planner<'_>, bound: &mut Statement) {
     match bound {
-        Statement::Query(plan) => optimize_plan(plan),
+        Statement::Query(plan) => optimize_plan(p, plan),
         Statement::Insert(insert) => {
-            optimize_plan(&mut insert.source);
+            optimize_plan(p, &mut insert.source);
             if let Some(update) = &mut insert.do_update {
-                update.assignments.iter_mut().for_each(|(_, e)| expression(e));
-                update.condition.iter_mut().for_each(expression);
+                update.assignments.iter_mut().for_each(|(_, e)| expression(p, e));
+                update.condition.iter_mut().for_each(|e| expression(p, e));
             }
-            insert.checks.iter_mut().for_each(|(_, e)| expression(e));
-            insert.returning.iter_mut().for_each(expression);
+            insert.checks.iter_mut().for_each(|(_, e)| expression(p, e));
+            insert.returning.iter_mut().for_each(|e| expression(p, e));
         }
         Statement::Update(update) => {
-            optimize_plan(&mut update.source);
-            update.assignments.iter_mut().for_each(|(_, e)| expression(e));
-            update.checks.iter_mut().for_each(|(_, e)| expression(e));
-            update.returning.iter_mut().for_each(expression);
+            optimize_plan(p, &mut update.source);
+            update.assignments.iter_mut().for_each(|(_, e)| expression(p, e));
+            update.checks.iter_mut().for_each(|(_, e)| expression(p, e));
+            update.returning.iter_mut().for_each(|e| expression(p, e));
         }
         Statement::Delete(delete) => {
-            optimize_plan(&mut delete.source);
-            delete.returning.iter_mut().for_each(expression);
+            optimize_plan(p, &mut delete.source);
+            delete.returning.iter_mut().for_each(|e| expression(p, e));
         }
         Statement::Explain(explain) => {
             let Explain { statement: inner, .. } = &mut **explain;
-            statement(inner);
+            statement(p, inner);
         }
         Statement::Command(command) => {
             if let crate::command::Command::Execute { args, .. } = &mut **command {
-                args.iter_mut().for_each(expression);
+                args.iter_mut().for_each(|e| expression(p, e));
             }
         }
     }
 }
 
 /// An expression outside of plans.
-fn expression(e: &mut Expr) {
-    subqueries(e);
+fn expression(p: &Planner<'_>, e: &mut Expr) {
+    subqueries(p, e);
 }
 
 /// A whole plan whose output columns are all wanted.
-fn optimize_plan(plan: &mut Plan) {
+fn optimize_plan(p: &Planner<'_>, plan: &mut Plan) {
     let wanted = vec![true; plan.width()];
-    optimize_for(plan, &wanted);
+    optimize_for(p, plan, &wanted);
 }
 
 /// A whole plan, of whose output columns some are wanted; the others stay but may be anything.
-fn optimize_for(plan: &mut Plan, wanted: &[bool]) {
+fn optimize_for(p: &Planner<'_>, plan: &mut Plan, wanted: &[bool]) {
     unnest::unnest(plan);
-    every_subquery(plan);
+    every_subquery(p, plan);
+    // What a scan must give decides which index has it all; what a join must give, how wide its rows are.
+    prune::prune(plan, wanted);
     let taken = std::mem::replace(plan, cost::nothing());
-    let mut pushed = push::push(taken, Vec::new());
+    let mut pushed = push::push(p, taken, Vec::new());
     prune::prune(&mut pushed, wanted);
     tidy::tidy(&mut pushed);
     *plan = pushed;
 }
 
 /// Optimizes the subqueries of every expression of a plan.
-fn every_subquery(plan: &mut Plan) {
-    plan.node.exprs_mut(&mut subqueries);
-    plan.node.inputs_mut(&mut |input, _| every_subquery(input));
+fn every_subquery(p: &Planner<'_>, plan: &mut Plan) {
+    plan.node.exprs_mut(&mut |e| subqueries(p, e));
+    plan.node.inputs_mut(&mut |input, _| every_subquery(p, input));
 }
 
-fn subqueries(e: &mut Expr) {
-    e.children_mut(&mut subqueries);
+fn subqueries(p: &Planner<'_>, e: &mut Expr) {
+    e.children_mut(&mut |e| subqueries(p, e));
     if let Expr::Subquery(subquery) = e {
         let wanted = match subquery.kind {
             SubqueryKind::Exists => vec![false; subquery.plan.width()],
             _ => vec![true; subquery.plan.width()],
         };
-        optimize_for(Arc::make_mut(&mut subquery.plan), &wanted);
+        optimize_for(p, Arc::make_mut(&mut subquery.plan), &wanted);
     }
 }

@@ -35,7 +35,8 @@ pub(super) fn prune(plan: &mut Plan, wanted: &[bool]) {
         })
         .collect();
     let fields: Arc<[Field]> = schema.into_iter().map(|(field, _)| field).collect();
-    *plan = cost::plan(Node::Project { input: Box::new(taken), exprs }, fields);
+    let (rows, cost) = (taken.rows, taken.cost);
+    *plan = Plan { node: Node::Project { input: Box::new(taken), exprs }, schema: fields, rows, cost };
 }
 
 /// Where each old column is now; `None` if it is gone.

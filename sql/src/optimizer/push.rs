@@ -1,20 +1,25 @@
 //! Conditions move down to where their columns come from, and choose access paths and joins there.
 
+use std::sync::Arc;
+
+use amphora_storage::{DataType, Datum};
+
 use crate::expr::Expr;
 use crate::functions;
-use crate::plan::{JoinKind, Node, Plan, SortKey};
+use crate::plan::{Aggregate, Field, JoinKind, Node, Plan, SortKey};
 use crate::walk::same_expr;
 
 use super::access::{self, Wanted, conjunction};
 use super::cost;
 use super::fold::is_volatile;
 use super::join;
+use super::planner::Planner;
 
 /// The conjuncts of a condition.
 pub(super) fn conjuncts(condition: Expr) -> Vec<Expr> {
     match condition {
         Expr::And(operands) => operands.into_iter().flat_map(conjuncts).collect(),
-        Expr::Literal(amphora_storage::Datum::Bool(true), _) => Vec::new(),
+        Expr::Literal(Datum::Bool(true), _) => Vec::new(),
         other => factor(other),
     }
 }
@@ -38,22 +43,23 @@ fn factor(condition: Expr) -> Vec<Expr> {
 }
 
 /// A filter over a plan; none if there are no conditions.
-pub(super) fn filtered(plan: Plan, conditions: Vec<Expr>) -> Plan {
+pub(super) fn filtered(p: &Planner<'_>, plan: Plan, conditions: Vec<Expr>) -> Plan {
     let schema = plan.schema.clone();
     match conjunction(conditions) {
         None => plan,
-        Some(condition) => cost::plan(Node::Filter { input: Box::new(plan), condition }, schema),
+        Some(condition) => cost::plan(p, Node::Filter { input: Box::new(plan), condition }, schema),
     }
 }
 
 /// Plans `plan` with `conditions` over its output, all of which the result fulfils. The output columns
 /// stay the same.
-pub(super) fn push(plan: Plan, conditions: Vec<Expr>) -> Plan {
-    push_ordered(plan, conditions, None).0
+pub(super) fn push(p: &Planner<'_>, plan: Plan, conditions: Vec<Expr>) -> Plan {
+    push_ordered(p, plan, conditions, None).0
 }
 
 /// Like [`push`]; true if the rows come in the wanted order.
 pub(super) fn push_ordered(
+    p: &Planner<'_>,
     plan: Plan,
     mut conditions: Vec<Expr>,
     wanted: Option<&Wanted<'_>>,
@@ -63,13 +69,13 @@ pub(super) fn push_ordered(
     match node {
         Node::Filter { input, condition } => {
             conditions.extend(conjuncts(condition));
-            push_ordered(*input, conditions, wanted)
+            push_ordered(p, *input, conditions, wanted)
         }
         Node::TableScan(scan) => {
             let (stay, conditions) = split(conditions, |c| is_volatile(c) || has_correlated_subquery(c));
             let plan = Plan { node: Node::Values(Vec::new()), schema, rows, cost: old_cost };
-            let (plan, ordered) = access::access(scan, &plan, conditions, wanted);
-            (filtered(plan, stay), ordered)
+            let (plan, ordered) = access::access(p, scan, &plan, conditions, wanted);
+            (filtered(p, plan, stay), ordered)
         }
         Node::SystemScan { view, mut equal } => {
             for condition in &conditions {
@@ -77,29 +83,32 @@ pub(super) fn push_ordered(
                     equal.push(pair);
                 }
             }
-            (filtered(cost::plan(Node::SystemScan { view, equal }, schema), conditions), false)
+            (filtered(p, cost::plan(p, Node::SystemScan { view, equal }, schema), conditions), false)
         }
         Node::Project { input, exprs } => {
             let (down, stay) = split(conditions, |c| can_substitute(c, &exprs));
             let down = down.into_iter().map(|c| substitute(c, &exprs)).collect();
-            let input = push(*input, down);
+            let keys = wanted.and_then(|w| keys_below(w.keys, &exprs));
+            let below = keys.as_ref().zip(wanted).map(|(keys, w)| Wanted { keys, limit: w.limit });
+            let (input, ordered) = push_ordered(p, *input, down, below.as_ref());
             // A projection of all columns in order is nothing.
             let identity = exprs.len() == input.width()
                 && exprs.iter().enumerate().all(|(i, e)| matches!(e, Expr::Column(c, _) if *c == i));
             if identity {
-                return (filtered(Plan { schema, ..input }, stay), false);
+                return (filtered(p, Plan { schema, ..input }, stay), ordered);
             }
-            (filtered(cost::plan(Node::Project { input: Box::new(input), exprs }, schema), stay), false)
+            let node = Node::Project { input: Box::new(input), exprs };
+            (filtered(p, cost::plan(p, node, schema), stay), ordered)
         }
-        Node::Sort { input, keys, limit } => (push_sort(*input, keys, limit, conditions, schema), false),
+        Node::Sort { input, keys, limit } => (push_sort(p, *input, keys, limit, conditions, schema), false),
         Node::Limit { input, limit, offset } => {
             let mut input = *input;
             if let Node::Sort { limit: kept, .. } = &mut input.node {
                 *kept = sum(limit.as_ref(), offset.as_ref());
             }
-            let input = push(input, Vec::new());
-            let plan = cost::plan(Node::Limit { input: Box::new(input), limit, offset }, schema);
-            (filtered(plan, conditions), false)
+            let input = push(p, input, Vec::new());
+            let plan = cost::plan(p, Node::Limit { input: Box::new(input), limit, offset }, schema);
+            (filtered(p, plan, conditions), false)
         }
         Node::Distinct { input, on } => {
             let (down, stay) = split(conditions, |c| {
@@ -107,8 +116,8 @@ pub(super) fn push_ordered(
                 c.columns(&mut |i| all &= on.iter().any(|e| matches!(e, Expr::Column(k, _) if *k == i)));
                 all
             });
-            let input = push(*input, down);
-            (filtered(cost::plan(Node::Distinct { input: Box::new(input), on }, schema), stay), false)
+            let input = push(p, *input, down);
+            (filtered(p, cost::plan(p, Node::Distinct { input: Box::new(input), on }, schema), stay), false)
         }
         Node::Aggregate { input, keys, aggregates } => {
             let (down, stay) = split(conditions, |c| {
@@ -117,10 +126,14 @@ pub(super) fn push_ordered(
                 only_keys && can_substitute(c, &keys)
             });
             let down = down.into_iter().map(|c| substitute(c, &keys)).collect();
-            let input = push(*input, down);
+            if let Some(plan) = extreme(p, &input, &keys, &aggregates, &schema) {
+                return (filtered(p, plan, stay), false);
+            }
+            let input = push(p, *input, down);
             (
                 filtered(
-                    cost::plan(Node::Aggregate { input: Box::new(input), keys, aggregates }, schema),
+                    p,
+                    cost::plan(p, Node::Aggregate { input: Box::new(input), keys, aggregates }, schema),
                     stay,
                 ),
                 false,
@@ -128,14 +141,17 @@ pub(super) fn push_ordered(
         }
         Node::Append(inputs) => {
             let (stay, down) = split(conditions, is_volatile);
-            let inputs = inputs.into_iter().map(|input| push(input, down.clone())).collect();
-            (filtered(cost::plan(Node::Append(inputs), schema), stay), false)
+            let inputs = inputs.into_iter().map(|input| push(p, input, down.clone())).collect();
+            (filtered(p, cost::plan(p, Node::Append(inputs), schema), stay), false)
         }
         Node::SetOperation { left, right, intersect, all } => {
             let (stay, down) = split(conditions, is_volatile);
-            let left = Box::new(push(*left, down.clone()));
-            let right = Box::new(push(*right, down));
-            (filtered(cost::plan(Node::SetOperation { left, right, intersect, all }, schema), stay), false)
+            let left = Box::new(push(p, *left, down.clone()));
+            let right = Box::new(push(p, *right, down));
+            (
+                filtered(p, cost::plan(p, Node::SetOperation { left, right, intersect, all }, schema), stay),
+                false,
+            )
         }
         Node::NestedLoop { left, right, kind: JoinKind::Inner, condition } => {
             let plan = Plan {
@@ -144,51 +160,101 @@ pub(super) fn push_ordered(
                 rows,
                 cost: old_cost,
             };
-            (join::inner(plan, conditions), false)
+            (join::inner(p, plan, conditions), false)
         }
         Node::NestedLoop { left, right, kind, condition } => {
-            (join::outer(*left, *right, kind, condition, conditions, schema), false)
+            (join::outer(p, *left, *right, kind, condition, conditions, schema), false)
         }
         Node::ProjectSet { input, exprs } => {
-            let input = Box::new(push(*input, Vec::new()));
-            (filtered(cost::plan(Node::ProjectSet { input, exprs }, schema), conditions), false)
+            let input = Box::new(push(p, *input, Vec::new()));
+            (filtered(p, cost::plan(p, Node::ProjectSet { input, exprs }, schema), conditions), false)
         }
         Node::Window { input, functions } => {
-            let input = Box::new(push(*input, Vec::new()));
-            (filtered(cost::plan(Node::Window { input, functions }, schema), conditions), false)
+            let input = Box::new(push(p, *input, Vec::new()));
+            (filtered(p, cost::plan(p, Node::Window { input, functions }, schema), conditions), false)
         }
         Node::Lock { input, targets, mode, wait } => {
-            let input = Box::new(push(*input, Vec::new()));
-            (filtered(cost::plan(Node::Lock { input, targets, mode, wait }, schema), conditions), false)
+            let input = Box::new(push(p, *input, Vec::new()));
+            (filtered(p, cost::plan(p, Node::Lock { input, targets, mode, wait }, schema), conditions), false)
         }
         Node::Recursive { id, base, step, distinct } => {
-            let base = Box::new(push(*base, Vec::new()));
-            let step = Box::new(push(*step, Vec::new()));
-            (filtered(cost::plan(Node::Recursive { id, base, step, distinct }, schema), conditions), false)
+            let base = Box::new(push(p, *base, Vec::new()));
+            let step = Box::new(push(p, *step, Vec::new()));
+            (
+                filtered(p, cost::plan(p, Node::Recursive { id, base, step, distinct }, schema), conditions),
+                false,
+            )
         }
         leaf @ (Node::Values(_)
         | Node::FunctionScan { .. }
         | Node::CteScan(_)
         | Node::WorkTable(_)
-        | Node::HashJoin { .. }) => (filtered(cost::plan(leaf, schema), conditions), false),
+        | Node::HashJoin { .. }) => (filtered(p, cost::plan(p, leaf, schema), conditions), false),
     }
+}
+
+/// The wanted order over a projection's input instead of its output, if those are its columns.
+fn keys_below(keys: &[SortKey], exprs: &[Expr]) -> Option<Vec<SortKey>> {
+    keys.iter()
+        .map(|key| {
+            let Expr::Column(i, _) = &key.expr else { return None };
+            let below = exprs.get(*i).filter(|e| matches!(e, Expr::Column(..)))?;
+            Some(SortKey { expr: below.clone(), ..key.clone() })
+        })
+        .collect()
+}
+
+/// `min(x)` and `max(x)` alone, where an index has `x` in order: its first value that is not NULL.
+fn extreme(
+    p: &Planner<'_>,
+    input: &Plan,
+    keys: &[Expr],
+    aggregates: &[Aggregate],
+    schema: &Arc<[Field]>,
+) -> Option<Plan> {
+    let [aggregate] = aggregates else { return None };
+    let [arg @ Expr::Column(..)] = &aggregate.args[..] else { return None };
+    let descending = match aggregate.function.name {
+        "min" => false,
+        "max" => true,
+        _ => return None,
+    };
+    if !keys.is_empty() || aggregate.filter.is_some() || !aggregate.order_by.is_empty() {
+        return None;
+    }
+    let key = SortKey { expr: arg.clone(), descending, nulls_first: descending };
+    let wanted = Wanted { keys: std::slice::from_ref(&key), limit: Some(1.0) };
+    let known = Expr::IsNull { input: Box::new(arg.clone()), negated: true };
+    let (found, ordered) = push_ordered(p, input.clone(), vec![known], Some(&wanted));
+    if !ordered {
+        return None;
+    }
+    let one = Expr::Literal(Datum::Int8(1), DataType::Int8);
+    let fields = found.schema.clone();
+    let first = cost::plan(p, Node::Limit { input: Box::new(found), limit: Some(one), offset: None }, fields);
+    let node = Node::Aggregate { input: Box::new(first), keys: Vec::new(), aggregates: aggregates.to_vec() };
+    Some(cost::plan(p, node, schema.clone()))
 }
 
 /// A sort: gone if an index gives the order.
 fn push_sort(
+    p: &Planner<'_>,
     input: Plan,
     keys: Vec<SortKey>,
     limit: Option<Expr>,
     conditions: Vec<Expr>,
-    schema: std::sync::Arc<[crate::plan::Field]>,
+    schema: Arc<[Field]>,
 ) -> Plan {
     // With a limit, fewer rows in would mean other rows out.
     let (down, stay) = if limit.is_some() { (Vec::new(), conditions) } else { (conditions, Vec::new()) };
     let wanted = Wanted { keys: &keys, limit: limit.as_ref().map(|l| cost::count(l).unwrap_or(10.0)) };
-    let (input, ordered) = push_ordered(input, down, Some(&wanted));
-    let plan =
-        if ordered { input } else { cost::plan(Node::Sort { input: Box::new(input), keys, limit }, schema) };
-    filtered(plan, stay)
+    let (input, ordered) = push_ordered(p, input, down, Some(&wanted));
+    let plan = if ordered {
+        input
+    } else {
+        cost::plan(p, Node::Sort { input: Box::new(input), keys, limit }, schema)
+    };
+    filtered(p, plan, stay)
 }
 
 /// Rows to keep for LIMIT and OFFSET.

@@ -15,7 +15,7 @@ use amphora_storage::DataType;
 
 use super::cost;
 use super::fold::is_volatile;
-use super::push::{conjuncts, filtered, has_subquery};
+use super::push::{conjuncts, has_subquery};
 use crate::expr::{Expr, Subquery, SubqueryKind};
 use crate::plan::{JoinKind, Node, Plan};
 
@@ -37,12 +37,12 @@ pub(super) fn unnest(plan: &mut Plan) {
                 let schema = left.schema.clone();
                 let node =
                     Node::NestedLoop { left: Box::new(left), right: Box::new(right), kind, condition: on };
-                left = cost::plan(node, schema);
+                left = cost::unplanned(node, schema);
             }
             None => rest.push(condition),
         }
     }
-    *plan = filtered(left, rest);
+    *plan = kept(left, rest);
 }
 
 /// The right side, condition and kind of the join that a conjunct becomes.
@@ -128,7 +128,16 @@ fn pull_up(plan: &Arc<Plan>, width: usize) -> Option<(Plan, Vec<Expr>, Vec<Expr>
         }
     }
     let output = output.into_iter().map(|e| beside(e, width)).collect();
-    Some((filtered(base.clone(), local), on, output))
+    Some((kept(base.clone(), local), on, output))
+}
+
+/// A filter over a plan that is not planned yet.
+fn kept(plan: Plan, conditions: Vec<Expr>) -> Plan {
+    let schema = plan.schema.clone();
+    match super::access::conjunction(conditions) {
+        None => plan,
+        Some(condition) => cost::unplanned(Node::Filter { input: Box::new(plan), condition }, schema),
+    }
 }
 
 fn reads_outside(e: &Expr) -> bool {

@@ -15,7 +15,7 @@ use super::{CancelHandle, Output, Session};
 use crate::command::Command;
 use crate::error::{Result, SqlError};
 use crate::executor::{Guard, Query, Runtime, timed_out};
-use crate::frontend::{self, PlannerContext};
+use crate::frontend::{self, PlannerContext, TableSizes};
 use crate::plan::{Field, Prepared, Statement};
 use crate::types::{CastContext, cast};
 
@@ -187,15 +187,18 @@ impl Session {
             return Err(SqlError::internal("an empty statement has no plan"));
         };
         let eval = self.eval.context(&self.shared, catalog, self.tx.started);
-        let (generation, path) = {
+        let (generation, path, options) = {
             let settings = self.shared.settings.lock();
-            (settings.generation(), settings.effective().search_path.clone())
+            let effective = settings.effective();
+            (settings.generation(), effective.search_path.clone(), effective.planner.clone())
         };
         let context = PlannerContext {
             catalog: catalog.clone(),
             search_path: path.iter().filter(|s| exists(s)).cloned().collect(),
             parameters: statement.declared.clone(),
             format: eval.format,
+            options,
+            sizes: TableSizes::new(self.shared.engine.clone()),
         };
         let begin = Instant::now();
         let prepared = Arc::new(frontend::prepare(parsed, &context)?);

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::datum::Datum;
 use crate::hlc::Timestamp;
+use crate::key;
 use crate::types::DataType;
 
 pub use catalog::{Catalog, Relation};
@@ -119,6 +120,18 @@ pub struct Index {
     pub constraint: bool,
     /// COMMENT ON INDEX, or on its constraint
     pub comment: Option<String>,
+}
+
+impl Index {
+    /// True of a secondary index whose entries have all of these columns of its table (positions), just as
+    /// they are in the rows: nothing need be fetched to read them.
+    pub fn covers(&self, table: &Table, columns: &[usize]) -> bool {
+        let has = |column: &usize| {
+            (self.columns.contains(column) || table.primary.columns.contains(column))
+                && table.columns.get(*column).is_some_and(|c| key::is_exact(&c.ty))
+        };
+        self.id != IndexId::PRIMARY && table.is_strong() && columns.iter().all(has)
+    }
 }
 
 /// A CHECK constraint.

@@ -107,6 +107,14 @@ pub(super) static DEFINITIONS: &[Definition] = &[
         "Sets the default read-only status of new transactions.",
     )
     .reported("default_transaction_read_only"),
+    setting("enable_hashagg", "on", Bool, "Enables the planner's use of hashed aggregation plans."),
+    setting("enable_hashjoin", "on", Bool, "Enables the planner's use of hash join plans."),
+    setting("enable_indexonlyscan", "on", Bool, "Enables the planner's use of index-only-scan plans."),
+    setting("enable_indexscan", "on", Bool, "Enables the planner's use of index-scan plans."),
+    setting("enable_mergejoin", "on", Bool, "Enables the planner's use of merge join plans."),
+    setting("enable_nestloop", "on", Bool, "Enables the planner's use of nested-loop join plans."),
+    setting("enable_seqscan", "on", Bool, "Enables the planner's use of sequential-scan plans."),
+    setting("enable_sort", "on", Bool, "Enables the planner's use of explicit sort steps."),
     setting("escape_string_warning", "on", Bool, "Warn about backslash escapes in ordinary string literals."),
     setting(
         "extra_float_digits",

@@ -13,6 +13,7 @@ use std::time::Duration;
 use amphora_replication::IsolationLevel;
 
 use crate::error::{Result, SqlError};
+use crate::frontend::PlannerOptions;
 use crate::types::TimeZone;
 use definition::{
     DEFINITIONS, MEMORY_UNITS, TIME_UNITS, definition, is_planner_switch, normalize, parse_amount,
@@ -59,6 +60,7 @@ pub(super) struct Effective {
     pub(super) search_path: Arc<[String]>,
     pub(super) isolation: IsolationLevel,
     pub(super) read_only: bool,
+    pub(super) planner: PlannerOptions,
 }
 
 impl Settings {
@@ -88,6 +90,7 @@ impl Settings {
                 search_path: Arc::from([]),
                 isolation: IsolationLevel::ReadCommitted,
                 read_only: false,
+                planner: PlannerOptions::default(),
             },
         };
         settings.refresh();
@@ -227,6 +230,16 @@ impl Settings {
             search_path: path_entries(&get("search_path"), &self.user).into(),
             isolation: isolation_level(&get("default_transaction_isolation")),
             read_only: get("default_transaction_read_only") == "on",
+            planner: PlannerOptions {
+                hashjoin: get("enable_hashjoin") == "on",
+                mergejoin: get("enable_mergejoin") == "on",
+                nestloop: get("enable_nestloop") == "on",
+                indexscan: get("enable_indexscan") == "on",
+                indexonlyscan: get("enable_indexonlyscan") == "on",
+                seqscan: get("enable_seqscan") == "on",
+                sort: get("enable_sort") == "on",
+                hashagg: get("enable_hashagg") == "on",
+            },
         };
     }
 }
