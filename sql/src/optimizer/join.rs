@@ -189,6 +189,9 @@ struct Joined {
     columns: Vec<usize>,
 }
 
+/// Lookups into a relation by some of its columns.
+type Lookups = HashMap<(usize, Vec<usize>), Option<Size>>;
+
 /// Relations that are all joined with each other, in any order.
 struct Cluster<'a> {
     p: &'a Planner<'a>,
@@ -199,7 +202,7 @@ struct Cluster<'a> {
     loose: Vec<Expr>,
     classes: Vec<Class>,
     /// What is known of lookups into a relation by these of its columns
-    lookups: RefCell<HashMap<(usize, Vec<usize>), Option<Size>>>,
+    lookups: RefCell<Lookups>,
 }
 
 impl<'a> Cluster<'a> {
