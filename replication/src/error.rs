@@ -99,6 +99,13 @@ impl Error {
             .hint("Split it into several transactions.")
     }
 
+    /// 54000 for a row that fits no message.
+    pub fn row_too_large(limit: usize) -> Error {
+        Error::new("54000", "the row is too large")
+            .detail(format!("A row of a strong table can have at most {} MB.", limit >> 20))
+            .hint("Keep large values in several rows, or outside the database.")
+    }
+
     /// 23505 on an index of a table, worded as PostgreSQL words it.
     pub fn unique_violation(table: &Table, index: &Index) -> Error {
         let message = format!("duplicate key value violates unique constraint \"{}\"", index.name);

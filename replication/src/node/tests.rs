@@ -417,6 +417,7 @@ async fn a_transaction_of_many_megabytes_reaches_everyone() {
         tables: Vec::new(),
         intents: Vec::new(),
         writes: vec![crate::strong::Write { key: key.clone(), value: Some(value) }],
+        staged: crate::strong::Staged::default(),
         leaderless: Vec::new(),
         clock: node.context.clock.last(),
     };
@@ -484,8 +485,18 @@ async fn write_large(node: &Node, name: &str, first: i64, megabytes: i64) -> Res
     tx.commit().await
 }
 
+/// Writes one row of so many bytes.
+async fn write_row(node: &Node, name: &str, k: i64, bytes: usize) -> Result<()> {
+    let table = the_table(node, name).await;
+    let mut tx = node.begin(TransactionOptions::default());
+    tx.begin_statement(Access::Strong, std::slice::from_ref(&table)).await?;
+    let row = vec![Datum::Int8(k), Datum::text("x".repeat(bytes))];
+    tx.insert(&table, vec![row.into_iter().collect()], OnConflict::Error).await?;
+    tx.commit().await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_transaction_commits_through_a_follower_and_a_larger_one_is_refused() {
+async fn large_transactions_commit_through_a_follower_and_a_too_large_row_is_refused() {
     let cluster = Cluster::start(3).await;
     let follower = cluster.running().find(|n| !n.group().is_leader()).unwrap().clone();
     let mut tx = follower.begin(TransactionOptions::default());
@@ -497,7 +508,8 @@ async fn a_large_transaction_commits_through_a_follower_and_a_larger_one_is_refu
 
     write_large(&follower, "documents", 0, 30).await.unwrap();
     write_large(&follower, "documents", 100, 60).await.unwrap();
-    let refused = write_large(&follower, "documents", 200, 80).await.unwrap_err();
+    write_large(&follower, "documents", 200, 80).await.unwrap();
+    let refused = write_row(&follower, "documents", 300, 65 << 20).await.unwrap_err();
     assert_eq!(refused.sqlstate, "54000", "{refused:?}");
     assert!(refused.hint.is_some());
 
@@ -506,7 +518,9 @@ async fn a_large_transaction_commits_through_a_follower_and_a_larger_one_is_refu
         let table = the_table(node, "documents").await;
         let mut tx = node.begin(TransactionOptions::default());
         tx.begin_statement(Access::Strong, std::slice::from_ref(&table)).await.unwrap();
-        for (k, there) in [(0, true), (29, true), (100, true), (159, true), (200, false)] {
+        for (k, there) in
+            [(0, true), (29, true), (100, true), (159, true), (200, true), (279, true), (300, false)]
+        {
             assert_eq!(tx.get(&table, &[Datum::Int8(k)]).unwrap().is_some(), there, "{k}");
         }
         tx.rollback().await;

@@ -47,8 +47,8 @@ pub use server::{Handler, Server};
 pub use transport::RpcTransport;
 
 /// The greatest message, in bytes, that is sent or accepted: the largest transaction of strong tables
-/// ([`MAX_TRANSACTION_BYTES`](crate::strong::MAX_TRANSACTION_BYTES)) and what surrounds it.
-pub const MAX_MESSAGE_BYTES: usize = crate::strong::MAX_TRANSACTION_BYTES + (16 << 20);
+/// ([`MAX_COMMIT_BYTES`](crate::strong::MAX_COMMIT_BYTES)) and what surrounds it.
+pub const MAX_MESSAGE_BYTES: usize = crate::strong::MAX_COMMIT_BYTES + (16 << 20);
 /// Calls in flight to one peer on one lane; more wait for their turn until their deadline.
 pub const MAX_CALLS_PER_LANE: usize = 1024;
 /// Calls that a server works on at a time, from all peers; more are refused.

@@ -165,6 +165,9 @@ impl Certifier {
             if !self.tenure.hold_for_commit(request.id, held_under) {
                 return refused(Refusal::LocksLost);
             }
+        } else if request.staged.parts > 0 {
+            // What went ahead is safe from the sweep only while its transaction holds its lock.
+            return Err(Reply::Failed("a staged commit must hold locks".to_owned()));
         } else {
             let expected = request.expected.iter().map(|e| LockKey { key: e.key.clone(), mode: e.mode });
             let intents =
@@ -200,12 +203,12 @@ impl Certifier {
     }
 
     fn accept(&mut self, item: Item, timestamp: Timestamp) -> (Proposed, CommittedTransaction) {
-        let CommitRequest { id, writes, leaderless, .. } = item.request;
+        let CommitRequest { id, writes, staged, leaderless, .. } = item.request;
         let catalog_keys: Vec<Vec<u8>> =
             writes.iter().filter(|w| in_catalog(&w.key)).map(|w| w.key.clone()).collect();
         self.moving.extend(catalog_keys.iter().cloned());
         let proposed = Proposed { id, timestamp, catalog_keys, reply: item.reply };
-        (proposed, CommittedTransaction { id, timestamp, writes, leaderless })
+        (proposed, CommittedTransaction { id, timestamp, writes, staged, leaderless })
     }
 
     async fn propose(&mut self, transactions: Vec<Proposed>, committed: Vec<CommittedTransaction>) {

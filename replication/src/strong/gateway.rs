@@ -44,8 +44,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 const RENEW_INTERVAL: Duration = Duration::from_secs(1);
 /// Releases in one message.
 const MAX_RELEASE_BATCH: usize = 1_024;
-/// Bytes one transaction may write to strong tables: its entry has to fit a message.
-pub const MAX_TRANSACTION_BYTES: usize = 64 << 20;
+/// Bytes that one commit, or one part of a staged one, may have: its entry has to fit a message.
+pub const MAX_COMMIT_BYTES: usize = 64 << 20;
 
 /// Where the leader is.
 pub(super) enum Route {
@@ -272,9 +272,11 @@ impl Group {
     async fn commit_somewhere(&self, request: CommitRequest) -> Result<Timestamp> {
         let id = request.id;
         let size = request.size();
-        if size > MAX_TRANSACTION_BYTES {
-            return Err(Error::too_large(MAX_TRANSACTION_BYTES));
+        if size > MAX_COMMIT_BYTES {
+            return Err(Error::too_large(MAX_COMMIT_BYTES));
         }
+        // What went ahead does not travel again, but it is applied only now.
+        let patience = COMMIT_PATIENCE + time_to_send(size) + time_to_send(request.staged.bytes as usize);
         let held_under = self.inner.open.lock().get(&id).copied().flatten();
         let optimistic = !request.locked;
         // Whatever entry carries it comes after what is applied here now.
@@ -283,7 +285,7 @@ impl Group {
         loop {
             let route = self.find_leader(until).await?;
             let ask = Request::Commit { leader: route.leader(), held_under, request: request.clone() };
-            match self.ask(&route, ask, COMMIT_PATIENCE + time_to_send(size)).await {
+            match self.ask(&route, ask, patience).await {
                 Ok(Reply::Committed(timestamp)) => return Ok(timestamp),
                 Ok(Reply::Refused(why)) => return Err(commit_error(why, optimistic)),
                 Ok(Reply::Failed(message)) => return Err(Error::new("58000", message)),

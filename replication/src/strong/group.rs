@@ -206,6 +206,7 @@ impl Group {
         group.spawn(super::membership::promote(Arc::downgrade(&group.inner)));
         group.spawn(forget_history(group.inner.replica.clone(), history));
         group.spawn(report_failure(group.clone()));
+        group.spawn(super::staging::sweep(Arc::downgrade(&group.inner)));
         Ok(group)
     }
 
@@ -223,6 +224,11 @@ impl Group {
     /// This node.
     pub fn node_id(&self) -> NodeId {
         self.inner.node_id
+    }
+
+    /// This node's data.
+    pub(super) fn store(&self) -> &Store {
+        &self.inner.replica.store
     }
 
     /// The newest commit applied here. Immediate, and possibly stale.

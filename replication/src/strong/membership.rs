@@ -151,6 +151,7 @@ impl Group {
                     Write { key: token_key(token), value: value.clone() },
                     Write { key: counter_key(), value },
                 ],
+                staged: super::types::Staged::default(),
                 leaderless: Vec::new(),
                 clock: Timestamp::ZERO,
             };

@@ -39,19 +39,21 @@ mod raw;
 mod reads;
 pub mod replica;
 mod snapshot;
+mod staging;
 mod state_machine;
 mod tenure;
 pub mod transport;
 pub mod types;
 
-pub use gateway::MAX_TRANSACTION_BYTES;
+pub use gateway::MAX_COMMIT_BYTES;
 pub use group::{Group, GroupConfig, LogLimits, Timing};
 pub use history::SnapshotHold;
-pub use replica::{ApplyHook, ApplyOps, InstallHook};
+pub use replica::{ApplyHook, ApplyOps, InstallHook, in_catalog};
+pub use staging::StagedParts;
 pub use transport::{Reply, Request, Transport, TransportError};
 pub use types::{
-    CommitRequest, CommittedTransaction, Expected, KeyLock, LockKey, LockRequest, Member, TableVersion,
-    TransactionId, TypeConfig, WRITE_OVERHEAD, Write,
+    CommitRequest, CommittedTransaction, Expected, KeyLock, LockKey, LockRequest, Member, Staged,
+    TableVersion, TransactionId, TypeConfig, WRITE_OVERHEAD, Write,
 };
 
 type RaftHandle = openraft::Raft<TypeConfig, state_machine::StateMachine>;

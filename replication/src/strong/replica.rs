@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use super::history::{History, SnapshotHold};
 use super::outcomes::{Outcome, Outcomes};
+use super::staging;
 use super::types::{
     Applied, Command, CommittedTransaction, Entry, LogId, SnapshotMeta, StoredMembership, TransactionId,
     TypeConfig,
@@ -256,6 +257,10 @@ impl Replica {
                     EntryPayload::Normal(Command::Commit(batch)) => {
                         if batch.leader == entry.log_id.leader_id {
                             for transaction in &batch.transactions {
+                                if transaction.staged.parts > 0 {
+                                    self.write(std::mem::replace(&mut pending, Pending::new()), &position)?;
+                                    self.unstage(&mut pending.batch, transaction)?;
+                                }
                                 self.add(&mut pending, &mut position, index, transaction)?;
                             }
                             Applied::Committed
@@ -273,6 +278,32 @@ impl Replica {
             }
         }
         self.write(pending, &position)
+    }
+
+    /// Puts what a transaction sent ahead at its timestamp: all but the last of it is written at once, and
+    /// cannot be read before the position is published. See `staging.rs`.
+    fn unstage(&self, batch: &mut Batch, transaction: &CommittedTransaction) -> Result<()> {
+        let timestamp = transaction.timestamp;
+        for part in 0..transaction.staged.parts {
+            let key = staging::part_key(transaction.id, part);
+            let Some((_, bytes)) = self.newest_row(&key)? else {
+                let message = format!("part {part} of transaction {} is missing", transaction.id);
+                return Err(Error::new("XX001", message));
+            };
+            for write in staging::unpack(&bytes)? {
+                match &write.value {
+                    Some(value) => batch.put_strong(&write.key, timestamp, value),
+                    None => batch.delete_strong(&write.key, timestamp),
+                }
+            }
+            if batch.size() > MAX_BATCH_BYTES {
+                self.store.write(std::mem::replace(batch, Batch::new()), Wal::Off).map_err(storage_error)?;
+            }
+        }
+        for part in 0..transaction.staged.parts {
+            batch.delete_strong(&staging::part_key(transaction.id, part), timestamp);
+        }
+        Ok(())
     }
 
     fn add<'a>(

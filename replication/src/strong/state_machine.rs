@@ -4,17 +4,22 @@ use std::io;
 use std::sync::Arc;
 
 use futures::{Stream, TryStreamExt};
+use openraft::EntryPayload;
 use openraft::alias::SnapshotOf;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 use tokio::task::spawn_blocking;
 
-use super::replica::Replica;
+use super::replica::{Replica, ToApply};
 use super::snapshot::{self, SnapshotData};
-use super::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use super::types::{Command, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 
 /// Entries applied in one go, at most.
 const MAX_ENTRIES: usize = 256;
+/// Bytes applied in one go, at most, unless one entry has more.
+const MAX_BYTES: usize = 4 << 20;
+/// From so many bytes on, entries are applied off the async threads.
+const HEAVY: usize = 256 << 10;
 
 /// See the module's text.
 #[derive(Clone)]
@@ -26,6 +31,30 @@ impl StateMachine {
     /// The state machine of a replica.
     pub fn new(replica: Arc<Replica>) -> StateMachine {
         StateMachine { replica }
+    }
+}
+
+/// Bytes that applying an entry writes, about.
+fn weight((entry, _): &ToApply) -> usize {
+    match &entry.payload {
+        EntryPayload::Normal(Command::Commit(batch)) => {
+            let staged = batch.transactions.iter().map(|t| t.staged.bytes as usize).sum::<usize>();
+            batch.size() + staged
+        }
+        _ => 0,
+    }
+}
+
+impl StateMachine {
+    /// Small batches are applied here and now, which costs less than to hand them over; large ones where
+    /// they may take their time.
+    async fn apply_ready(&self, ready: Vec<ToApply>, bytes: usize) -> Result<(), io::Error> {
+        if bytes < HEAVY {
+            return self.replica.apply(ready).map_err(io::Error::other);
+        }
+        let replica = self.replica.clone();
+        let applied = spawn_blocking(move || replica.apply(ready)).await;
+        applied.map_err(io::Error::other)?.map_err(io::Error::other)
     }
 }
 
@@ -58,14 +87,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
         let mut ready = Vec::new();
+        let mut bytes = 0;
         while let Some(entry) = entries.try_next().await? {
+            bytes += weight(&entry);
             ready.push(entry);
-            if ready.len() >= MAX_ENTRIES {
-                self.replica.apply(std::mem::take(&mut ready)).map_err(io::Error::other)?;
+            if ready.len() >= MAX_ENTRIES || bytes >= MAX_BYTES {
+                self.apply_ready(std::mem::take(&mut ready), std::mem::take(&mut bytes)).await?;
             }
         }
         if !ready.is_empty() {
-            self.replica.apply(ready).map_err(io::Error::other)?;
+            self.apply_ready(ready, bytes).await?;
         }
         Ok(())
     }

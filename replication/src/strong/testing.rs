@@ -274,6 +274,7 @@ pub fn commit(group: &Group) -> CommitRequest {
         tables: Vec::new(),
         intents: Vec::new(),
         writes: Vec::new(),
+        staged: Staged::default(),
         leaderless: Vec::new(),
         clock: Timestamp::ZERO,
     }

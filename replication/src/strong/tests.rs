@@ -246,6 +246,7 @@ async fn an_entry_certified_under_another_leadership_is_aborted() {
         id: group.transaction_id(),
         timestamp: group.inner.replica.clock.now(),
         writes: vec![Write { key: key("a"), value: Some(b"stale".to_vec()) }],
+        staged: Staged::default(),
         leaderless: Vec::new(),
     };
     let batch = CommitBatch { leader, transactions: vec![transaction] };
@@ -280,6 +281,83 @@ async fn a_node_far_behind_gets_a_snapshot() {
     cluster.until("node 2 is back", |c| c.node(2).group.is_ready()).await;
     assert_eq!(cluster.node(2).read("later").await.as_deref(), Some("y"));
     assert_eq!(cluster.node(2).read("7").await.as_deref(), Some("x"));
+}
+
+fn parts_on(node: &Node) -> usize {
+    parts_of(&node.group)
+}
+
+/// The rows of the staging keyspace on a group's node.
+fn parts_of(group: &Group) -> usize {
+    let range =
+        amphora_storage::key::index_range(TableId::STAGING, amphora_storage::schema::IndexId::PRIMARY);
+    let direction = amphora_storage::store::Direction::Forward;
+    let mut rows = group.store().scan(range, Timestamp::MAX, direction).unwrap();
+    let mut count = 0;
+    while rows.next().unwrap().is_some() {
+        count += 1;
+    }
+    count
+}
+
+/// So many megabytes, sent ahead in parts.
+async fn stage(group: &Group, id: TransactionId, name: &str, megabytes: usize) -> StagedParts {
+    let write = |n| Write { key: key(&format!("{name} {n}")), value: Some(vec![n as u8; 1 << 20]) };
+    group.stage(id, (0..megabytes).map(write)).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_staged_transaction_is_seen_whole_or_not_at_all() {
+    let mut cluster = Cluster::three().await;
+    let two = cluster.node(2).group.clone();
+    let id = two.transaction_id();
+    let parts = stage(&two, id, "a", 11).await;
+    assert_eq!(parts.staged().parts, 6);
+    assert_eq!(cluster.node(2).read("a 0").await, None, "nothing is seen before the commit");
+    let writes = vec![Write { key: key("last"), value: Some(b"x".to_vec()) }];
+    let request = CommitRequest { id, locked: true, staged: parts.staged(), writes, ..commit(&two) };
+    let at = two.commit(request).await.unwrap();
+    parts.keep();
+    for node in [1, 2, 3] {
+        cluster.until("it is applied", |c| c.node(node).group.applied_timestamp() >= at).await;
+        for name in ["a 0", "a 10", "last"] {
+            assert_eq!(cluster.node(node).store.newest(&key(name)).unwrap(), at, "{name} on node {node}");
+        }
+        assert_eq!(parts_on(cluster.node(node)), 0);
+    }
+    drop(two);
+    // Nothing of it was flushed: it is applied again from the log.
+    cluster.kill(3).await;
+    cluster.start(3).await;
+    cluster.until("node 3 is back", |c| c.node(3).group.applied_timestamp() >= at).await;
+    assert_eq!(cluster.node(3).store.newest(&key("a 10")).unwrap(), at);
+    assert_eq!(parts_on(cluster.node(3)), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_unfinished_transaction_staged_is_swept_and_nothing_else() {
+    let cluster = Cluster::three().await;
+    let two = cluster.node(2).group.clone();
+    let leader = (1..=3).find(|n| cluster.node(*n).group.is_leader()).unwrap();
+    let leader = cluster.node(leader).group.clone();
+    let (alive, dead) = (two.transaction_id(), two.transaction_id());
+    let kept = stage(&two, alive, "a", 5).await;
+    stage(&two, dead, "b", 5).await.keep();
+    leader.read_timestamp().await.unwrap();
+    leader.sweep_staged().await.unwrap();
+    assert_eq!(parts_of(&leader), 6, "both hold their locks");
+    two.release(dead);
+    for _ in 0..100 {
+        leader.sweep_staged().await.unwrap();
+        if parts_of(&leader) == 3 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(parts_of(&leader), 3, "of the dead one nothing is left");
+    // Who gives up deletes its own.
+    drop(kept);
+    cluster.until("the parts are gone", |_| parts_of(&leader) == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

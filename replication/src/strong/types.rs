@@ -94,9 +94,20 @@ pub struct CommittedTransaction {
     pub timestamp: Timestamp,
     /// Strong writes, changes of the catalog among them
     pub writes: Vec<Write>,
+    /// More strong writes, that went ahead (`staging.rs`)
+    pub staged: Staged,
     /// Encoded leaderless operations, for [`ApplyHook`](super::ApplyHook); empty if there are none
     #[serde(with = "raw")]
     pub leaderless: Vec<u8>,
+}
+
+/// Writes of a transaction that went ahead of its commit, in parts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Staged {
+    /// Parts, numbered from 0
+    pub parts: u32,
+    /// Bytes of their writes
+    pub bytes: u64,
 }
 
 /// What an entry of the log says. Cheap to clone.
@@ -119,7 +130,14 @@ impl Command {
     /// Bytes it takes in a message, about.
     pub fn size(&self) -> usize {
         let Command::Commit(batch) = self;
-        batch.transactions.iter().map(|t| size(&t.writes, &t.leaderless)).sum()
+        batch.size()
+    }
+}
+
+impl CommitBatch {
+    /// Bytes it takes in a message, about.
+    pub fn size(&self) -> usize {
+        self.transactions.iter().map(|t| size(&t.writes, &t.leaderless)).sum()
     }
 }
 
@@ -192,6 +210,8 @@ pub struct CommitRequest {
     pub intents: Vec<Vec<u8>>,
     /// Strong writes
     pub writes: Vec<Write>,
+    /// More strong writes, that went ahead; only if `locked`
+    pub staged: Staged,
     /// Encoded leaderless operations; empty if there are none
     #[serde(with = "raw")]
     pub leaderless: Vec<u8>,

@@ -17,13 +17,14 @@ use amphora_storage::{Row, Timestamp};
 
 use crate::leaderless::RowOp;
 use crate::leaderless::surface::PendingRow;
-use crate::strong::{MAX_TRANSACTION_BYTES, WRITE_OVERHEAD};
+use crate::strong::{MAX_COMMIT_BYTES, WRITE_OVERHEAD};
 use crate::{Error, Result};
 
+/// Bytes that a transaction may commit to strong tables. More is refused (54000).
+pub const MAX_TRANSACTION_BYTES: usize = 512 << 20;
 /// The most that may be written in the course of a transaction, what it overwrites or takes back again
-/// included: all of it is in memory. More is refused (54000), as is more than [`MAX_TRANSACTION_BYTES`] that
-/// would have to be committed.
-pub const MAX_BUFFERED_BYTES: usize = 4 * MAX_TRANSACTION_BYTES;
+/// included: all of it is in memory. More is refused (54000).
+pub const MAX_BUFFERED_BYTES: usize = 2 * MAX_TRANSACTION_BYTES;
 
 /// A leaderless row and its table.
 type PendingWrite = (Arc<Table>, PendingRow);
@@ -68,6 +69,11 @@ impl WriteBuffer {
         !self.strong.is_empty()
     }
 
+    /// Bytes of strong writes and expectations that a commit would send.
+    pub fn bytes_to_commit(&self) -> usize {
+        self.to_commit
+    }
+
     /// The height of the undo stack: a savepoint.
     pub fn mark(&self) -> usize {
         self.undo.len()
@@ -99,7 +105,11 @@ impl WriteBuffer {
     pub fn put(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<()> {
         self.charge(key.len() + value.as_ref().map_or(0, Vec::len))?;
         let (key, value): (Arc<[u8]>, StrongWrite) = (key.into(), value.map(Into::into));
-        self.to_commit += size(&key, &value);
+        let written = size(&key, &value);
+        if written > MAX_COMMIT_BYTES {
+            return Err(Error::row_too_large(MAX_COMMIT_BYTES));
+        }
+        self.to_commit += written;
         let old = self.strong.insert(key.clone(), value);
         self.to_commit -= old.as_ref().map_or(0, |old| size(&key, old));
         self.undo.push(Undo::Strong(key, old));

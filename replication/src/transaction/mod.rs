@@ -55,8 +55,8 @@ use crate::error::ErrorKind;
 use crate::leaderless;
 use crate::node::{CatalogCache, UniqueIds};
 use crate::strong::{
-    CommitRequest, Expected, Group, KeyLock, LockKey, LockRequest, SnapshotHold, TableVersion, TransactionId,
-    Write,
+    CommitRequest, Expected, Group, KeyLock, LockKey, LockRequest, SnapshotHold, Staged, StagedParts,
+    TableVersion, TransactionId, Write, in_catalog,
 };
 use crate::{Error, Result};
 
@@ -81,6 +81,9 @@ pub struct TransactionContext {
 /// How long a name that was not found is looked for elsewhere: longer than a failover takes, and no longer
 /// than somebody who mistyped it on a node without a quorum should have to wait.
 const CATALOG_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A commit of more bytes goes ahead in parts.
+const STAGE_BYTES: usize = 8 << 20;
 
 /// Keys in one request for locks: the leader reads the version of each, and a reply has its deadline.
 const MAX_LOCK_BATCH: usize = 4_096;
@@ -298,7 +301,8 @@ impl HybridTransaction {
         if tables.iter().all(current) { Ok(()) } else { Err(Error::catalog_moved()) }
     }
 
-    fn commit_request(&self) -> CommitRequest {
+    /// The commit; without the writes of rows if those were `staged`.
+    fn commit_request(&self, staged: Staged) -> CommitRequest {
         let own_ddl = |id: &TableId| self.ddl.as_ref().is_some_and(|d| d.touches(*id));
         let tables = self.buffer.tables().filter(|(id, _)| !own_ddl(id));
         let expected = |(key, version): (&Arc<[u8]>, Timestamp)| Expected {
@@ -327,18 +331,30 @@ impl HybridTransaction {
             writes: self
                 .buffer
                 .strong_writes()
-                .map(|(k, v)| Write { key: k.to_vec(), value: v.as_ref().map(|v| v.to_vec()) })
+                .filter(|(k, _)| staged.parts == 0 || in_catalog(k))
+                .map(write)
                 .collect(),
+            staged,
             leaderless: if ops.is_empty() { Vec::new() } else { codec::encode(&ops) },
             clock: self.context.clock.last(),
         }
     }
 
     async fn commit_strong(&mut self) -> Result<()> {
-        let request = self.commit_request();
+        let parts = match self.buffer.bytes_to_commit() > STAGE_BYTES {
+            true => Some(self.stage().await?),
+            false => None,
+        };
+        let request = self.commit_request(parts.as_ref().map(StagedParts::staged).unwrap_or_default());
         let mixed = !request.leaderless.is_empty();
         let ddl = self.ddl.is_some();
-        let timestamp = self.context.group.commit(request).await?;
+        let outcome = self.context.group.commit(request).await;
+        if let Some(parts) = parts
+            && outcome.as_ref().err().is_none_or(|e| e.sqlstate == "08007")
+        {
+            parts.keep();
+        }
+        let timestamp = outcome?;
         self.locks.clear();
         // What was written must be readable on this node at once where reads do not ask the leader:
         // leaderless rows, and the catalog.
@@ -346,6 +362,37 @@ impl HybridTransaction {
             self.context.group.wait_applied(timestamp).await;
             self.context.catalog.refresh();
         }
+        Ok(())
+    }
+
+    /// Sends the writes of rows ahead of the commit. What the certifier looks at stays: the catalog's.
+    async fn stage(&mut self) -> Result<StagedParts> {
+        self.lock_expected().await?;
+        let rows = self.buffer.strong_writes().filter(|(key, _)| !in_catalog(key)).map(write);
+        self.context.group.stage(self.id, rows).await
+    }
+
+    /// Locks what was only to be compared at commit, and compares it now: what commits in parts must hold
+    /// locks from the first to the last.
+    async fn lock_expected(&mut self) -> Result<()> {
+        if self.pessimistic {
+            return Ok(());
+        }
+        let relation = "several tables";
+        let intents = self.buffer.tables().map(|(id, _)| table_intent(id));
+        let intents = intents.map(|key| LockKey { key, mode: LockMode::Shared }).collect();
+        self.request_locks(relation, intents, WaitPolicy::Wait).await?;
+        let expected: Vec<(Vec<u8>, Timestamp)> =
+            self.buffer.expectations().map(|(key, version)| (key.to_vec(), version)).collect();
+        for batch in expected.chunks(MAX_LOCK_BATCH) {
+            let keys = batch.iter().map(|(key, _)| LockKey { key: key.clone(), mode: LockMode::Exclusive });
+            let replies = self.request_locks(relation, keys.collect(), WaitPolicy::Wait).await?;
+            let same = |((_, version), reply): (&(Vec<u8>, Timestamp), &KeyLock)| matches!(reply, KeyLock::Granted(newest) if newest == version);
+            if !batch.iter().zip(&replies).all(same) {
+                return Err(self.moved());
+            }
+        }
+        self.pessimistic = true;
         Ok(())
     }
 
@@ -373,6 +420,10 @@ impl HybridTransaction {
             self.context.group.release(self.id);
         }
     }
+}
+
+fn write((key, value): (&Arc<[u8]>, &buffer::StrongWrite)) -> Write {
+    Write { key: key.to_vec(), value: value.as_ref().map(|v| v.to_vec()) }
 }
 
 /// The key that stands for a whole table in the lock table. It is no key of any row: rows have an index id

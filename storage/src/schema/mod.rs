@@ -40,6 +40,8 @@ impl TableId {
     pub const CATALOG: TableId = TableId(1);
     /// The keyspace of sequences' states: one row per sequence, keyed by its id.
     pub const SEQUENCES: TableId = TableId(2);
+    /// The keyspace of what large transactions have sent ahead of their commit.
+    pub const STAGING: TableId = TableId(3);
 }
 
 impl IndexId {
