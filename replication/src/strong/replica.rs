@@ -301,7 +301,7 @@ impl Replica {
             }
         }
         for part in 0..transaction.staged.parts {
-            batch.delete_strong(&staging::part_key(transaction.id, part), timestamp);
+            batch.delete_strong(staging::part_key(transaction.id, part), timestamp);
         }
         Ok(())
     }

@@ -321,7 +321,7 @@ async fn a_staged_transaction_is_seen_whole_or_not_at_all() {
     for node in [1, 2, 3] {
         cluster.until("it is applied", |c| c.node(node).group.applied_timestamp() >= at).await;
         for name in ["a 0", "a 10", "last"] {
-            assert_eq!(cluster.node(node).store.newest(&key(name)).unwrap(), at, "{name} on node {node}");
+            assert_eq!(cluster.node(node).store.newest(key(name)).unwrap(), at, "{name} on node {node}");
         }
         assert_eq!(parts_on(cluster.node(node)), 0);
     }
@@ -330,7 +330,7 @@ async fn a_staged_transaction_is_seen_whole_or_not_at_all() {
     cluster.kill(3).await;
     cluster.start(3).await;
     cluster.until("node 3 is back", |c| c.node(3).group.applied_timestamp() >= at).await;
-    assert_eq!(cluster.node(3).store.newest(&key("a 10")).unwrap(), at);
+    assert_eq!(cluster.node(3).store.newest(key("a 10")).unwrap(), at);
     assert_eq!(parts_on(cluster.node(3)), 0);
 }
 
