@@ -232,6 +232,31 @@ pub trait Transaction: Send {
         wait: WaitPolicy,
     ) -> Result<Vec<bool>>;
 
+    /// The statement will have to look at what others wrote until now (a parent whose key goes looks for
+    /// children): its writes lock, also if it commits by itself. Call before the first write.
+    fn lock_before_writing(&mut self);
+
+    /// Which of these keys a unique index has, at the statement's snapshot and with own writes.
+    fn find_keys(&self, table: &Arc<Table>, index: IndexId, keys: &[Vec<Datum>]) -> Result<Vec<bool>>;
+
+    /// For rows that refer to these keys of a unique index: which are there, and from now until the
+    /// transaction ends they stay. Values are in the index's order and none is NULL.
+    async fn hold_keys(
+        &mut self,
+        parent: &Arc<Table>,
+        index: IndexId,
+        keys: &[Vec<Datum>],
+    ) -> Result<Vec<bool>>;
+
+    /// For rows that had these keys and whose deletion (or change of key) is written: from now until the
+    /// transaction ends nobody else's row comes to refer to them. What the statement reads from here on it
+    /// reads at a snapshot that shows all references made before, so call it after everything else was read.
+    async fn seize_keys(&mut self, parent: &Arc<Table>, index: IndexId, keys: &[Vec<Datum>]) -> Result<()>;
+
+    /// What this transaction writes is right only as long as this table is as it is described here: the
+    /// commit fails with kind `CatalogMoved` if it is not, and so does this call.
+    fn depend_on(&mut self, table: &Arc<Table>) -> Result<()>;
+
     /// First call of any DDL: waits for other DDL, then brings snapshot and catalog up to date.
     async fn lock_catalog(&mut self) -> Result<()>;
 

@@ -1,8 +1,10 @@
 //! Statements that are carried out, not planned.
 
+use std::sync::Arc;
+
 use amphora_replication::IsolationLevel;
 use amphora_storage::DataType;
-use amphora_storage::schema::{Replication, TableId};
+use amphora_storage::schema::{ForeignKey, Replication, Table, TableId};
 
 use crate::plan::Prepared;
 
@@ -28,6 +30,8 @@ pub enum Command {
     Set { name: String, value: Option<String>, local: bool },
     /// RESET ALL
     ResetAll,
+    /// SET CONSTRAINTS: schema and name of each, or ALL; DEFERRED (true) or IMMEDIATE
+    SetConstraints { names: Option<Vec<(Option<String>, String)>>, deferred: bool },
     /// SHOW name; `all`
     Show(String),
     /// DISCARD ALL and its kin: forgets session state
@@ -41,7 +45,7 @@ pub enum Command {
     /// CREATE TABLE
     CreateTable(Box<CreateTable>),
     /// DROP TABLE
-    DropTables { tables: Vec<TableId>, notices: Vec<String> },
+    DropTables { tables: Vec<TableId>, cascade: bool, notices: Vec<String> },
     /// CREATE INDEX
     CreateIndex(Box<CreateIndex>),
     /// DROP INDEX: (table, index name)
@@ -84,6 +88,10 @@ pub struct CreateTable {
     pub uniques: Vec<(String, Vec<usize>)>,
     /// CHECK: name and SQL text
     pub checks: Vec<(String, String)>,
+    /// FOREIGN KEY: column ids are positions, and a reference to the table itself has id 0
+    pub foreign_keys: Vec<ForeignKey>,
+    /// Tables referred to, as they were when the keys were checked
+    pub parents: Vec<Arc<Table>>,
     /// Wait for this many acknowledgements (leaderless)
     pub write_quorum: u32,
     /// Ask this many nodes (leaderless)

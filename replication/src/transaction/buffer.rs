@@ -15,6 +15,7 @@ use std::sync::Arc;
 use amphora_storage::schema::{Table, TableId};
 use amphora_storage::{Row, Timestamp};
 
+use crate::api::LockMode;
 use crate::leaderless::RowOp;
 use crate::leaderless::surface::PendingRow;
 use crate::strong::{MAX_COMMIT_BYTES, WRITE_OVERHEAD};
@@ -35,7 +36,7 @@ pub type StrongWrite = Option<Arc<[u8]>>;
 enum Undo {
     Strong(Arc<[u8]>, Option<StrongWrite>),
     Leaderless(Arc<[u8]>, Option<PendingWrite>),
-    Expected(Arc<[u8]>),
+    Expected(Arc<[u8]>, Option<LockMode>),
     Touched(TableId),
 }
 
@@ -48,7 +49,7 @@ pub struct WriteBuffer {
     strong: BTreeMap<Arc<[u8]>, StrongWrite>,
     leaderless: BTreeMap<Arc<[u8]>, PendingWrite>,
     /// Versions that an autocommit statement read and that must still be the newest
-    expected: BTreeMap<Arc<[u8]>, Timestamp>,
+    expected: BTreeMap<Arc<[u8]>, (Timestamp, LockMode)>,
     /// Strong tables written, with the versions of their descriptors
     tables: BTreeMap<TableId, Timestamp>,
     undo: Vec<Undo>,
@@ -89,9 +90,14 @@ impl WriteBuffer {
                     restore(&mut self.strong, key, old);
                 }
                 Some(Undo::Leaderless(key, old)) => restore(&mut self.leaderless, key, old),
-                Some(Undo::Expected(key)) => {
+                Some(Undo::Expected(key, None)) => {
                     self.expected.remove(&key);
                     self.to_commit -= key.len() + WRITE_OVERHEAD;
+                }
+                Some(Undo::Expected(key, Some(before))) => {
+                    if let Some((_, mode)) = self.expected.get_mut(&key) {
+                        *mode = before;
+                    }
                 }
                 Some(Undo::Touched(id)) => {
                     self.tables.remove(&id);
@@ -140,17 +146,25 @@ impl WriteBuffer {
         self.leaderless.get(key).map(|(_, pending)| pending)
     }
 
-    /// Demands at commit that this version of a key is still the newest. The first demand stands.
-    pub fn expect(&mut self, key: &[u8], version: Timestamp) {
-        if !self.expected.contains_key(key) {
-            let key: Arc<[u8]> = key.into();
-            self.to_commit += key.len() + WRITE_OVERHEAD;
-            self.expected.insert(key.clone(), version);
-            self.undo.push(Undo::Expected(key));
+    /// Demands at commit that this version of a key is still the newest, and that nobody else's commit in
+    /// flight conflicts with this mode. The first version stands, and the stronger mode.
+    pub fn expect(&mut self, key: &[u8], version: Timestamp, mode: LockMode) {
+        match self.expected.get_mut(key) {
+            None => {
+                let key: Arc<[u8]> = key.into();
+                self.to_commit += key.len() + WRITE_OVERHEAD;
+                self.expected.insert(key.clone(), (version, mode));
+                self.undo.push(Undo::Expected(key, None));
+            }
+            Some((_, before)) if *before < mode => {
+                let weaker = std::mem::replace(before, mode);
+                self.undo.push(Undo::Expected(key.into(), Some(weaker)));
+            }
+            Some(_) => {}
         }
     }
 
-    /// Notes that a table was written by a statement planned with this version of it. The first version
+    /// Notes that a table was written, or relied on, by a statement planned with this version of it. The first version
     /// stands: what was written with it knows nothing of indexes that came later.
     pub fn touch(&mut self, table: &Table) {
         if let Entry::Vacant(slot) = self.tables.entry(table.id) {
@@ -194,8 +208,8 @@ impl WriteBuffer {
     }
 
     /// The versions demanded at commit.
-    pub fn expectations(&self) -> impl Iterator<Item = (&Arc<[u8]>, Timestamp)> {
-        self.expected.iter().map(|(k, v)| (k, *v))
+    pub fn expectations(&self) -> impl Iterator<Item = (&Arc<[u8]>, Timestamp, LockMode)> {
+        self.expected.iter().map(|(k, (version, mode))| (k, *version, *mode))
     }
 
     /// The strong tables written and the versions of their descriptors.

@@ -32,13 +32,14 @@ mod ddl;
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod ddl_tests;
 mod leaderless_rows;
+mod references;
 mod scan;
 mod strong_rows;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,6 +96,8 @@ pub struct HybridTransaction {
     id: TransactionId,
     /// What strong tables are read at; `None` before the first statement that needs it
     snapshot: Option<Arc<SnapshotHold>>,
+    /// A newer one, at which the rest of the statement checks foreign keys (`references.rs`)
+    check: Option<Arc<SnapshotHold>>,
     buffer: WriteBuffer,
     /// Height of the buffer when the current statement began
     statement: usize,
@@ -102,6 +105,8 @@ pub struct HybridTransaction {
     savepoints: Vec<usize>,
     /// Keys locked on the leader
     locks: HashMap<Vec<u8>, LockMode>,
+    /// Entries whose reference locks are held, and that were in the store at some moment since
+    present: HashSet<Vec<u8>>,
     /// Writes lock first. False only for a single statement that has not yet met a conflict.
     pessimistic: bool,
     /// The catalog with this transaction's own DDL, once there is any
@@ -118,10 +123,12 @@ impl HybridTransaction {
             options,
             id,
             snapshot: None,
+            check: None,
             buffer: WriteBuffer::default(),
             statement: 0,
             savepoints: Vec::new(),
             locks: HashMap::new(),
+            present: HashSet::new(),
             pessimistic: !options.autocommit,
             ddl: None,
             finished: false,
@@ -129,7 +136,8 @@ impl HybridTransaction {
     }
 
     fn snapshot(&self) -> Timestamp {
-        self.snapshot.as_ref().map_or_else(|| self.context.group.applied_timestamp(), |s| s.at())
+        let snapshot = self.check.as_ref().or(self.snapshot.as_ref());
+        snapshot.map_or_else(|| self.context.group.applied_timestamp(), |s| s.at())
     }
 
     fn check_writable(&self, what: &str) -> Result<()> {
@@ -153,7 +161,7 @@ impl HybridTransaction {
     async fn claim(&mut self, table: &Table, keys: Vec<(Vec<u8>, Timestamp)>, mode: LockMode) -> Result<()> {
         if !self.pessimistic {
             for (key, version) in &keys {
-                self.buffer.expect(key, *version);
+                self.buffer.expect(key, *version, mode);
             }
             return Ok(());
         }
@@ -282,14 +290,20 @@ impl HybridTransaction {
     }
 
     async fn take_snapshot(&mut self) -> Result<()> {
+        self.snapshot = self.fresh_snapshot().await?;
+        self.check = None;
+        Ok(())
+    }
+
+    /// A snapshot that sees every commit acknowledged, and every lock given back, before the call.
+    async fn fresh_snapshot(&self) -> Result<Option<Arc<SnapshotHold>>> {
         let group = &self.context.group;
         let hold = match group.hold_history(group.read_timestamp().await?) {
             // History moved past it meanwhile. The next is newer than that.
             Err(e) if e.sqlstate == "72000" => group.hold_history(group.read_timestamp().await?)?,
             held => held?,
         };
-        self.snapshot = Some(hold);
-        Ok(())
+        Ok(Some(hold))
     }
 
     /// The tables a plan was made with are still those of the catalog.
@@ -305,10 +319,10 @@ impl HybridTransaction {
     fn commit_request(&self, staged: Staged) -> CommitRequest {
         let own_ddl = |id: &TableId| self.ddl.as_ref().is_some_and(|d| d.touches(*id));
         let tables = self.buffer.tables().filter(|(id, _)| !own_ddl(id));
-        let expected = |(key, version): (&Arc<[u8]>, Timestamp)| Expected {
+        let expected = |(key, version, mode): (&Arc<[u8]>, Timestamp, LockMode)| Expected {
             key: key.to_vec(),
             version,
-            mode: LockMode::Exclusive,
+            mode,
         };
         let ops: Vec<(TableId, Vec<u8>, leaderless::RowOp)> =
             self.buffer.leaderless_ops().map(|(k, t, op)| (t.id, k.to_vec(), op.clone())).collect();
@@ -415,6 +429,7 @@ impl HybridTransaction {
     }
 
     fn release_locks(&mut self) {
+        self.present.clear();
         if !self.locks.is_empty() {
             self.locks.clear();
             self.context.group.release(self.id);
@@ -454,6 +469,7 @@ impl Transaction for HybridTransaction {
 
     async fn begin_statement(&mut self, access: Access, tables: &[Arc<Table>]) -> Result<()> {
         self.statement = self.buffer.mark();
+        self.check = None;
         if access == Access::Strong {
             let keep = self.options.isolation == IsolationLevel::RepeatableRead && self.snapshot.is_some();
             if !keep {
@@ -473,6 +489,7 @@ impl Transaction for HybridTransaction {
 
     async fn restart_statement(&mut self) -> Result<()> {
         self.undo_statement();
+        self.check = None;
         self.pessimistic = true;
         if self.snapshot.is_some() {
             self.take_snapshot().await?;
@@ -553,6 +570,38 @@ impl Transaction for HybridTransaction {
             keys.iter().zip(&own).filter(|(_, own)| !**own).map(|(k, _)| k.clone()).collect();
         let mut granted = self.lock_keys(table, &others, mode, wait).await?.into_iter();
         Ok(own.iter().map(|own| *own || granted.next().unwrap_or(false)).collect())
+    }
+
+    fn lock_before_writing(&mut self) {
+        self.pessimistic |= self.buffer.is_empty();
+    }
+
+    fn find_keys(&self, table: &Arc<Table>, index: IndexId, keys: &[Vec<Datum>]) -> Result<Vec<bool>> {
+        self.find_entries(table, index, keys)
+    }
+
+    async fn hold_keys(
+        &mut self,
+        parent: &Arc<Table>,
+        index: IndexId,
+        keys: &[Vec<Datum>],
+    ) -> Result<Vec<bool>> {
+        self.hold_entries(parent, index, keys).await
+    }
+
+    async fn seize_keys(
+        &mut self,
+        parent: &Arc<Table>,
+        index: IndexId,
+        keys: &[Vec<Datum>],
+    ) -> Result<()> {
+        self.seize_entries(parent, index, keys).await
+    }
+
+    fn depend_on(&mut self, table: &Arc<Table>) -> Result<()> {
+        self.check_tables(std::slice::from_ref(table))?;
+        HybridTransaction::depend_on(self, table);
+        Ok(())
     }
 
     async fn lock_catalog(&mut self) -> Result<()> {
@@ -641,6 +690,7 @@ impl HybridTransaction {
         self.release_locks();
         self.buffer.clear();
         self.snapshot = None;
+        self.check = None;
         self.finished = true;
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn open(tx: &HybridTransaction, scan: &Scan) -> Result<Box<dyn RowStr
         own,
         store: tx.context.store.clone(),
         snapshot: tx.snapshot(),
-        _hold: tx.snapshot.clone(),
+        _hold: tx.check.clone().or_else(|| tx.snapshot.clone()),
         table: scan.table.clone(),
         columns,
     }))

@@ -141,6 +141,7 @@ impl HybridTransaction {
     /// Claims the keys of rows this statement read: the rows themselves at the versions it read, and
     /// their unique entries.
     async fn claim_read(&mut self, table: &Table, rows: &[&StoredRow]) -> Result<()> {
+        self.check_visible(rows)?;
         let mut keys = Vec::with_capacity(rows.len());
         let mut uniques = Vec::new();
         for stored in rows {

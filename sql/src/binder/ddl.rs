@@ -11,6 +11,7 @@ use amphora_storage::{DataType, Timestamp};
 use sqlparser::ast;
 use sqlparser::ast::{ColumnOption, GeneratedAs, Spanned, TableConstraint};
 
+use super::foreign_key::reject_deferrable;
 use super::level::Clause;
 use super::table_option::{TableOptions, table_options};
 use super::{Binder, fold, name_parts};
@@ -52,6 +53,8 @@ impl Binder<'_> {
             primary_key: None,
             uniques: Vec::new(),
             checks: Vec::new(),
+            foreign_keys: Vec::new(),
+            parents: Vec::new(),
             write_quorum,
             read_quorum,
             notices: Vec::new(),
@@ -71,6 +74,24 @@ impl Binder<'_> {
         for constraint in &create.constraints {
             self.table_constraint(&mut draft, constraint)?;
         }
+        // Last, for they may refer to the table's own keys.
+        for (position, column) in create.columns.iter().enumerate() {
+            for option in &column.options {
+                if let ColumnOption::ForeignKey(key) = &option.option {
+                    let own = [draft.table.columns[position].name.clone()];
+                    let mut key = key.clone();
+                    key.name = key.name.or_else(|| option.name.clone());
+                    self.new_foreign_key(&mut draft, &key, &own)?;
+                }
+            }
+        }
+        for constraint in &create.constraints {
+            if let TableConstraint::ForeignKey(key) = constraint {
+                let own: Vec<String> = key.columns.iter().map(fold).collect();
+                self.new_foreign_key(&mut draft, key, &own)?;
+            }
+        }
+        draft.table.parents = self.tables.clone();
         Ok(Command::CreateTable(Box::new(draft.table)))
     }
 
@@ -248,6 +269,21 @@ impl Binder<'_> {
         }
     }
 
+    fn new_foreign_key(
+        &mut self,
+        draft: &mut Draft,
+        key: &ast::ForeignKeyConstraint,
+        columns: &[String],
+    ) -> Result<()> {
+        let table = Arc::new(draft.provisional());
+        let key = self.foreign_key(&table, key, columns, |columns| {
+            made_up_name(&table.name, columns, "fkey", |name| draft.names.iter().any(|n| n == name))
+        })?;
+        draft.claim(&key.name)?;
+        draft.table.foreign_keys.push(key);
+        Ok(())
+    }
+
     fn column_constraint(
         &mut self,
         draft: &mut Draft,
@@ -256,10 +292,15 @@ impl Binder<'_> {
     ) -> Result<()> {
         let name = option.name.as_ref().map(fold);
         match &option.option {
-            ColumnOption::PrimaryKey(_) => draft.primary_key(name, vec![position]),
-            ColumnOption::Unique(_) => draft.unique(name, vec![position]),
+            ColumnOption::PrimaryKey(key) => {
+                reject_deferrable(key.characteristics.as_ref())?;
+                draft.primary_key(name, vec![position])
+            }
+            ColumnOption::Unique(unique) => {
+                reject_deferrable(unique.characteristics.as_ref())?;
+                draft.unique(name, vec![position])
+            }
             ColumnOption::Check(check) => self.check(draft, name, &check.expr, Some(position)),
-            ColumnOption::ForeignKey(_) => Err(no_foreign_keys(draft.table.replication)),
             _ => Ok(()),
         }
     }
@@ -267,10 +308,12 @@ impl Binder<'_> {
     fn table_constraint(&mut self, draft: &mut Draft, constraint: &TableConstraint) -> Result<()> {
         match constraint {
             TableConstraint::PrimaryKey(key) => {
+                reject_deferrable(key.characteristics.as_ref())?;
                 let columns = self.key_columns(draft, &key.columns)?;
                 draft.primary_key(key.name.as_ref().map(fold), columns)
             }
             TableConstraint::Unique(unique) => {
+                reject_deferrable(unique.characteristics.as_ref())?;
                 if unique.nulls_distinct == ast::NullsDistinctOption::NotDistinct {
                     return Err(SqlError::feature_not_supported("NULLS NOT DISTINCT is not supported"));
                 }
@@ -280,7 +323,7 @@ impl Binder<'_> {
             TableConstraint::Check(check) => {
                 self.check(draft, check.name.as_ref().map(fold), &check.expr, None)
             }
-            TableConstraint::ForeignKey(_) => Err(no_foreign_keys(draft.table.replication)),
+            TableConstraint::ForeignKey(_) => Ok(()),
             _ => Err(SqlError::feature_not_supported("this table constraint is not supported")),
         }
     }
@@ -447,8 +490,17 @@ impl Draft {
         Ok(())
     }
 
-    /// The table as far as a CHECK needs it.
+    /// The table as far as a CHECK, or a foreign key that refers to it, needs it.
     fn provisional(&self) -> Table {
+        let index = |position: usize, columns: &[usize]| Index {
+            id: IndexId(u32::try_from(position).unwrap_or(u32::MAX)),
+            name: String::new(),
+            oid: 0,
+            columns: columns.to_vec(),
+            unique: true,
+            constraint: true,
+            comment: None,
+        };
         let column = |(i, c): (usize, &NewColumn)| Column {
             not_null: c.not_null,
             default: None,
@@ -462,17 +514,9 @@ impl Draft {
             owner: String::new(),
             replication: self.table.replication,
             columns: self.table.columns.iter().enumerate().map(column).collect(),
-            primary: Index {
-                id: IndexId::PRIMARY,
-                name: String::new(),
-                oid: 0,
-                columns: Vec::new(),
-                unique: true,
-                constraint: true,
-                comment: None,
-            },
+            primary: index(0, self.table.primary_key.as_ref().map_or(&[], |(_, columns)| columns)),
             hidden_key: false,
-            indexes: Vec::new(),
+            indexes: self.table.uniques.iter().enumerate().map(|(i, u)| index(i + 1, &u.1)).collect(),
             checks: Vec::new(),
             foreign_keys: Vec::new(),
             comment: None,
@@ -522,18 +566,6 @@ pub(super) fn check_key_type(ty: &DataType, _column: &str) -> Result<()> {
         )
         .with_hint("Use jsonb, or a column of what you search for.")),
         _ => Ok(()),
-    }
-}
-
-fn no_foreign_keys(replication: Replication) -> SqlError {
-    match replication {
-        Replication::Leaderless => {
-            SqlError::feature_not_supported("foreign keys are not supported on leaderless tables").with_hint(
-                "A referenced row may be deleted on another node at the same moment; make both tables strong (replication = 'strong').",
-            )
-        }
-        Replication::Strong => SqlError::feature_not_supported("foreign keys are not yet supported")
-            .with_hint("Leave the REFERENCES clause out, and lock the parent row with SELECT … FOR SHARE."),
     }
 }
 

@@ -337,7 +337,7 @@ pub(super) fn table_fields(table: &Table) -> Vec<Field> {
     let field = |(i, column): (usize, &amphora_storage::schema::Column)| Field {
         name: column.name.clone(),
         ty: column.ty.base(),
-        origin: Some((table.id.0, i16::try_from(i + 1).unwrap_or(i16::MAX))),
+        origin: Some((table.id.0, table.attribute_number(i))),
     };
     table.columns.iter().enumerate().map(field).collect()
 }

@@ -95,10 +95,10 @@ impl Binder<'_> {
         object_type: &ObjectType,
         if_exists: bool,
         names: &[ast::ObjectName],
-        _cascade: bool,
+        cascade: bool,
     ) -> Result<Command> {
         match object_type {
-            ObjectType::Table => self.drop_tables(if_exists, names),
+            ObjectType::Table => self.drop_tables(if_exists, names, cascade),
             ObjectType::Index => self.drop_indexes(if_exists, names),
             other => {
                 // There are no objects of these kinds, so none of this name either.
@@ -124,7 +124,12 @@ impl Binder<'_> {
         }
     }
 
-    fn drop_tables(&mut self, if_exists: bool, names: &[ast::ObjectName]) -> Result<Command> {
+    fn drop_tables(
+        &mut self,
+        if_exists: bool,
+        names: &[ast::ObjectName],
+        cascade: bool,
+    ) -> Result<Command> {
         let (mut tables, mut notices) = (Vec::new(), Vec::new());
         for name in names {
             match self.find_relation(name) {
@@ -152,7 +157,7 @@ impl Binder<'_> {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Command::DropTables { tables, notices })
+        Ok(Command::DropTables { tables, cascade, notices })
     }
 
     fn drop_indexes(&mut self, if_exists: bool, names: &[ast::ObjectName]) -> Result<Command> {

@@ -22,6 +22,7 @@ mod coerce;
 mod data_type;
 mod ddl;
 mod expr;
+mod foreign_key;
 mod from;
 mod index;
 mod insert;
@@ -60,6 +61,39 @@ pub(crate) fn bind(statement: &ParsedStatement, context: &PlannerContext) -> Res
     let mut binder = Binder::new(context, Some(statement.positions().clone()));
     let (bound, schema) = binder.ast(statement.ast()?)?;
     binder.finish(bound, schema)
+}
+
+/// What a table says of its own values, bound.
+pub(crate) struct StoredExpressions {
+    /// CHECK constraints over the full row
+    pub(crate) checks: Vec<(String, Expr)>,
+    /// DEFAULTs of the columns asked for, cast to their types
+    pub(crate) defaults: Vec<Expr>,
+}
+
+/// Binds a table's CHECKs, and the defaults of columns at these positions.
+pub(crate) fn stored_expressions(
+    context: &PlannerContext,
+    table: &Arc<Table>,
+    columns: &[usize],
+) -> Result<StoredExpressions> {
+    let mut binder = Binder::new(context, None);
+    let checks = binder.checks(table)?;
+    let defaults = columns.iter().map(|&c| binder.default_value(table, c)).collect::<Result<_>>()?;
+    Ok(StoredExpressions { checks, defaults })
+}
+
+/// The columns that a stored expression over a table's row reads: positions, ascending.
+pub(crate) fn columns_of(table: &Arc<Table>, expression: &str) -> Vec<usize> {
+    let context = PlannerContext::new(Arc::default());
+    let mut columns = std::collections::BTreeSet::new();
+    // It was bound when it was stored; what cannot be bound now reads nothing that is known.
+    if let Ok(bound) = Binder::new(&context, None).stored_expr(expression, Some(table), &DataType::Unknown) {
+        bound.columns(&mut |c| {
+            columns.insert(c);
+        });
+    }
+    columns.into_iter().collect()
 }
 
 /// The state of binding one statement.

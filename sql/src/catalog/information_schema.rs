@@ -5,7 +5,7 @@ use amphora_storage::{DataType, Datum, Row};
 use super::{Columns, Definition, MakeRows, SystemContext, Ty, row, system_views, text};
 use crate::error::Result;
 
-const fn info(name: &'static str, oid: u32, columns: Columns, rows: MakeRows) -> Definition {
+pub(super) const fn info(name: &'static str, oid: u32, columns: Columns, rows: MakeRows) -> Definition {
     Definition { schema: "information_schema", name, oid, columns, rows }
 }
 
@@ -13,8 +13,6 @@ pub(super) const DEFINITIONS: &[Definition] = &[
     info("schemata", 13_001, SCHEMATA, schemata),
     info("tables", 13_002, TABLES, tables),
     info("columns", 13_003, COLUMNS, columns),
-    info("table_constraints", 13_004, TABLE_CONSTRAINTS, table_constraints),
-    info("key_column_usage", 13_005, KEY_COLUMN_USAGE, key_column_usage),
 ];
 
 const SCHEMATA: Columns =
@@ -138,7 +136,7 @@ fn columns(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>
                     schema: &table.schema,
                     table: &table.name,
                     name: &column.name,
-                    position: i + 1,
+                    position: table.attribute_number(i) as usize,
                     ty: column.ty.clone(),
                     not_null: column.not_null,
                     default: column.default.as_deref(),
@@ -162,80 +160,6 @@ fn columns(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>
                     writable: false,
                 },
             ));
-        }
-    }
-    Ok(rows)
-}
-
-const TABLE_CONSTRAINTS: Columns = &[
-    ("constraint_catalog", Ty::Name),
-    ("constraint_schema", Ty::Name),
-    ("constraint_name", Ty::Name),
-    ("table_catalog", Ty::Name),
-    ("table_schema", Ty::Name),
-    ("table_name", Ty::Name),
-    ("constraint_type", Ty::Text),
-    ("is_deferrable", Ty::Text),
-    ("initially_deferred", Ty::Text),
-];
-
-fn table_constraints(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    for table in context.catalog.tables() {
-        let keys = table.all_indexes().skip(usize::from(table.hidden_key)).filter(|i| i.constraint);
-        let keys =
-            keys.map(|i| (i.name.as_str(), if i.id == table.primary.id { "PRIMARY KEY" } else { "UNIQUE" }));
-        for (name, kind) in keys.chain(table.checks.iter().map(|c| (c.name.as_str(), "CHECK"))) {
-            rows.push(row(
-                TABLE_CONSTRAINTS,
-                &[
-                    ("constraint_catalog", text(context.database)),
-                    ("constraint_schema", text(&table.schema)),
-                    ("constraint_name", text(name)),
-                    ("table_catalog", text(context.database)),
-                    ("table_schema", text(&table.schema)),
-                    ("table_name", text(&table.name)),
-                    ("constraint_type", text(kind)),
-                    ("is_deferrable", text("NO")),
-                    ("initially_deferred", text("NO")),
-                ],
-            ));
-        }
-    }
-    Ok(rows)
-}
-
-const KEY_COLUMN_USAGE: Columns = &[
-    ("constraint_catalog", Ty::Name),
-    ("constraint_schema", Ty::Name),
-    ("constraint_name", Ty::Name),
-    ("table_catalog", Ty::Name),
-    ("table_schema", Ty::Name),
-    ("table_name", Ty::Name),
-    ("column_name", Ty::Name),
-    ("ordinal_position", Ty::Int4),
-    ("position_in_unique_constraint", Ty::Int4),
-];
-
-fn key_column_usage(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    for table in context.catalog.tables() {
-        for index in table.all_indexes().skip(usize::from(table.hidden_key)).filter(|i| i.constraint) {
-            for (i, &column) in index.columns.iter().enumerate() {
-                rows.push(row(
-                    KEY_COLUMN_USAGE,
-                    &[
-                        ("constraint_catalog", text(context.database)),
-                        ("constraint_schema", text(&table.schema)),
-                        ("constraint_name", text(&index.name)),
-                        ("table_catalog", text(context.database)),
-                        ("table_schema", text(&table.schema)),
-                        ("table_name", text(&table.name)),
-                        ("column_name", text(&table.columns[column].name)),
-                        ("ordinal_position", Datum::Int4(i as i32 + 1)),
-                    ],
-                ));
-            }
         }
     }
     Ok(rows)

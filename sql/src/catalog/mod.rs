@@ -5,6 +5,8 @@
 //! where a client would stumble over NULL), so that clients find every column they ask for.
 
 mod cluster;
+mod constraint_usage;
+mod constraints;
 mod information_schema;
 mod objects;
 mod relations;
@@ -12,13 +14,14 @@ mod roles;
 mod session_views;
 mod type_catalog;
 
-pub use relations::{constraint_definition, index_definition, quoted};
+pub use constraints::constraint_definition;
+pub use relations::{index_definition, quoted};
 pub use roles::{all_roles, find_role, is_built_in, oid_of_role, role_name, role_oid};
 
 use std::sync::{Arc, LazyLock};
 
 use amphora_replication::Engine;
-use amphora_storage::schema::{Catalog, Table};
+use amphora_storage::schema::{Catalog, ForeignKey, Index, Table};
 use amphora_storage::{DataType, Datum, Row};
 
 use crate::error::Result;
@@ -88,11 +91,13 @@ pub fn system_views() -> &'static [SystemView] {
 static VIEWS: LazyLock<Vec<SystemView>> = LazyLock::new(|| {
     let families = [
         relations::DEFINITIONS,
+        constraints::DEFINITIONS,
         type_catalog::DEFINITIONS,
         objects::DEFINITIONS,
         roles::DEFINITIONS,
         session_views::DEFINITIONS,
         information_schema::DEFINITIONS,
+        constraint_usage::DEFINITIONS,
         cluster::DEFINITIONS,
     ];
     families.iter().flat_map(|family| family.iter()).map(Definition::view).collect()
@@ -204,6 +209,14 @@ pub fn schema_oid(schema: &str) -> u32 {
         "amphora" => AMPHORA_SCHEMA_OID,
         _ => PUBLIC_OID,
     }
+}
+
+/// The index of a parent that a foreign key refers to.
+pub fn referenced_index<'a>(parent: &'a Table, key: &ForeignKey) -> Option<&'a Index> {
+    let columns = parent.positions(&key.parent_columns)?;
+    parent.all_indexes().find(|index| {
+        index.unique && index.columns.len() == columns.len() && index.columns.iter().all(|c| columns.contains(c))
+    })
 }
 
 /// OID of a CHECK constraint: its table's id and its place among the table's checks, above all others.

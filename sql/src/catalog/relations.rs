@@ -4,8 +4,8 @@ use amphora_storage::schema::{Index, Table};
 use amphora_storage::{DataType, Datum, Row};
 
 use super::{
-    Columns, Definition, PG_CATALOG_OID, POSTGRES_ROLE_OID, SystemContext, Ty, char, check_oid, default_oid,
-    int2s, nothing, oids, pg, role_oid, row, schema_oid, system_views, text,
+    Columns, Definition, PG_CATALOG_OID, POSTGRES_ROLE_OID, SystemContext, Ty, char, default_oid, int2s,
+    nothing, oids, pg, role_oid, row, schema_oid, system_views, text,
 };
 use crate::error::Result;
 
@@ -14,7 +14,6 @@ pub(super) const DEFINITIONS: &[Definition] = &[
     pg("pg_attribute", 1249, ATTRIBUTE, attribute),
     pg("pg_attrdef", 2604, ATTRDEF, attrdef),
     pg("pg_index", 2610, INDEX, index),
-    pg("pg_constraint", 2606, CONSTRAINT, constraint),
     pg("pg_tables", 12_201, TABLES, tables),
     pg("pg_indexes", 12_211, INDEXES, indexes),
     pg("pg_views", 12_202, VIEWS, views),
@@ -82,6 +81,8 @@ struct Relation<'a> {
     columns: usize,
     checks: usize,
     has_index: bool,
+    /// Takes part in foreign keys, which are triggers in PostgreSQL; psql asks before it lists them
+    has_triggers: bool,
     access_method: u32,
     options: Option<Vec<String>>,
 }
@@ -116,7 +117,7 @@ fn class_row(r: &Relation<'_>) -> Row {
             ("relnatts", Datum::Int2(r.columns as i16)),
             ("relchecks", Datum::Int2(r.checks as i16)),
             ("relhasrules", no.clone()),
-            ("relhastriggers", no.clone()),
+            ("relhastriggers", Datum::Bool(r.has_triggers)),
             ("relhassubclass", no.clone()),
             ("relrowsecurity", no.clone()),
             ("relforcerowsecurity", no.clone()),
@@ -132,7 +133,7 @@ fn class_row(r: &Relation<'_>) -> Row {
 }
 
 /// The indexes a user sees: all but a hidden primary key.
-fn visible_indexes(table: &Table) -> impl Iterator<Item = &Index> {
+pub(super) fn visible_indexes(table: &Table) -> impl Iterator<Item = &Index> {
     table.all_indexes().skip(usize::from(table.hidden_key))
 }
 
@@ -153,6 +154,7 @@ fn class(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> 
             columns: table.visible_columns().len(),
             checks: table.checks.len(),
             has_index: visible_indexes(table).next().is_some(),
+            has_triggers: !table.foreign_keys.is_empty() || context.catalog.is_referenced(table.id),
             access_method: HEAP,
             options: (!table.is_strong())
                 .then(|| vec![format!("replication={}", table.replication.as_str())]),
@@ -167,6 +169,7 @@ fn class(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> 
                 columns: index.columns.len(),
                 checks: 0,
                 has_index: false,
+                has_triggers: false,
                 access_method: BTREE,
                 options: None,
             }));
@@ -182,6 +185,7 @@ fn class(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> 
             columns: view.columns.len(),
             checks: 0,
             has_index: false,
+            has_triggers: false,
             access_method: if view.schema == "pg_catalog" { HEAP } else { 0 },
             options: None,
         }));
@@ -269,7 +273,7 @@ fn attribute(context: &SystemContext<'_>, equal: &[(usize, Datum)]) -> Result<Ve
                 rows.push(attribute_row(
                     table.id.0,
                     &column.name,
-                    i + 1,
+                    table.attribute_number(i) as usize,
                     &column.ty,
                     column.not_null,
                     default,
@@ -301,7 +305,7 @@ fn attrdef(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>
                 rows.push(vec![
                     Datum::Oid(default_oid(table, i)),
                     Datum::Oid(table.id.0),
-                    Datum::Int2(i as i16 + 1),
+                    Datum::Int2(table.attribute_number(i)),
                     text(default),
                 ]);
             }
@@ -358,91 +362,12 @@ fn index(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> 
                     ("indisready", yes.clone()),
                     ("indislive", yes),
                     ("indisreplident", no),
-                    ("indkey", int2s(index.columns.iter().map(|c| *c as i16 + 1))),
+                    ("indkey", int2s(index.columns.iter().map(|&c| table.attribute_number(c)))),
                     ("indcollation", oids(vec![0; n])),
                     ("indclass", oids(vec![0; n])),
                     ("indoption", int2s(vec![0; n])),
                 ],
             ));
-        }
-    }
-    Ok(rows)
-}
-
-const CONSTRAINT: Columns = &[
-    ("oid", Ty::Oid),
-    ("conname", Ty::Name),
-    ("connamespace", Ty::Oid),
-    ("contype", Ty::Char),
-    ("condeferrable", Ty::Bool),
-    ("condeferred", Ty::Bool),
-    ("convalidated", Ty::Bool),
-    ("conrelid", Ty::Oid),
-    ("contypid", Ty::Oid),
-    ("conindid", Ty::Oid),
-    ("conparentid", Ty::Oid),
-    ("confrelid", Ty::Oid),
-    ("confupdtype", Ty::Char),
-    ("confdeltype", Ty::Char),
-    ("confmatchtype", Ty::Char),
-    ("conislocal", Ty::Bool),
-    ("coninhcount", Ty::Int4),
-    ("connoinherit", Ty::Bool),
-    ("conkey", Ty::Int2s),
-    ("confkey", Ty::Int2s),
-    ("conpfeqop", Ty::Oids),
-    ("conppeqop", Ty::Oids),
-    ("conffeqop", Ty::Oids),
-    ("conexclop", Ty::Oids),
-    ("conbin", Ty::Text),
-];
-
-fn constraint_row(
-    table: &Table,
-    oid: u32,
-    name: &str,
-    kind: char,
-    index: u32,
-    special: (&str, Datum),
-) -> Row {
-    let no = Datum::Bool(false);
-    row(
-        CONSTRAINT,
-        &[
-            ("oid", Datum::Oid(oid)),
-            ("conname", text(name)),
-            ("connamespace", Datum::Oid(schema_oid(&table.schema))),
-            ("contype", char(kind)),
-            ("condeferrable", no.clone()),
-            ("condeferred", no.clone()),
-            ("convalidated", Datum::Bool(true)),
-            ("conrelid", Datum::Oid(table.id.0)),
-            ("contypid", Datum::Oid(0)),
-            ("conindid", Datum::Oid(index)),
-            ("conparentid", Datum::Oid(0)),
-            ("confrelid", Datum::Oid(0)),
-            ("confupdtype", char(' ')),
-            ("confdeltype", char(' ')),
-            ("confmatchtype", char(' ')),
-            ("conislocal", Datum::Bool(true)),
-            ("coninhcount", Datum::Int4(0)),
-            ("connoinherit", no),
-            special,
-        ],
-    )
-}
-
-fn constraint(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    for table in context.catalog.tables() {
-        for index in visible_indexes(table).filter(|i| i.constraint) {
-            let kind = if index.id == table.primary.id { 'p' } else { 'u' };
-            let key = int2s(index.columns.iter().map(|c| *c as i16 + 1));
-            rows.push(constraint_row(table, index.oid, &index.name, kind, index.oid, ("conkey", key)));
-        }
-        for (i, check) in table.checks.iter().enumerate() {
-            let expression = ("conbin", text(&check.expression));
-            rows.push(constraint_row(table, check_oid(table, i), &check.name, 'c', 0, expression));
         }
     }
     Ok(rows)
@@ -522,17 +447,6 @@ pub fn index_definition(table: &Table, index: &Index) -> String {
         quoted(&table.name),
         columns.join(", ")
     )
-}
-
-/// A constraint's definition, as `pg_get_constraintdef` prints it, by its OID.
-pub fn constraint_definition(table: &Table, oid: u32) -> Option<String> {
-    if let Some(index) = table.all_indexes().find(|i| i.constraint && i.oid == oid) {
-        let kind = if index.id == table.primary.id { "PRIMARY KEY" } else { "UNIQUE" };
-        let columns: Vec<String> = index.columns.iter().map(|&c| quoted(&table.columns[c].name)).collect();
-        return Some(format!("{kind} ({})", columns.join(", ")));
-    }
-    let check = table.checks.iter().enumerate().find(|(i, _)| check_oid(table, *i) == oid)?.1;
-    Some(format!("CHECK ({})", check.expression))
 }
 
 /// An identifier as SQL needs it: in quotes where it is not plain lower case.

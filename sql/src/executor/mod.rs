@@ -26,6 +26,7 @@ mod aggregate;
 mod build;
 mod distinct;
 mod expression;
+mod foreign_key;
 mod guard;
 mod hash_join;
 mod lock;
@@ -44,12 +45,14 @@ mod write;
 
 pub use build::Builder;
 pub use expression::Expression;
+pub use foreign_key::{Deferred, SharedDeferred};
 pub use guard::{DEFAULT_MEMORY, Guard};
 pub use lock::LockedQuery;
 pub use runtime::{Context, OuterRow, Query, Runtime};
 pub use statistics::{NodeStatistics, Statistics};
 pub use write::{Written, run_delete, run_insert, run_update};
 
+pub(crate) use foreign_key::{check_deferred, validate as validate_foreign_key};
 pub(crate) use guard::timed_out;
 
 use amphora_replication::Transaction;

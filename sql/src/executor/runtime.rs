@@ -8,6 +8,7 @@ use amphora_replication::{Engine, Transaction};
 use amphora_storage::schema::Catalog;
 use amphora_storage::{Datum, Row};
 
+use super::foreign_key::SharedDeferred;
 use super::guard::{Guard, Held};
 use super::{Builder, Operator, Statistics, drain};
 use crate::error::{Result, SqlError};
@@ -31,6 +32,8 @@ pub struct Runtime {
     pub settings: ListSettings,
     /// Memory, time, cancellation
     pub guard: Guard,
+    /// Foreign keys that are to be checked later
+    pub deferred: SharedDeferred,
     ctes: RefCell<Vec<Cte>>,
     work: RefCell<HashMap<usize, Arc<Vec<Row>>>>,
     locked: RefCell<Vec<Row>>,
@@ -137,6 +140,7 @@ impl Runtime {
             catalog,
             settings,
             guard,
+            deferred: SharedDeferred::default(),
             ctes: RefCell::default(),
             work: RefCell::default(),
             locked: RefCell::default(),

@@ -12,6 +12,7 @@ use amphora_storage::schema::Table;
 use amphora_storage::{Datum, Row, Timestamp};
 
 use super::expression::eval_all;
+use super::foreign_key::Enforcer;
 use super::guard::Held;
 use super::{Builder, Context, Expression, Operator, Runtime, blocking_unless, is_quick};
 use crate::error::{Result, SqlError};
@@ -35,13 +36,13 @@ pub struct Written {
 }
 
 /// What every new row of a table must satisfy.
-struct Constraints {
+pub(super) struct Constraints {
     table: Arc<Table>,
     checks: Vec<(String, Expression)>,
 }
 
 impl Constraints {
-    fn compile(table: &Arc<Table>, checks: &[(String, Expr)], builder: &mut Builder) -> Result<Constraints> {
+    pub(super) fn compile(table: &Arc<Table>, checks: &[(String, Expr)], builder: &mut Builder) -> Result<Constraints> {
         let checks = checks
             .iter()
             .map(|(name, e)| Ok((name.clone(), Expression::compile(e, builder)?)))
@@ -50,7 +51,7 @@ impl Constraints {
     }
 
     /// 23502, 23514
-    fn check(&self, row: &[Datum], context: &Context<'_>) -> Result<()> {
+    pub(super) fn check(&self, row: &[Datum], context: &Context<'_>) -> Result<()> {
         let table = &self.table;
         for (column, value) in table.visible_columns().iter().zip(row) {
             if column.not_null && value.is_null() {
@@ -86,7 +87,7 @@ impl Constraints {
 }
 
 /// A value as DETAIL shows it.
-fn shown(value: &Datum, ty: &amphora_storage::DataType, format: &FormatContext) -> String {
+pub(super) fn shown(value: &Datum, ty: &amphora_storage::DataType, format: &FormatContext) -> String {
     if value.is_null() {
         return "null".into();
     }
@@ -105,6 +106,10 @@ pub async fn run_insert(
     txn: &mut dyn Transaction,
 ) -> Result<Written> {
     let mut inserter = Inserter::new(insert, prepared, run)?;
+    inserter.enforcer = Enforcer::new(&insert.table, &*txn, &inserter.run);
+    if let (Some(enforcer), Some(_)) = (&inserter.enforcer, &inserter.do_update) {
+        enforcer.before_change(txn);
+    }
     let quick = is_quick(&insert.source);
     let mut more = true;
     while more {
@@ -112,6 +117,9 @@ pub async fn run_insert(
         if !rows.is_empty() {
             inserter.write(rows, txn).await?;
         }
+    }
+    if let Some(enforcer) = &mut inserter.enforcer {
+        enforcer.finish(txn, &mut inserter.run).await?;
     }
     Ok(inserter.written)
 }
@@ -132,6 +140,7 @@ struct Inserter {
     source_done: bool,
     held: Held,
     written: Written,
+    enforcer: Option<Enforcer>,
 }
 
 struct ConflictUpdate {
@@ -164,6 +173,7 @@ impl Inserter {
             source_done: false,
             held: Held::default(),
             written: Written::default(),
+            enforcer: None,
             run,
         })
     }
@@ -191,18 +201,33 @@ impl Inserter {
     }
 
     async fn write(&mut self, rows: Vec<Row>, txn: &mut dyn Transaction) -> Result<()> {
-        let keep = !self.returning.is_empty() || self.do_update.is_some();
+        let plain = self.on_conflict == OnConflict::Error;
+        let keep = !self.returning.is_empty()
+            || self.do_update.is_some()
+            || (self.enforcer.is_some() && !plain);
+        if let (Some(enforcer), true) = (&mut self.enforcer, plain) {
+            // All of them, or the statement fails.
+            enforcer.inserted(&self.table, rows.iter(), &self.run)?;
+        }
         let kept = if keep { rows.clone() } else { Vec::new() };
         let table = self.table.clone();
         let outcomes = txn.insert(&table, rows, self.on_conflict.clone()).await?;
         if !keep {
             let inserted = outcomes.iter().filter(|o| matches!(o, InsertOutcome::Inserted)).count();
             self.written.count += inserted as u64;
-            return Ok(());
+        } else {
+            let changes = self.resolve(kept, outcomes, &*txn)?;
+            if let Some(enforcer) = &mut self.enforcer {
+                for (old, new) in &changes {
+                    enforcer.updated(&table, &old.row, new, &self.run)?;
+                }
+            }
+            if !changes.is_empty() {
+                txn.update(&table, changes).await?;
+            }
         }
-        let changes = self.resolve(kept, outcomes, &*txn)?;
-        if !changes.is_empty() {
-            txn.update(&table, changes).await?;
+        if let Some(enforcer) = &mut self.enforcer {
+            enforcer.between_batches(txn, &mut self.run).await?;
         }
         Ok(())
     }
@@ -219,6 +244,9 @@ impl Inserter {
         for (row, outcome) in rows.into_iter().zip(outcomes) {
             let written = match (outcome, &self.do_update) {
                 (InsertOutcome::Inserted, update) => {
+                    if let (Some(enforcer), false) = (&mut self.enforcer, self.on_conflict == OnConflict::Error) {
+                        enforcer.inserted(&self.table, std::iter::once(&row), &self.run)?;
+                    }
                     if let Some(update) = update {
                         self.touched.insert(update.key(&row));
                     }
@@ -357,9 +385,19 @@ pub async fn run_update(
     let quick = is_quick(&update.source);
     let gather = || gather_updates(update, prepared, &mut run, &*txn);
     let (changes, written) = blocking_unless(quick, gather)?;
-    if !changes.is_empty() {
-        txn.update(&update.table, changes).await?;
+    if changes.is_empty() {
+        return Ok(written);
     }
+    let Some(mut enforcer) = Enforcer::new(&update.table, &*txn, &run) else {
+        txn.update(&update.table, changes).await?;
+        return Ok(written);
+    };
+    enforcer.before_change(txn);
+    for (old, new) in &changes {
+        enforcer.updated(&update.table, &old.row, new, &run)?;
+    }
+    txn.update(&update.table, changes).await?;
+    enforcer.finish(txn, &mut run).await?;
     Ok(written)
 }
 
@@ -411,9 +449,19 @@ pub async fn run_delete(
     let quick = is_quick(&delete.source);
     let gather = || gather_deletes(delete, prepared, &mut run, &*txn);
     let (rows, written) = blocking_unless(quick, gather)?;
-    if !rows.is_empty() {
-        txn.delete(&delete.table, rows).await?;
+    if rows.is_empty() {
+        return Ok(written);
     }
+    let Some(mut enforcer) = Enforcer::new(&delete.table, &*txn, &run) else {
+        txn.delete(&delete.table, rows).await?;
+        return Ok(written);
+    };
+    enforcer.before_change(txn);
+    for old in &rows {
+        enforcer.deleted(&delete.table, &old.row, &run)?;
+    }
+    txn.delete(&delete.table, rows).await?;
+    enforcer.finish(txn, &mut run).await?;
     Ok(written)
 }
 

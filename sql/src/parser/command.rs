@@ -170,6 +170,30 @@ impl<'a> CommandParser<'a> {
         }
     }
 
+    /// `SET CONSTRAINTS { ALL | name [, …] } { DEFERRED | IMMEDIATE }`
+    fn set_constraints(&mut self) -> Result<Command> {
+        let names = if self.accept("all") {
+            None
+        } else {
+            let mut names = Vec::new();
+            loop {
+                let first = self.name()?;
+                names.push(match self.token(&Token::Period) {
+                    true => (Some(first), self.name()?),
+                    false => (None, first),
+                });
+                if !self.token(&Token::Comma) {
+                    break Some(names);
+                }
+            }
+        };
+        match self.word()?.as_str() {
+            "deferred" => Ok(Command::SetConstraints { names, deferred: true }),
+            "immediate" => Ok(Command::SetConstraints { names, deferred: false }),
+            _ => Err(self.error_at(self.index - 1)),
+        }
+    }
+
     fn set(&mut self) -> Result<Command> {
         let mut local = false;
         match (self.peek_word().as_str(), self.peek_word_at(1).as_str()) {
@@ -190,6 +214,10 @@ impl<'a> CommandParser<'a> {
             _ => {}
         }
         match self.peek_word().as_str() {
+            "constraints" => {
+                self.index += 1;
+                return self.set_constraints();
+            }
             "transaction" => {
                 self.index += 1;
                 if self.peek_word() == "snapshot" {
@@ -211,10 +239,6 @@ impl<'a> CommandParser<'a> {
                 self.index += 1;
                 let value = self.values()?;
                 return Ok(Command::Set { name: "role".into(), value, local });
-            }
-            "constraints" => {
-                self.index = self.tokens.len();
-                return Ok(Command::Nothing("SET CONSTRAINTS"));
             }
             _ => {}
         }

@@ -72,6 +72,16 @@ impl Session {
                 self.set(name, value.as_deref(), *local, out)?;
                 Answer::tag(if value.is_none() && !local { "RESET" } else { "SET" })
             }
+            Command::SetConstraints { names, deferred } => {
+                if self.outside_block() {
+                    out.notice(Notice::warning(
+                        "25P01",
+                        "SET CONSTRAINTS can only be used in transaction blocks",
+                    ));
+                }
+                self.set_constraints(names.as_deref(), *deferred).await?;
+                Answer::tag("SET CONSTRAINTS")
+            }
             Command::ResetAll => {
                 self.shared.settings.lock().reset_all();
                 Answer::tag("RESET")

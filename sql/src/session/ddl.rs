@@ -42,9 +42,11 @@ impl Session {
                 notices.extend(self.create_table(create).await?);
                 notices
             }
-            Command::DropTables { tables, notices } => {
-                self.drop_tables(tables).await?;
-                notices.clone()
+            Command::DropTables { tables, cascade, notices } => {
+                let mut notices: Vec<Notice> = notices.iter().cloned().map(Notice::plain).collect();
+                notices.extend(self.drop_tables(tables, *cascade).await?);
+                notices.into_iter().for_each(|notice| out.notice(notice));
+                Vec::new()
             }
             Command::CreateIndex(create) => self.create_index(create).await?.into_iter().collect(),
             Command::DropIndexes { indexes, notices } => {
@@ -81,6 +83,7 @@ impl Session {
             }
         }
         let owner = self.shared.user.to_string();
+        self.lock_parents(&catalog, &create.parents).await?;
         let txn = self.transaction(false);
         let id = txn.allocate_id()?;
         let mut columns: Vec<Column> = create
@@ -132,6 +135,13 @@ impl Session {
                 comment: None,
             });
         }
+        let mut foreign_keys = create.foreign_keys.clone();
+        for key in &mut foreign_keys {
+            key.oid = txn.allocate_id()?.0;
+            if key.parent == TableId(0) {
+                key.parent = id;
+            }
+        }
         let checks = create.checks.iter();
         txn.put_table(Table {
             id,
@@ -147,7 +157,7 @@ impl Session {
             hidden_key: create.primary_key.is_none(),
             indexes,
             checks: checks.map(|(name, e)| Check { name: name.clone(), expression: e.clone() }).collect(),
-            foreign_keys: Vec::new(),
+            foreign_keys,
             comment: None,
             write_quorum: create.write_quorum,
             read_quorum: create.read_quorum,
@@ -155,11 +165,45 @@ impl Session {
         Ok(None)
     }
 
-    async fn drop_tables(&mut self, tables: &[TableId]) -> Result<()> {
+    /// Before a foreign key is made: excludes writers of the tables it refers to, and moves their
+    /// descriptors, so that no statement planned without the key deletes what it refers to.
+    pub(super) async fn lock_parents(&mut self, catalog: &Catalog, parents: &[Arc<Table>]) -> Result<()> {
+        for parent in parents {
+            let now = catalog.table_by_id(parent.id).filter(|now| now.version == parent.version);
+            let now = now.ok_or_else(amphora_replication::Error::catalog_moved)?;
+            let txn = self.transaction(false);
+            txn.lock_table(now).await?;
+            txn.put_table((**now).clone())?;
+        }
+        Ok(())
+    }
+
+    async fn drop_tables(&mut self, tables: &[TableId], cascade: bool) -> Result<Option<Notice>> {
         if tables.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let catalog = self.lock_catalog().await?;
+        let mut dependent = Vec::new();
+        for id in tables {
+            let table = catalog.table_by_id(*id).ok_or_else(table_gone)?;
+            let others = catalog.referencing(*id).into_iter().filter(|(child, _)| !tables.contains(&child.id));
+            dependent.extend(others.map(|(child, key)| (child.id, key.name.clone(), child.name.clone(), table)));
+        }
+        if let (false, Some((.., first))) = (cascade, dependent.first()) {
+            let what = match tables {
+                [_] => format!("table {}", first.name),
+                _ => SEVERAL.to_owned(),
+            };
+            let lines = dependent
+                .iter()
+                .map(|(_, key, child, table)| format!("constraint {key} on table {child} depends on table {}", table.name));
+            return Err(still_needed(&what, lines.collect()));
+        }
+        let cascaded = dependent.iter().map(|(_, key, child, _)| format!("constraint {key} on table {child}"));
+        let notice = cascades_to(cascaded.collect());
+        for (child, name, ..) in &dependent {
+            self.drop_foreign_key(*child, name).await?;
+        }
         for id in tables {
             let table = catalog.table_by_id(*id).ok_or_else(table_gone)?;
             let txn = self.transaction(false);
@@ -168,7 +212,18 @@ impl Session {
             }
             txn.drop_table(*id)?;
         }
-        Ok(())
+        Ok(notice)
+    }
+
+    /// Takes a foreign key off its table.
+    pub(super) async fn drop_foreign_key(&mut self, child: TableId, name: &str) -> Result<()> {
+        let txn = self.transaction(false);
+        let catalog = txn.catalog();
+        let table = catalog.table_by_id(child).ok_or_else(table_gone)?;
+        txn.lock_table(table).await?;
+        let mut changed = (**table).clone();
+        changed.foreign_keys.retain(|key| key.name != name);
+        Ok(txn.put_table(changed)?)
     }
 
     async fn create_index(&mut self, create: &CreateIndex) -> Result<Option<String>> {
@@ -239,7 +294,7 @@ fn index_id(position: usize) -> IndexId {
 }
 
 /// Tables and indexes share one space of names in a schema.
-fn relation_exists(catalog: &Catalog, schema: &str, name: &str) -> bool {
+pub(super) fn relation_exists(catalog: &Catalog, schema: &str, name: &str) -> bool {
     catalog.table(schema, name).is_some()
         || catalog
             .tables()
@@ -247,8 +302,33 @@ fn relation_exists(catalog: &Catalog, schema: &str, name: &str) -> bool {
             .any(|t| t.all_indexes().any(|i| i.name == name && !(t.hidden_key && i.id == IndexId::PRIMARY)))
 }
 
+/// What PostgreSQL calls the objects of a DROP that names more than one.
+const SEVERAL: &str = "desired object(s)";
+
+/// 2BP01: others need it.
+pub(super) fn still_needed(what: &str, needed_by: Vec<String>) -> SqlError {
+    let them = if what == SEVERAL { "them" } else { "it" };
+    let message = format!("cannot drop {what} because other objects depend on {them}");
+    SqlError::dependent_objects_still_exist(message)
+        .with_detail(needed_by.join("\n"))
+        .with_hint("Use DROP ... CASCADE to drop the dependent objects too.")
+}
+
+/// What DROP … CASCADE tells of what went too.
+pub(super) fn cascades_to(gone: Vec<String>) -> Option<Notice> {
+    let lines: Vec<String> = gone.iter().map(|what| format!("drop cascades to {what}")).collect();
+    match &lines[..] {
+        [] => None,
+        [one] => Some(Notice::plain(one.clone())),
+        many => Some(Notice {
+            detail: Some(many.join("\n")),
+            ..Notice::plain(format!("drop cascades to {} other objects", many.len()))
+        }),
+    }
+}
+
 /// Dropped by someone else since the statement was bound.
-fn table_gone() -> SqlError {
+pub(super) fn table_gone() -> SqlError {
     SqlError::undefined_table("the table was dropped while the statement ran")
         .with_hint("The statement might succeed, or say more, if run again.")
 }

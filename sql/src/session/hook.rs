@@ -175,7 +175,7 @@ impl Facts {
     }
 
     fn constraint_definition(&self, oid: u32) -> Datum {
-        let found = self.catalog.tables().find_map(|t| catalog::constraint_definition(t, oid));
+        let found = self.catalog.tables().find_map(|t| catalog::constraint_definition(&self.catalog, t, oid));
         found.map_or(Datum::Null, Datum::text)
     }
 

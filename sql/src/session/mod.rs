@@ -16,6 +16,7 @@
 //! ends, and in which an error makes everything else fail with 25P02.
 
 mod command;
+mod constraint;
 mod ddl;
 mod extended;
 mod hook;

@@ -252,7 +252,10 @@ impl Session {
         let guard = Guard::new(self.shared.cancel.clone(), deadline, memory);
         let shared = self.shared.clone();
         let settings = Arc::new(move || shared.settings.lock().all());
-        Runtime::new(params.clone(), eval, self.shared.engine.clone(), catalog, settings, guard)
+        let deferred = self.tx.deferred.clone();
+        let mut run = Runtime::new(params.clone(), eval, self.shared.engine.clone(), catalog, settings, guard);
+        run.deferred = deferred;
+        run
     }
 
     /// One try. `sent` becomes true once the client has been given something that cannot be taken back.
@@ -319,6 +322,9 @@ impl Session {
                 if let Some(txn) = &mut self.tx.txn {
                     txn.restart_statement().await?;
                     attempts.restarted = true;
+                    if attempts.alone {
+                        self.tx.deferred.lock().clear();
+                    }
                 }
                 Ok(true)
             }

@@ -17,6 +17,7 @@ use super::settings::SettingsMark;
 use super::{Notice, Output, Session};
 use crate::command::TransactionModes;
 use crate::error::{Result, SqlError};
+use crate::executor::SharedDeferred;
 
 /// Savepoints that may be open at a time.
 const MAX_SAVEPOINTS: usize = 1_000;
@@ -52,6 +53,8 @@ pub(super) struct TransactionBlock {
     /// What to return to on rollback
     mark: Option<SettingsMark>,
     savepoints: Vec<Savepoint>,
+    /// Foreign keys to check at COMMIT
+    pub(super) deferred: SharedDeferred,
 }
 
 struct Savepoint {
@@ -169,6 +172,13 @@ impl Session {
     /// Commits what there is. On an error everything is rolled back, unless the error is that the statement
     /// must run again (autocommit): then the transaction is kept for that.
     pub(super) async fn commit(&mut self) -> Result<()> {
+        if let Err(error) = self.check_deferred(None).await {
+            use amphora_replication::ErrorKind;
+            if !(self.tx.autocommit && error.retry == Some(ErrorKind::Restart)) {
+                self.rollback_all().await;
+            }
+            return Err(error);
+        }
         if let Some(txn) = &mut self.tx.txn
             && let Err(error) = txn.commit().await
         {

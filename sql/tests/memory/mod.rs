@@ -291,6 +291,30 @@ impl Transaction for MemoryTransaction {
         Ok(vec![true; rows.len()])
     }
 
+    fn lock_before_writing(&mut self) {}
+
+    fn find_keys(&self, table: &Arc<Table>, index: IndexId, keys: &[Vec<Datum>]) -> Result<Vec<bool>> {
+        let Some(index) = table.index(index) else { return Err(Error::new("XX000", "no such index")) };
+        Ok(keys.iter().map(|key| self.find(table, index, key).is_some()).collect())
+    }
+
+    async fn hold_keys(
+        &mut self,
+        parent: &Arc<Table>,
+        index: IndexId,
+        keys: &[Vec<Datum>],
+    ) -> Result<Vec<bool>> {
+        self.find_keys(parent, index, keys)
+    }
+
+    async fn seize_keys(&mut self, _: &Arc<Table>, _: IndexId, _: &[Vec<Datum>]) -> Result<()> {
+        Ok(())
+    }
+
+    fn depend_on(&mut self, _: &Arc<Table>) -> Result<()> {
+        Ok(())
+    }
+
     async fn lock_catalog(&mut self) -> Result<()> {
         self.refresh_catalog().await;
         Ok(())

@@ -170,12 +170,13 @@ fn widen(datum: Datum, ty: &DataType) -> Datum {
     }
 }
 
-/// Decodes a row: one datum per entry of `table.columns`, NULL where it has none.
+/// Decodes a row: one datum per entry of `table.columns`; where it has none, because it is older than the
+/// column, what the column says is missing.
 pub fn decode_row(table: &Table, bytes: &[u8]) -> Result<Row> {
     let view = RowView::new(bytes)?;
     let mut row = Row::with_capacity(table.columns.len());
     for column in &table.columns {
-        row.push(view.column(column.id, &column.ty)?.unwrap_or(Datum::Null));
+        row.push(view.column(column.id, &column.ty)?.unwrap_or_else(|| column.missing.clone()));
     }
     Ok(row)
 }
@@ -189,7 +190,7 @@ pub fn decode_columns(table: &Table, bytes: &[u8], positions: &[usize], out: &mu
     }
     for &position in positions {
         if let (Some(column), Some(slot)) = (table.columns.get(position), out.get_mut(position)) {
-            *slot = view.column(column.id, &column.ty)?.unwrap_or(Datum::Null);
+            *slot = view.column(column.id, &column.ty)?.unwrap_or_else(|| column.missing.clone());
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! The catalog: all descriptors at one version.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Descriptor, ForeignKey, Role, Schema, Sequence, Table, TableId, TableStatistics, View};
@@ -16,6 +17,8 @@ pub struct Catalog {
     by_id: BTreeMap<TableId, Object>,
     tables: BTreeMap<TableId, Arc<Table>>,
     statistics: BTreeMap<TableId, Arc<TableStatistics>>,
+    /// Tables with foreign keys, by the table that these refer to
+    children: BTreeMap<TableId, BTreeSet<TableId>>,
 }
 
 /// A relation, found by its name.
@@ -80,6 +83,9 @@ impl Catalog {
     /// Adds a table, or replaces the object with its id.
     pub fn put(&mut self, table: Arc<Table>) {
         self.remove(table.id);
+        for key in &table.foreign_keys {
+            self.children.entry(key.parent).or_default().insert(table.id);
+        }
         self.tables.insert(table.id, table.clone());
         self.put_relation(Relation::Table(table));
     }
@@ -125,7 +131,9 @@ impl Catalog {
             Some(Object::Relation(relation)) => {
                 let (schema, name) = relation.name();
                 self.by_name.remove(&(schema.to_owned(), name.to_owned()));
-                self.tables.remove(&id);
+                if let Some(table) = self.tables.remove(&id) {
+                    self.forget_child(&table);
+                }
             }
             Some(Object::Statistics(table)) => {
                 self.statistics.remove(&table);
@@ -234,11 +242,32 @@ impl Catalog {
         self.statistics.get(&table)
     }
 
-    /// Foreign keys that refer to a table, with the tables that have them (itself included, if it does).
-    pub fn referencing(&self, parent: TableId) -> impl Iterator<Item = (&Arc<Table>, &ForeignKey)> {
-        self.tables.values().flat_map(move |table| {
-            let keys = table.foreign_keys.iter().filter(move |key| key.parent == parent);
-            keys.map(move |key| (table, key))
-        })
+    /// Foreign keys that refer to a table, with the tables that have them (itself included, if it does), in
+    /// the order in which they were made.
+    pub fn referencing(&self, parent: TableId) -> Vec<(&Arc<Table>, &ForeignKey)> {
+        let Some(children) = self.children.get(&parent) else { return Vec::new() };
+        let tables = children.iter().filter_map(|id| self.tables.get(id));
+        let mut keys: Vec<_> = tables
+            .flat_map(|table| table.foreign_keys.iter().map(move |key| (table, key)))
+            .filter(|(_, key)| key.parent == parent)
+            .collect();
+        keys.sort_by_key(|(_, key)| key.oid);
+        keys
+    }
+
+    /// True if a foreign key refers to this table.
+    pub fn is_referenced(&self, parent: TableId) -> bool {
+        self.children.contains_key(&parent)
+    }
+
+    fn forget_child(&mut self, table: &Table) {
+        for key in &table.foreign_keys {
+            if let Entry::Occupied(mut children) = self.children.entry(key.parent) {
+                children.get_mut().remove(&table.id);
+                if children.get().is_empty() {
+                    children.remove();
+                }
+            }
+        }
     }
 }

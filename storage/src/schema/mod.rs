@@ -212,6 +212,19 @@ impl Table {
         std::iter::once(&self.primary).chain(&self.indexes)
     }
 
+    /// The number by which catalogs and clients know the column at this position, from 1: it stays when other
+    /// columns are dropped. A hidden key has none of its own and leaves no gap.
+    pub fn attribute_number(&self, position: usize) -> i16 {
+        let Some(column) = self.columns.get(position) else { return 0 };
+        let hidden = self.columns.last().filter(|last| self.hidden_key && last.id < column.id);
+        i16::try_from(column.id.0 + 1 - u32::from(hidden.is_some())).unwrap_or(i16::MAX)
+    }
+
+    /// Positions in [`Table::columns`] of columns given by id; `None` if one of them is gone.
+    pub fn positions(&self, columns: &[ColumnId]) -> Option<Vec<usize>> {
+        columns.iter().map(|id| self.columns.iter().position(|c| c.id == *id)).collect()
+    }
+
     /// An index by id.
     pub fn index(&self, id: IndexId) -> Option<&Index> {
         self.all_indexes().find(|i| i.id == id)

@@ -174,6 +174,14 @@ pub struct ForeignKey {
     pub on_delete: ReferentialAction,
     /// ON UPDATE
     pub on_update: ReferentialAction,
+    /// MATCH FULL: its columns are all NULL or none is
+    pub match_full: bool,
+    /// DEFERRABLE: SET CONSTRAINTS may put its check off until COMMIT
+    pub deferrable: bool,
+    /// INITIALLY DEFERRED: it is put off unless SET CONSTRAINTS says otherwise
+    pub deferred: bool,
+    /// False after NOT VALID, until VALIDATE CONSTRAINT: rows older than it were not looked at
+    pub validated: bool,
     /// COMMENT ON CONSTRAINT
     pub comment: Option<String>,
 }

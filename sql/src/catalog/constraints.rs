@@ -1,0 +1,189 @@
+//! Constraints: `pg_constraint`, and how `pg_get_constraintdef` prints them.
+
+use amphora_storage::schema::{Catalog, ForeignKey, ReferentialAction, Table};
+use amphora_storage::{Datum, Row};
+
+use super::relations::{quoted, visible_indexes};
+use super::{
+    Columns, Definition, SystemContext, Ty, char, check_oid, int2s, oids, pg, row, schema_oid, text,
+};
+use crate::error::Result;
+
+pub(super) const DEFINITIONS: &[Definition] = &[pg("pg_constraint", 2606, CONSTRAINT, constraint)];
+
+const CONSTRAINT: Columns = &[
+    ("oid", Ty::Oid),
+    ("conname", Ty::Name),
+    ("connamespace", Ty::Oid),
+    ("contype", Ty::Char),
+    ("condeferrable", Ty::Bool),
+    ("condeferred", Ty::Bool),
+    ("convalidated", Ty::Bool),
+    ("conrelid", Ty::Oid),
+    ("contypid", Ty::Oid),
+    ("conindid", Ty::Oid),
+    ("conparentid", Ty::Oid),
+    ("confrelid", Ty::Oid),
+    ("confupdtype", Ty::Char),
+    ("confdeltype", Ty::Char),
+    ("confmatchtype", Ty::Char),
+    ("conislocal", Ty::Bool),
+    ("coninhcount", Ty::Int4),
+    ("connoinherit", Ty::Bool),
+    ("conkey", Ty::Int2s),
+    ("confkey", Ty::Int2s),
+    ("conpfeqop", Ty::Oids),
+    ("conppeqop", Ty::Oids),
+    ("conffeqop", Ty::Oids),
+    ("conexclop", Ty::Oids),
+    ("conbin", Ty::Text),
+];
+
+/// What constraints of all kinds have.
+struct Constraint<'a> {
+    table: &'a Table,
+    oid: u32,
+    name: &'a str,
+    kind: char,
+    /// The index that it needs
+    index: u32,
+}
+
+fn constraint_row(of: &Constraint<'_>, special: &[(&str, Datum)]) -> Row {
+    let no = Datum::Bool(false);
+    let mut values = vec![
+        ("oid", Datum::Oid(of.oid)),
+        ("conname", text(of.name)),
+        ("connamespace", Datum::Oid(schema_oid(&of.table.schema))),
+        ("contype", char(of.kind)),
+        ("condeferrable", no.clone()),
+        ("condeferred", no.clone()),
+        ("convalidated", Datum::Bool(true)),
+        ("conrelid", Datum::Oid(of.table.id.0)),
+        ("contypid", Datum::Oid(0)),
+        ("conindid", Datum::Oid(of.index)),
+        ("conparentid", Datum::Oid(0)),
+        ("confrelid", Datum::Oid(0)),
+        ("confupdtype", char(' ')),
+        ("confdeltype", char(' ')),
+        ("confmatchtype", char(' ')),
+        ("conislocal", Datum::Bool(true)),
+        ("coninhcount", Datum::Int4(0)),
+        ("connoinherit", Datum::Bool(of.kind != 'c')),
+    ];
+    for (name, value) in special {
+        values.retain(|(known, _)| known != name);
+        values.push((name, value.clone()));
+    }
+    row(CONSTRAINT, &values)
+}
+
+fn constraint(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for table in context.catalog.tables() {
+        for index in visible_indexes(table).filter(|i| i.constraint) {
+            let kind = if index.id == table.primary.id { 'p' } else { 'u' };
+            let key = int2s(index.columns.iter().map(|&c| table.attribute_number(c)));
+            let of = Constraint { table, oid: index.oid, name: &index.name, kind, index: index.oid };
+            rows.push(constraint_row(&of, &[("conkey", key)]));
+        }
+        for (i, check) in table.checks.iter().enumerate() {
+            let of = Constraint { table, oid: check_oid(table, i), name: &check.name, kind: 'c', index: 0 };
+            rows.push(constraint_row(&of, &[("conbin", text(&check.expression))]));
+        }
+        for key in &table.foreign_keys {
+            rows.push(foreign_key_row(context.catalog, table, key));
+        }
+    }
+    Ok(rows)
+}
+
+fn foreign_key_row(catalog: &Catalog, table: &Table, key: &ForeignKey) -> Row {
+    let numbers = |table: &Table, positions: Option<Vec<usize>>| {
+        int2s(positions.unwrap_or_default().into_iter().map(|c| table.attribute_number(c)))
+    };
+    let parent = catalog.table_by_id(key.parent);
+    let index = parent.and_then(|p| super::referenced_index(p, key)).map_or(0, |i| i.oid);
+    let of = Constraint { table, oid: key.oid, name: &key.name, kind: 'f', index };
+    let confkey = parent.map_or(Datum::Null, |p| numbers(p, p.positions(&key.parent_columns)));
+    constraint_row(
+        &of,
+        &[
+            ("condeferrable", Datum::Bool(key.deferrable)),
+            ("condeferred", Datum::Bool(key.deferred)),
+            ("convalidated", Datum::Bool(key.validated)),
+            ("confrelid", Datum::Oid(key.parent.0)),
+            ("confupdtype", char(action_letter(key.on_update))),
+            ("confdeltype", char(action_letter(key.on_delete))),
+            ("confmatchtype", char(if key.match_full { 'f' } else { 's' })),
+            ("conkey", numbers(table, table.positions(&key.columns))),
+            ("confkey", confkey),
+            ("conpfeqop", oids(vec![96; key.columns.len()])),
+        ],
+    )
+}
+
+fn action_letter(action: ReferentialAction) -> char {
+    match action {
+        ReferentialAction::NoAction => 'a',
+        ReferentialAction::Restrict => 'r',
+        ReferentialAction::Cascade => 'c',
+        ReferentialAction::SetNull => 'n',
+        ReferentialAction::SetDefault => 'd',
+    }
+}
+
+/// An action as SQL and `information_schema` spell it.
+pub(super) fn action_name(action: ReferentialAction) -> &'static str {
+    match action {
+        ReferentialAction::NoAction => "NO ACTION",
+        ReferentialAction::Restrict => "RESTRICT",
+        ReferentialAction::Cascade => "CASCADE",
+        ReferentialAction::SetNull => "SET NULL",
+        ReferentialAction::SetDefault => "SET DEFAULT",
+    }
+}
+
+/// A constraint's definition, as `pg_get_constraintdef` prints it, by its OID.
+pub fn constraint_definition(catalog: &Catalog, table: &Table, oid: u32) -> Option<String> {
+    let list = |table: &Table, columns: &[usize]| {
+        let names: Vec<String> = columns.iter().map(|&c| quoted(&table.columns[c].name)).collect();
+        names.join(", ")
+    };
+    if let Some(index) = table.all_indexes().find(|i| i.constraint && i.oid == oid) {
+        let kind = if index.id == table.primary.id { "PRIMARY KEY" } else { "UNIQUE" };
+        return Some(format!("{kind} ({})", list(table, &index.columns)));
+    }
+    if let Some(key) = table.foreign_keys.iter().find(|key| key.oid == oid) {
+        let parent = catalog.table_by_id(key.parent)?;
+        let name = match parent.schema.as_str() {
+            "public" => quoted(&parent.name),
+            schema => format!("{}.{}", quoted(schema), quoted(&parent.name)),
+        };
+        let mut definition = format!(
+            "FOREIGN KEY ({}) REFERENCES {name}({})",
+            list(table, &table.positions(&key.columns)?),
+            list(parent, &parent.positions(&key.parent_columns)?)
+        );
+        if key.match_full {
+            definition.push_str(" MATCH FULL");
+        }
+        for (when, action) in [("UPDATE", key.on_update), ("DELETE", key.on_delete)] {
+            if action != ReferentialAction::NoAction {
+                definition.push_str(&format!(" ON {when} {}", action_name(action)));
+            }
+        }
+        for (is, what) in [
+            (key.deferrable, " DEFERRABLE"),
+            (key.deferred, " INITIALLY DEFERRED"),
+            (!key.validated, " NOT VALID"),
+        ] {
+            if is {
+                definition.push_str(what);
+            }
+        }
+        return Some(definition);
+    }
+    let check = table.checks.iter().enumerate().find(|(i, _)| check_oid(table, *i) == oid)?.1;
+    Some(format!("CHECK ({})", check.expression))
+}
