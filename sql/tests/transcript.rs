@@ -67,6 +67,9 @@ impl Output for Terminal {
 
     fn notice(&mut self, notice: Notice) {
         writeln!(self.notices, "{}:  {}: {}", notice.severity, notice.sqlstate, notice.message).unwrap();
+        if let Some(detail) = &notice.detail {
+            writeln!(self.notices, "DETAIL:  {detail}").unwrap();
+        }
     }
 
     fn parameter_status(&mut self, _: &str, _: &str) {}

@@ -589,12 +589,7 @@ impl Transaction for HybridTransaction {
         self.hold_entries(parent, index, keys).await
     }
 
-    async fn seize_keys(
-        &mut self,
-        parent: &Arc<Table>,
-        index: IndexId,
-        keys: &[Vec<Datum>],
-    ) -> Result<()> {
+    async fn seize_keys(&mut self, parent: &Arc<Table>, index: IndexId, keys: &[Vec<Datum>]) -> Result<()> {
         self.seize_entries(parent, index, keys).await
     }
 

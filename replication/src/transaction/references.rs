@@ -138,12 +138,7 @@ impl HybridTransaction {
         Ok(())
     }
 
-    async fn lock_references(
-        &mut self,
-        parent: &Table,
-        entries: Vec<Vec<u8>>,
-        mode: LockMode,
-    ) -> Result<()> {
+    async fn lock_references(&mut self, parent: &Table, entries: Vec<Vec<u8>>, mode: LockMode) -> Result<()> {
         let mut keys: Vec<Vec<u8>> = entries.into_iter().map(reference_lock).collect();
         keys.retain(|key| self.locks.get(key).is_none_or(|held| *held < mode));
         keys.sort_unstable();

@@ -165,7 +165,8 @@ fn check_types(name: &str, child: (&Table, usize), parent: (&Table, usize)) -> R
     if kind(&own.ty) == kind(&other.ty) {
         return Ok(());
     }
-    let error = SqlError::datatype_mismatch(format!("foreign key constraint \"{name}\" cannot be implemented"));
+    let error =
+        SqlError::datatype_mismatch(format!("foreign key constraint \"{name}\" cannot be implemented"));
     let columns = format!("Key columns \"{}\" and \"{}\" are of", own.name, other.name);
     let types = format!("{} and {}", type_name(&own.ty.base()), type_name(&other.ty.base()));
     if own.ty.base().is_numeric() && other.ty.base().is_numeric() {

@@ -124,12 +124,7 @@ impl Binder<'_> {
         }
     }
 
-    fn drop_tables(
-        &mut self,
-        if_exists: bool,
-        names: &[ast::ObjectName],
-        cascade: bool,
-    ) -> Result<Command> {
+    fn drop_tables(&mut self, if_exists: bool, names: &[ast::ObjectName], cascade: bool) -> Result<Command> {
         let (mut tables, mut notices) = (Vec::new(), Vec::new());
         for name in names {
             match self.find_relation(name) {

@@ -215,7 +215,9 @@ pub fn schema_oid(schema: &str) -> u32 {
 pub fn referenced_index<'a>(parent: &'a Table, key: &ForeignKey) -> Option<&'a Index> {
     let columns = parent.positions(&key.parent_columns)?;
     parent.all_indexes().find(|index| {
-        index.unique && index.columns.len() == columns.len() && index.columns.iter().all(|c| columns.contains(c))
+        index.unique
+            && index.columns.len() == columns.len()
+            && index.columns.iter().all(|c| columns.contains(c))
     })
 }
 

@@ -18,6 +18,7 @@
 //! honest is told in `replication/src/transaction/references.rs`. Values are compared as keys compare: the
 //! binder lets columns refer to each other only where their encodings agree.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -50,6 +51,40 @@ fn encoded(key: &[Datum]) -> Result<EncodedKey> {
         key::encode_datum(&mut out, value).map_err(amphora_replication::Error::from)?;
     }
     Ok(out)
+}
+
+/// Different keys in the order in which the statement met them: the first one that is wrong is reported.
+#[derive(Debug, Default)]
+struct Keys {
+    list: Vec<Key>,
+    places: HashMap<EncodedKey, usize>,
+}
+
+impl Keys {
+    /// True if it was not there.
+    fn insert(&mut self, key: Key) -> Result<bool> {
+        match self.places.entry(encoded(&key)?) {
+            Entry::Occupied(_) => Ok(false),
+            Entry::Vacant(slot) => {
+                slot.insert(self.list.len());
+                self.list.push(key);
+                Ok(true)
+            }
+        }
+    }
+
+    fn place(&self, key: &[u8]) -> Option<usize> {
+        self.places.get(key).copied()
+    }
+
+    /// Keeps the keys whose flag is false.
+    fn without(self, flags: &[bool]) -> Result<Keys> {
+        let mut left = Keys::default();
+        for (key, _) in self.list.into_iter().zip(flags).filter(|(_, flag)| !**flag) {
+            left.insert(key)?;
+        }
+        Ok(left)
+    }
 }
 
 /// Checks that wait for COMMIT, and what SET CONSTRAINTS said.
@@ -218,20 +253,21 @@ impl Reference {
         format!("({})=({})", names.join(", "), values.join(", "))
     }
 
-    /// The children that refer to these keys, each with its key. Reads through an index that begins with the
+    /// The children that refer to these keys, each with its key's place; with `only_first` perhaps not all, but
+    /// some of the first key that has any. Reads through an index that begins with the
     /// key's columns if there is one, and the whole table once if not.
     fn children(
         &self,
         txn: &dyn Transaction,
         run: &Runtime,
-        keys: &BTreeMap<EncodedKey, Key>,
+        keys: &Keys,
         only_first: bool,
-    ) -> Result<Vec<(EncodedKey, StoredRow)>> {
+    ) -> Result<Vec<(usize, StoredRow)>> {
         let mut found = Vec::new();
         let mut held = Held::default();
         let mut batch = Vec::new();
         let limit = if only_first { 1 } else { BATCH };
-        let mut scan = |index: IndexId, prefix: Key, found: &mut Vec<(EncodedKey, StoredRow)>| {
+        let mut scan = |index: IndexId, prefix: Key, found: &mut Vec<(usize, StoredRow)>| {
             let scan = Scan {
                 table: self.child.clone(),
                 index,
@@ -247,13 +283,12 @@ impl Reference {
                     if values.iter().any(Datum::is_null) {
                         continue;
                     }
-                    let values = encoded(&values)?;
-                    if keys.contains_key(&values) {
+                    if let Some(place) = keys.place(&encoded(&values)?) {
                         held.add(&run.guard, &stored.row)?;
-                        found.push((values, stored));
+                        found.push((place, stored));
                     }
                 }
-                if only_first && !found.is_empty() {
+                if only_first && found.iter().any(|(place, _)| *place == 0) {
                     break;
                 }
             }
@@ -262,7 +297,7 @@ impl Reference {
         match self.child_index() {
             None => scan(IndexId::PRIMARY, Vec::new(), &mut found)?,
             Some((index, order)) => {
-                for values in keys.values() {
+                for values in &keys.list {
                     scan(index, order.iter().map(|&i| values[i].clone()).collect(), &mut found)?;
                     if only_first && !found.is_empty() {
                         break;
@@ -272,6 +307,23 @@ impl Reference {
         }
         held.release(&run.guard);
         Ok(found)
+    }
+
+    /// A default that is the very key that is gone: the row refers to it as before. 23503
+    fn check_defaults(
+        &self,
+        changes: &[(StoredRow, Row)],
+        txn: &dyn Transaction,
+        run: &Runtime,
+    ) -> Result<()> {
+        let same = |(old, new): &&(StoredRow, Row)| self.columns.iter().all(|&c| old.row[c] == new[c]);
+        for (old, _) in changes.iter().filter(same) {
+            let key: Key = self.columns.iter().map(|&c| old.row[c].clone()).collect();
+            if txn.find_keys(&self.parent, self.index, &[self.in_index_order(&key)])? == [false] {
+                return Err(self.still_referenced(&key, run));
+            }
+        }
+        Ok(())
     }
 
     /// An index of the child whose first columns are the key's, and their order in it.
@@ -304,7 +356,7 @@ pub(crate) struct Enforcer {
     held: Held,
     references: HashMap<u32, Arc<Reference>>,
     /// Keys that new rows refer to, by constraint
-    wanted: BTreeMap<u32, BTreeMap<EncodedKey, Key>>,
+    wanted: BTreeMap<u32, Keys>,
 }
 
 impl Enforcer {
@@ -410,7 +462,7 @@ impl Enforcer {
             if let Some(key) = reference.child_key(new)? {
                 let keys = self.wanted.entry(reference.key.oid).or_default();
                 let bytes = row_memory(&key);
-                if keys.insert(encoded(&key)?, key).is_none() {
+                if keys.insert(key)? {
                     self.held.add_bytes(&run.guard, bytes)?;
                 }
             }
@@ -420,8 +472,12 @@ impl Enforcer {
 
     /// Between two batches of a long INSERT: looks up what may be looked up already, so that not all keys
     /// are held until the end. A row may refer to one of its own table that comes later.
-    pub(crate) async fn between_batches(&mut self, txn: &mut dyn Transaction, run: &mut Runtime) -> Result<()> {
-        let many = self.wanted.values().any(|keys| keys.len() >= KEY_BATCH);
+    pub(crate) async fn between_batches(
+        &mut self,
+        txn: &mut dyn Transaction,
+        run: &mut Runtime,
+    ) -> Result<()> {
+        let many = self.wanted.values().any(|keys| keys.list.len() >= KEY_BATCH);
         if many { self.check_wanted(txn, run, false).await } else { Ok(()) }
     }
 
@@ -437,31 +493,30 @@ impl Enforcer {
 
     async fn work_off(&mut self, work: &Work, txn: &mut dyn Transaction, run: &mut Runtime) -> Result<()> {
         for reference in self.references_to(work.table.id)? {
-            // Keys that are gone: of rows deleted first, and of rows whose key changed, with the new one.
-            let (mut deleted, mut changed) = (BTreeMap::new(), BTreeMap::new());
+            // Keys that are gone: of rows deleted, and of rows whose key became another.
+            let (mut deleted, mut changed, mut new_keys) = (Keys::default(), Keys::default(), Vec::new());
             for (old, new) in &work.changes {
                 let Some(old) = old else { continue };
                 let Some(key) = reference.parent_key(old) else { continue };
                 match new {
                     None => {
-                        deleted.insert(encoded(&key)?, key);
+                        deleted.insert(key)?;
                     }
                     Some(new) if reference.parent_columns.iter().any(|&c| old[c] != new[c]) => {
-                        let to: Key = reference.parent_columns.iter().map(|&c| new[c].clone()).collect();
-                        changed.insert(encoded(&key)?, (key, to));
+                        if changed.insert(key)? {
+                            new_keys.push(reference.parent_columns.iter().map(|&c| new[c].clone()).collect());
+                        }
                     }
                     Some(_) => {}
                 }
             }
-            if !deleted.is_empty() {
+            if !deleted.list.is_empty() {
                 let action = reference.key.on_delete;
                 self.act(&reference, action, deleted, None, txn, run).await?;
             }
-            if !changed.is_empty() {
+            if !changed.list.is_empty() {
                 let action = reference.key.on_update;
-                let keys = changed.iter().map(|(e, (key, _))| (e.clone(), key.clone())).collect();
-                let new = changed.into_iter().map(|(e, (_, to))| (e, to)).collect();
-                self.act(&reference, action, keys, Some(new), txn, run).await?;
+                self.act(&reference, action, changed, Some(new_keys), txn, run).await?;
             }
         }
         let references = self.own_references(&work.table)?;
@@ -478,27 +533,26 @@ impl Enforcer {
         &mut self,
         reference: &Arc<Reference>,
         action: ReferentialAction,
-        mut keys: BTreeMap<EncodedKey, Key>,
-        new: Option<BTreeMap<EncodedKey, Key>>,
+        mut keys: Keys,
+        new: Option<Vec<Key>>,
         txn: &mut dyn Transaction,
         run: &mut Runtime,
     ) -> Result<()> {
         let no_action = action == ReferentialAction::NoAction;
         if no_action && self.deferred.lock().is_deferred(&reference.key) {
             let mut deferred = self.deferred.lock();
-            return keys.into_values().try_for_each(|key| deferred.put_off(reference.key.oid, key, true));
+            return keys.list.into_iter().try_for_each(|key| deferred.put_off(reference.key.oid, key, true));
         }
         let (parent, index) = (&reference.parent, reference.index);
-        let listed = reference.all_in_index_order(keys.values());
+        let listed = reference.all_in_index_order(keys.list.iter());
         txn.depend_on(&reference.child)?;
         txn.seize_keys(parent, index, &listed).await?;
         if no_action {
             // Another row of the statement may have taken the key.
             let found = blocking(|| txn.find_keys(parent, index, &listed))?;
-            let mut found = found.into_iter();
-            keys.retain(|_, _| !found.next().unwrap_or(false));
+            keys = keys.without(&found)?;
         }
-        if keys.is_empty() {
+        if keys.list.is_empty() {
             return Ok(());
         }
         let refuses = matches!(action, ReferentialAction::NoAction | ReferentialAction::Restrict);
@@ -508,8 +562,8 @@ impl Enforcer {
         }
         match action {
             ReferentialAction::NoAction | ReferentialAction::Restrict => {
-                let key = children.first().and_then(|(e, _)| keys.get(e)).cloned().unwrap_or_default();
-                Err(reference.still_referenced(&key, run))
+                let first = children.iter().map(|(place, _)| *place).min().unwrap_or(0);
+                Err(reference.still_referenced(&keys.list[first], run))
             }
             ReferentialAction::Cascade if new.is_none() => {
                 let rows: Vec<StoredRow> = children.into_iter().map(|(_, row)| row).collect();
@@ -519,7 +573,10 @@ impl Enforcer {
                 Ok(txn.delete(&reference.child, rows).await?)
             }
             _ => {
-                let changes = self.new_images(reference, action, children, new.as_ref(), &*txn, run)?;
+                let changes = self.new_images(reference, action, children, new.as_deref(), &*txn, run)?;
+                if action == ReferentialAction::SetDefault {
+                    reference.check_defaults(&changes, &*txn, run)?;
+                }
                 for (old, new) in &changes {
                     self.note(&reference.child, (Some(old.row.clone()), Some(new.clone())), run)?;
                 }
@@ -533,28 +590,26 @@ impl Enforcer {
         &self,
         reference: &Reference,
         action: ReferentialAction,
-        children: Vec<(EncodedKey, StoredRow)>,
-        new: Option<&BTreeMap<EncodedKey, Key>>,
+        children: Vec<(usize, StoredRow)>,
+        new: Option<&[Key]>,
         txn: &dyn Transaction,
         run: &Runtime,
     ) -> Result<Vec<(StoredRow, Row)>> {
         let builder = &mut Builder::new();
-        let planner = PlannerContext {
-            format: run.eval.format.clone(),
-            ..PlannerContext::new(self.catalog.clone())
-        };
+        let planner =
+            PlannerContext { format: run.eval.format.clone(), ..PlannerContext::new(self.catalog.clone()) };
         let stored = crate::binder::stored_expressions(&planner, &reference.child, &reference.columns)?;
         let constraints = Constraints::compile(&reference.child, &stored.checks, builder)?;
         let defaults = Expression::compile_all(&stored.defaults, builder)?;
         let context = run.context(txn);
         let mut changes = Vec::with_capacity(children.len());
-        for (key, old) in children {
+        for (place, old) in children {
             let mut row = old.row.clone();
             for (i, &column) in reference.columns.iter().enumerate() {
                 row[column] = match action {
                     ReferentialAction::SetDefault => defaults[i].eval(&[], &context)?,
                     ReferentialAction::Cascade => {
-                        let value = new.and_then(|new| new.get(&key)).and_then(|key| key.get(i));
+                        let value = new.and_then(|new| new.get(place)).and_then(|key| key.get(i));
                         let value = value.cloned().unwrap_or(Datum::Null);
                         let ty = |table: &Table, c: usize| table.columns[c].ty.clone();
                         let from = ty(&reference.parent, reference.parent_columns[i]);
@@ -586,11 +641,10 @@ impl Enforcer {
             let keys = self.wanted.remove(&oid).unwrap_or_default();
             if self.deferred.lock().is_deferred(&reference.key) {
                 let mut deferred = self.deferred.lock();
-                keys.into_values().try_for_each(|key| deferred.put_off(oid, key, false))?;
+                keys.list.into_iter().try_for_each(|key| deferred.put_off(oid, key, false))?;
                 continue;
             }
-            let keys: Vec<Key> = keys.into_values().collect();
-            for keys in keys.chunks(KEY_BATCH) {
+            for keys in keys.list.chunks(KEY_BATCH) {
                 let listed = reference.all_in_index_order(keys.iter());
                 let found = txn.hold_keys(&reference.parent, reference.index, &listed).await?;
                 if let Some(missing) = found.iter().position(|found| !found) {
@@ -634,21 +688,24 @@ pub(crate) async fn check_deferred(
         for keys in keys.chunks(KEY_BATCH) {
             let listed = reference.all_in_index_order(keys.iter().map(|(_, (key, _))| key));
             let found = txn.hold_keys(&reference.parent, reference.index, &listed).await?;
-            let missing: Vec<_> = keys.iter().zip(found).filter(|(_, found)| !found).map(|(k, _)| k).collect();
+            let missing: Vec<_> =
+                keys.iter().zip(found).filter(|(_, found)| !found).map(|(k, _)| k).collect();
             if missing.is_empty() {
                 continue;
             }
             let listed = reference.all_in_index_order(missing.iter().map(|(_, (key, _))| key));
             txn.depend_on(&reference.child)?;
             txn.seize_keys(&reference.parent, reference.index, &listed).await?;
-            let wanted = missing.iter().map(|(e, (key, _))| (e.clone(), key.clone())).collect();
+            let mut wanted = Keys::default();
+            for (_, (key, _)) in &missing {
+                wanted.insert(key.clone())?;
+            }
             let children = blocking(|| reference.children(&*txn, run, &wanted, true))?;
-            if let Some((child, _)) = children.first() {
-                let culprit = missing.iter().find(|(e, _)| e == child);
-                return Err(match culprit {
-                    Some((_, (key, true))) => reference.still_referenced(key, run),
-                    Some((_, (key, false))) => reference.absent(key, run),
-                    None => reference.child_violation(),
+            if let Some(place) = children.iter().map(|(place, _)| *place).min() {
+                let (_, (key, parent_went)) = missing[place];
+                return Err(match parent_went {
+                    true => reference.still_referenced(key, run),
+                    false => reference.absent(key, run),
                 });
             }
         }
@@ -678,14 +735,15 @@ pub(crate) fn validate(
     let mut batch = Vec::new();
     while rows.next_batch(BATCH, &mut batch)? > 0 {
         run.guard.check()?;
-        let mut keys = BTreeMap::new();
+        let mut keys = Keys::default();
         for stored in batch.drain(..) {
             if let Some(key) = reference.child_key(&stored.row)? {
-                keys.insert(encoded(&key)?, key);
+                keys.insert(key)?;
             }
         }
-        let keys: Vec<Key> = keys.into_values().collect();
-        let found = txn.find_keys(&reference.parent, reference.index, &reference.all_in_index_order(keys.iter()))?;
+        let keys = keys.list;
+        let found =
+            txn.find_keys(&reference.parent, reference.index, &reference.all_in_index_order(keys.iter()))?;
         if let Some(missing) = found.iter().position(|found| !found) {
             return Err(reference.absent(&keys[missing], run));
         }

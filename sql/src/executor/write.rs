@@ -42,7 +42,11 @@ pub(super) struct Constraints {
 }
 
 impl Constraints {
-    pub(super) fn compile(table: &Arc<Table>, checks: &[(String, Expr)], builder: &mut Builder) -> Result<Constraints> {
+    pub(super) fn compile(
+        table: &Arc<Table>,
+        checks: &[(String, Expr)],
+        builder: &mut Builder,
+    ) -> Result<Constraints> {
         let checks = checks
             .iter()
             .map(|(name, e)| Ok((name.clone(), Expression::compile(e, builder)?)))
@@ -202,9 +206,8 @@ impl Inserter {
 
     async fn write(&mut self, rows: Vec<Row>, txn: &mut dyn Transaction) -> Result<()> {
         let plain = self.on_conflict == OnConflict::Error;
-        let keep = !self.returning.is_empty()
-            || self.do_update.is_some()
-            || (self.enforcer.is_some() && !plain);
+        let keep =
+            !self.returning.is_empty() || self.do_update.is_some() || (self.enforcer.is_some() && !plain);
         if let (Some(enforcer), true) = (&mut self.enforcer, plain) {
             // All of them, or the statement fails.
             enforcer.inserted(&self.table, rows.iter(), &self.run)?;
@@ -244,7 +247,9 @@ impl Inserter {
         for (row, outcome) in rows.into_iter().zip(outcomes) {
             let written = match (outcome, &self.do_update) {
                 (InsertOutcome::Inserted, update) => {
-                    if let (Some(enforcer), false) = (&mut self.enforcer, self.on_conflict == OnConflict::Error) {
+                    if let (Some(enforcer), false) =
+                        (&mut self.enforcer, self.on_conflict == OnConflict::Error)
+                    {
                         enforcer.inserted(&self.table, std::iter::once(&row), &self.run)?;
                     }
                     if let Some(update) = update {

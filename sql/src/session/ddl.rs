@@ -186,20 +186,23 @@ impl Session {
         let mut dependent = Vec::new();
         for id in tables {
             let table = catalog.table_by_id(*id).ok_or_else(table_gone)?;
-            let others = catalog.referencing(*id).into_iter().filter(|(child, _)| !tables.contains(&child.id));
-            dependent.extend(others.map(|(child, key)| (child.id, key.name.clone(), child.name.clone(), table)));
+            let others =
+                catalog.referencing(*id).into_iter().filter(|(child, _)| !tables.contains(&child.id));
+            dependent
+                .extend(others.map(|(child, key)| (child.id, key.name.clone(), child.name.clone(), table)));
         }
         if let (false, Some((.., first))) = (cascade, dependent.first()) {
             let what = match tables {
                 [_] => format!("table {}", first.name),
                 _ => SEVERAL.to_owned(),
             };
-            let lines = dependent
-                .iter()
-                .map(|(_, key, child, table)| format!("constraint {key} on table {child} depends on table {}", table.name));
+            let lines = dependent.iter().map(|(_, key, child, table)| {
+                format!("constraint {key} on table {child} depends on table {}", table.name)
+            });
             return Err(still_needed(&what, lines.collect()));
         }
-        let cascaded = dependent.iter().map(|(_, key, child, _)| format!("constraint {key} on table {child}"));
+        let cascaded =
+            dependent.iter().map(|(_, key, child, _)| format!("constraint {key} on table {child}"));
         let notice = cascades_to(cascaded.collect());
         for (child, name, ..) in &dependent {
             self.drop_foreign_key(*child, name).await?;

@@ -253,7 +253,8 @@ impl Session {
         let shared = self.shared.clone();
         let settings = Arc::new(move || shared.settings.lock().all());
         let deferred = self.tx.deferred.clone();
-        let mut run = Runtime::new(params.clone(), eval, self.shared.engine.clone(), catalog, settings, guard);
+        let mut run =
+            Runtime::new(params.clone(), eval, self.shared.engine.clone(), catalog, settings, guard);
         run.deferred = deferred;
         run
     }
