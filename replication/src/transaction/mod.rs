@@ -396,12 +396,14 @@ impl HybridTransaction {
         let intents = self.buffer.tables().map(|(id, _)| table_intent(id));
         let intents = intents.map(|key| LockKey { key, mode: LockMode::Shared }).collect();
         self.request_locks(relation, intents, WaitPolicy::Wait).await?;
-        let expected: Vec<(Vec<u8>, Timestamp)> =
-            self.buffer.expectations().map(|(key, version)| (key.to_vec(), version)).collect();
+        let lock = |(key, version, mode): (&Arc<[u8]>, Timestamp, LockMode)| {
+            (LockKey { key: key.to_vec(), mode }, version)
+        };
+        let expected: Vec<(LockKey, Timestamp)> = self.buffer.expectations().map(lock).collect();
         for batch in expected.chunks(MAX_LOCK_BATCH) {
-            let keys = batch.iter().map(|(key, _)| LockKey { key: key.clone(), mode: LockMode::Exclusive });
+            let keys = batch.iter().map(|(key, _)| key.clone());
             let replies = self.request_locks(relation, keys.collect(), WaitPolicy::Wait).await?;
-            let same = |((_, version), reply): (&(Vec<u8>, Timestamp), &KeyLock)| matches!(reply, KeyLock::Granted(newest) if newest == version);
+            let same = |((_, version), reply): (&(LockKey, Timestamp), &KeyLock)| matches!(reply, KeyLock::Granted(newest) if newest == version);
             if !batch.iter().zip(&replies).all(same) {
                 return Err(self.moved());
             }
