@@ -324,6 +324,13 @@ pub trait Engine: Send + Sync {
     /// What the `amphora.*` views and `amphora status` show.
     fn status(&self) -> ClusterStatus;
 
+    /// Rows of a strong table that were written since this node started, those of others included. `None`
+    /// if that is not counted.
+    fn table_changes(&self, table: TableId) -> Option<u64> {
+        let _ = table;
+        None
+    }
+
     /// Bytes of a table's rows and indexes on this node, about, as of a few seconds ago. Quick. `None` if
     /// that is not known.
     fn table_size(&self, table: TableId) -> Option<u64> {

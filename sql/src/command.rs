@@ -56,6 +56,8 @@ pub enum Command {
     Notice(&'static str, String),
     /// A statement accepted for compatibility that changes nothing here (command tag)
     Nothing(&'static str),
+    /// ANALYZE, or VACUUM (ANALYZE): tables, and positions of their columns
+    Analyze { tag: &'static str, tables: Vec<(TableId, Vec<usize>)>, warnings: Vec<String> },
     /// EXECUTE's statement, bound
     Bound(Box<Prepared>),
 }

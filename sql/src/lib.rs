@@ -9,6 +9,7 @@
 //! [`frontend`] is the left half, [`executor`] the right one, and [`session`] what a connection holds.
 //! The contract between the halves is [`plan`], [`expr`] and [`command`].
 
+pub mod analyze;
 pub mod binder;
 pub mod catalog;
 pub mod command;

@@ -306,6 +306,10 @@ impl Engine for Node {
         self.cluster_status()
     }
 
+    fn table_changes(&self, table: TableId) -> Option<u64> {
+        Some(self.group.table_changes(table))
+    }
+
     fn table_size(&self, table: TableId) -> Option<u64> {
         self.sizes.of(table, || self.measure(table))
     }

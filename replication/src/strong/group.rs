@@ -259,6 +259,11 @@ impl Group {
         }
     }
 
+    /// Rows of a table that were written since this node started.
+    pub fn table_changes(&self, table: amphora_storage::schema::TableId) -> u64 {
+        self.inner.replica.table_changes(table)
+    }
+
     /// Changes with every applied commit that wrote to the catalog's keyspace.
     pub fn catalog_version(&self) -> watch::Receiver<Timestamp> {
         self.inner.replica.watch_catalog()

@@ -27,6 +27,7 @@
 //! every replica that has applied as far.
 
 mod certifier;
+mod changes;
 mod gateway;
 pub mod group;
 mod history;

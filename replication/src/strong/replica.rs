@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::changes::{Changes, Written};
 use super::history::{History, SnapshotHold};
 use super::outcomes::{Outcome, Outcomes};
 use super::staging;
@@ -89,6 +90,7 @@ pub struct Replica {
     snapshot: Mutex<Option<SnapshotMeta>>,
     /// Timestamps that are being read at, and by how many
     history: Arc<History>,
+    changes: Changes,
 }
 
 /// True of keys of the catalog's keyspace.
@@ -120,6 +122,7 @@ struct Pending<'a> {
     leaderless: Option<Box<dyn ApplyOps + 'a>>,
     leaderless_bytes: usize,
     catalog: Option<Timestamp>,
+    changes: Written,
     commits: Vec<(u64, TransactionId, Timestamp)>,
     responders: Vec<(ApplyResponder<TypeConfig>, Applied)>,
 }
@@ -131,6 +134,7 @@ impl Pending<'_> {
             leaderless: None,
             leaderless_bytes: 0,
             catalog: None,
+            changes: Written::default(),
             commits: Vec::new(),
             responders: Vec::new(),
         }
@@ -170,6 +174,7 @@ impl Replica {
             snapshot: Mutex::new(position.log_id.map(|_| meta_of(&position))),
             applied: watch::Sender::new(position),
             history: Arc::default(),
+            changes: Changes::default(),
         };
         Ok(Arc::new(replica))
     }
@@ -221,6 +226,11 @@ impl Replica {
     pub fn newest_row(&self, key: &[u8]) -> Result<Option<(Timestamp, Vec<u8>)>> {
         let row = self.store.get(key, Timestamp::MAX).map_err(storage_error)?;
         Ok(row.map(|version| (version.ts, version.value)))
+    }
+
+    /// Rows of a table that were written since this node started.
+    pub fn table_changes(&self, table: TableId) -> u64 {
+        self.changes.of(table)
     }
 
     /// Keeps the versions that a snapshot sees; 72000 if they may be gone.
@@ -322,6 +332,7 @@ impl Replica {
             if in_catalog(&write.key) {
                 pending.catalog = Some(timestamp);
             }
+            pending.changes.add(&write.key);
         }
         if !transaction.leaderless.is_empty() {
             let joining = pending.leaderless.get_or_insert_with(|| self.hook.begin());
@@ -347,6 +358,7 @@ impl Replica {
                 outcomes.note(index, id, timestamp);
             }
         }
+        self.changes.add(pending.changes);
         self.publish(position.clone(), pending.catalog);
         for (responder, result) in pending.responders {
             responder.send(result);

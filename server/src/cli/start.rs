@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use amphora_replication::node::{Node, NodeConfig};
 use amphora_replication::strong::{LogLimits, Timing};
+use amphora_sql::analyze::auto;
 use amphora_storage::StoreOptions;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,9 @@ use crate::http::{self, NodeSlot};
 use crate::process::{self, StopSignals};
 use crate::sessions::Sessions;
 use crate::wire::PgServer;
+
+/// The role that keeps statistics: it owns what the system owns.
+const SYSTEM_ROLE: &str = "amphora";
 
 /// How long the node may take to hand over and flush.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
@@ -58,11 +62,13 @@ pub async fn run(args: StartArgs) -> Result<(), Failure> {
     let _ = slot.set(Arc::clone(&node));
     announce(&config, &node, listeners.pg_at, listeners.http_at);
 
+    let analyzing = tokio::spawn(auto::run(node.clone(), SYSTEM_ROLE));
     let why = tokio::select! {
         signal = signals.next() => signal,
         () = parent.cancelled() => "the end of its standard input",
     };
     tracing::info!(why, "stopping; a second signal stops at once");
+    analyzing.abort();
     let stopping = async {
         sql.stop().await;
         if tokio::time::timeout(SHUTDOWN_LIMIT, node.shutdown()).await.is_err() {

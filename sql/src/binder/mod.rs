@@ -17,6 +17,7 @@
 //! that LATERAL is no special case.
 
 mod aggregate;
+mod analyze;
 mod call;
 mod coerce;
 mod data_type;
@@ -176,6 +177,7 @@ impl<'a> Binder<'a> {
                     args.iter().map(|a| self.constant_expr(a, "EXECUTE parameter")).collect::<Result<_>>()?;
                 Ok(self.command(Command::Execute { name: name.clone(), args }))
             }
+            Ast::Analyze(analyze) => self.ddl(|b| b.analyze(analyze)),
             Ast::Explain { statement, options } => {
                 let (statement, _) = self.ast(statement)?;
                 if matches!(statement, Statement::Command(_) | Statement::Explain(_)) {
@@ -263,6 +265,7 @@ fn is_ddl(command: &Command) -> bool {
             | Command::DropTables { .. }
             | Command::CreateIndex(_)
             | Command::DropIndexes { .. }
+            | Command::Analyze { .. }
             | Command::Role(_)
     )
 }

@@ -12,6 +12,7 @@ mod objects;
 mod relations;
 mod roles;
 mod session_views;
+mod statistics;
 mod type_catalog;
 
 pub use constraints::constraint_definition;
@@ -96,6 +97,7 @@ static VIEWS: LazyLock<Vec<SystemView>> = LazyLock::new(|| {
         objects::DEFINITIONS,
         roles::DEFINITIONS,
         session_views::DEFINITIONS,
+        statistics::DEFINITIONS,
         information_schema::DEFINITIONS,
         constraint_usage::DEFINITIONS,
         cluster::DEFINITIONS,
@@ -109,6 +111,7 @@ enum Ty {
     Bool,
     Char,
     Float4,
+    Float4s,
     Int2,
     Int2s,
     Int4,
@@ -139,6 +142,7 @@ impl Ty {
             Ty::Regproc => DataType::Regproc,
             Ty::Text => DataType::Text,
             Ty::Texts => DataType::Text.array(),
+            Ty::Float4s => DataType::Float4.array(),
             Ty::Timestamptz => DataType::Timestamptz,
             Ty::Uuid => DataType::Uuid,
         }

@@ -85,6 +85,8 @@ struct Relation<'a> {
     has_triggers: bool,
     access_method: u32,
     options: Option<Vec<String>>,
+    /// Rows; -1 if nobody has counted them
+    rows: f32,
 }
 
 fn class_row(r: &Relation<'_>) -> Row {
@@ -107,7 +109,7 @@ fn class_row(r: &Relation<'_>) -> Row {
             ("relfilenode", Datum::Oid(r.oid)),
             ("reltablespace", zero.clone()),
             ("relpages", Datum::Int4(0)),
-            ("reltuples", Datum::Float4(-1.0)),
+            ("reltuples", Datum::Float4(r.rows)),
             ("relallvisible", Datum::Int4(0)),
             ("reltoastrelid", zero.clone()),
             ("relhasindex", Datum::Bool(r.has_index)),
@@ -158,6 +160,7 @@ fn class(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> 
             access_method: HEAP,
             options: (!table.is_strong())
                 .then(|| vec![format!("replication={}", table.replication.as_str())]),
+            rows: context.catalog.statistics(table.id).map_or(-1.0, |s| s.rows as f32),
         }));
         for index in visible_indexes(table) {
             rows.push(class_row(&Relation {
@@ -172,6 +175,7 @@ fn class(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> 
                 has_triggers: false,
                 access_method: BTREE,
                 options: None,
+                rows: -1.0,
             }));
         }
     }
@@ -188,6 +192,7 @@ fn class(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> 
             has_triggers: false,
             access_method: if view.schema == "pg_catalog" { HEAP } else { 0 },
             options: None,
+            rows: -1.0,
         }));
     }
     Ok(rows)

@@ -6,7 +6,7 @@ use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::dialect::AmphoraDialect;
 use super::position::Positions;
-use super::{Ast, ExplainOptions, near, parse_tokens, parser, syntax_error};
+use super::{Analyze, Ast, ExplainOptions, near, parse_tokens, parser, syntax_error};
 use crate::command::{Command, TransactionModes};
 use crate::error::{Result, SqlError};
 
@@ -106,8 +106,8 @@ impl<'a> CommandParser<'a> {
                     Command::Deallocate(Some(self.name()?))
                 }
             }
-            "vacuum" => return Ok(Some(Ast::Command(Command::Nothing("VACUUM")))),
-            "analyze" | "analyse" => return Ok(Some(Ast::Command(Command::Nothing("ANALYZE")))),
+            "vacuum" => return self.analyze("VACUUM").map(Some),
+            "analyze" | "analyse" => return self.analyze("ANALYZE").map(Some),
             "checkpoint" => return Ok(Some(Ast::Command(Command::Nothing("CHECKPOINT")))),
             "unlisten" => return Ok(Some(Ast::Command(Command::Nothing("UNLISTEN")))),
             "create" | "alter" | "drop" => match self.role()? {
@@ -354,6 +354,73 @@ impl<'a> CommandParser<'a> {
         }
         self.finish()?;
         Ok(Ast::Execute { name, args })
+    }
+
+    /// `ANALYZE [(options)] [table [(columns)], …]`, and VACUUM, whose other options change nothing here.
+    fn analyze(&mut self, tag: &'static str) -> Result<Ast> {
+        self.index += 1;
+        let mut looks = tag == "ANALYZE";
+        if self.token(&Token::LParen) {
+            loop {
+                let option = self.word()?;
+                let on = match self.tokens.get(self.index).map(|t| &t.token) {
+                    Some(Token::Comma | Token::RParen) | None => true,
+                    Some(_) => !matches!(self.word()?.as_str(), "off" | "false" | "0"),
+                };
+                match option.as_str() {
+                    "analyze" | "analyse" if tag == "VACUUM" => looks = on,
+                    "verbose" | "skip_locked" => {}
+                    "full"
+                    | "freeze"
+                    | "disable_page_skipping"
+                    | "index_cleanup"
+                    | "process_toast"
+                    | "truncate"
+                    | "parallel"
+                        if tag == "VACUUM" => {}
+                    other => {
+                        return Err(SqlError::syntax_error(format!("unrecognized {tag} option \"{other}\"")));
+                    }
+                }
+                if self.token(&Token::RParen) {
+                    break;
+                }
+                if !self.token(&Token::Comma) {
+                    return Err(self.error_at(self.index));
+                }
+            }
+        } else {
+            while (tag == "VACUUM" && (self.accept("full") || self.accept("freeze")))
+                || self.accept("verbose")
+            {}
+            looks |= tag == "VACUUM" && (self.accept("analyze") || self.accept("analyse"));
+        }
+        let mut targets = Vec::new();
+        while self.index < self.tokens.len() {
+            let mut parts = vec![self.name()?];
+            while self.token(&Token::Period) {
+                parts.push(self.name()?);
+            }
+            let quoted = |name: String| sqlparser::ast::Ident::with_quote('"', name);
+            let name = sqlparser::ast::ObjectName::from(parts.into_iter().map(quoted).collect::<Vec<_>>());
+            let mut columns = Vec::new();
+            if self.token(&Token::LParen) {
+                loop {
+                    columns.push(self.name()?);
+                    if self.token(&Token::RParen) {
+                        break;
+                    }
+                    if !self.token(&Token::Comma) {
+                        return Err(self.error_at(self.index));
+                    }
+                }
+            }
+            targets.push((name, columns));
+            if self.index < self.tokens.len() && !self.token(&Token::Comma) {
+                return Err(self.error_at(self.index));
+            }
+        }
+        Ok(Ast::Analyze(Analyze { tag, looks, targets }))
     }
 
     fn explain(&mut self) -> Result<Ast> {

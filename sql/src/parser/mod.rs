@@ -54,8 +54,19 @@ pub(crate) enum Ast {
     Prepare { name: String, types: Vec<ast::DataType>, sql: String },
     /// EXECUTE name (args)
     Execute { name: String, args: Vec<ast::Expr> },
+    /// ANALYZE and VACUUM
+    Analyze(Analyze),
     /// EXPLAIN
     Explain { statement: Box<Ast>, options: ExplainOptions },
+}
+
+/// ANALYZE or VACUUM of tables; of none named, all.
+#[derive(Clone, Debug)]
+pub(crate) struct Analyze {
+    pub(crate) tag: &'static str,
+    /// False of a VACUUM that does not analyze: names are checked, and there is nothing to do
+    pub(crate) looks: bool,
+    pub(crate) targets: Vec<(ast::ObjectName, Vec<String>)>,
 }
 
 /// The options of EXPLAIN.

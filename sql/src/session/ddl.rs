@@ -33,6 +33,13 @@ impl Session {
             Command::DropTables { .. } => "DROP TABLE",
             Command::CreateIndex(_) => "CREATE INDEX",
             Command::DropIndexes { .. } => "DROP INDEX",
+            Command::Analyze { tag, tables, warnings } => {
+                for warning in warnings {
+                    out.notice(Notice::warning("01000", warning.clone()));
+                }
+                self.analyze(tag, tables).await?;
+                return Ok(Some(Answer::tag(*tag)));
+            }
             _ => return Ok(None),
         };
         self.check_writable(name)?;

@@ -138,6 +138,11 @@ impl Session {
 
     fn deadline(&self) -> Option<Instant> {
         let timeout = self.shared.settings.lock().effective().statement_timeout;
+        self.deadline_after(timeout)
+    }
+
+    /// Where a statement that begins now must end; zero is never.
+    pub(super) fn deadline_after(&self, timeout: Duration) -> Option<Instant> {
         (!timeout.is_zero()).then(|| Instant::now() + timeout)
     }
 

@@ -80,6 +80,7 @@ pub(super) static DEFINITIONS: &[Definition] = &[
         "Sets the display format for date and time values.",
     )
     .reported("DateStyle"),
+    setting("default_statistics_target", "100", Int(1, 1000), "Sets the default statistics target."),
     setting("default_table_access_method", "heap", Text, "Sets the default table access method."),
     setting("default_tablespace", "", Text, "Sets the default tablespace to create tables in."),
     setting(

@@ -61,6 +61,7 @@ pub(super) struct Effective {
     pub(super) isolation: IsolationLevel,
     pub(super) read_only: bool,
     pub(super) planner: PlannerOptions,
+    pub(super) statistics_target: usize,
 }
 
 impl Settings {
@@ -91,6 +92,7 @@ impl Settings {
                 isolation: IsolationLevel::ReadCommitted,
                 read_only: false,
                 planner: PlannerOptions::default(),
+                statistics_target: 100,
             },
         };
         settings.refresh();
@@ -230,6 +232,7 @@ impl Settings {
             search_path: path_entries(&get("search_path"), &self.user).into(),
             isolation: isolation_level(&get("default_transaction_isolation")),
             read_only: get("default_transaction_read_only") == "on",
+            statistics_target: get("default_statistics_target").parse().unwrap_or(100),
             planner: PlannerOptions {
                 hashjoin: get("enable_hashjoin") == "on",
                 mergejoin: get("enable_mergejoin") == "on",

@@ -1,0 +1,26 @@
+-- ANALYZE and what it writes.
+CREATE TABLE a (id int PRIMARY KEY, kind text, n int, none int);
+INSERT INTO a SELECT i, CASE WHEN i % 10 = 0 THEN 'rare' ELSE 'common' END, CASE WHEN i % 4 = 0 THEN NULL ELSE i % 100 END, NULL FROM generate_series(1, 1000) i;
+ANALYZE a;
+SELECT reltuples FROM pg_class WHERE relname = 'a';
+SELECT attname, null_frac, n_distinct, most_common_vals, most_common_freqs FROM pg_stats WHERE tablename = 'a' AND attname IN ('kind', 'none') ORDER BY attname;
+SELECT attname, null_frac, n_distinct, round(correlation::numeric, 3) FROM pg_stats WHERE tablename = 'a' AND attname IN ('id', 'n') ORDER BY attname;
+SELECT histogram_bounds::text LIKE '{1,10,20,%,980,990,1000}' AS bounds FROM pg_stats WHERE tablename = 'a' AND attname = 'id';
+ANALYZE;
+ANALYZE a (kind, n);
+ANALYZE (SKIP_LOCKED) public.a;
+VACUUM ANALYZE a;
+VACUUM (ANALYZE, FREEZE) a;
+VACUUM a;
+ANALYZE nosuch;
+ANALYZE a (nosuch);
+ANALYZE a (kind, kind);
+ANALYZE (NOSUCH) a;
+BEGIN;
+INSERT INTO a VALUES (2000, 'new', 1, 1);
+ANALYZE a;
+SELECT reltuples FROM pg_class WHERE relname = 'a';
+ROLLBACK;
+DELETE FROM a;
+ANALYZE a;
+SELECT count(*) FROM a;
