@@ -263,6 +263,12 @@ pub trait Transaction: Send {
     /// Excludes all writers of a strong table until the transaction ends, and takes a snapshot after them.
     async fn lock_table(&mut self, table: &Arc<Table>) -> Result<()>;
 
+    /// Like [`lock_table`](Transaction::lock_table), for whom row locks will do too: true if the table is
+    /// locked now, false at once if others are writing to it, or if the transaction's snapshot must stay.
+    async fn try_lock_table(&mut self, _table: &Arc<Table>) -> Result<bool> {
+        Ok(false)
+    }
+
     /// A new id for a table, an index's OID, …: never given twice. After `lock_catalog`.
     fn allocate_id(&mut self) -> Result<TableId>;
 

@@ -60,7 +60,7 @@ impl<'a> Report<'a> {
             }
             Statement::Update(update) => describer.write("Update", &update.table, &update.source),
             Statement::Delete(delete) => describer.write("Delete", &delete.table, &delete.source),
-            Statement::Explain(_) | Statement::Command(_) => Shown::utility(),
+            Statement::Explain(_) | Statement::Command(_) | Statement::Copy(_) => Shown::utility(),
         };
         for (position, cte) in self.ctes.iter().enumerate() {
             let mut shown = describer.plan(cte);

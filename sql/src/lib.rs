@@ -13,6 +13,7 @@ pub mod analyze;
 pub mod binder;
 pub mod catalog;
 pub mod command;
+pub mod copy;
 pub mod error;
 pub mod executor;
 pub mod explain;

@@ -266,6 +266,8 @@ pub enum Statement {
     Update(Box<Update>),
     /// DELETE
     Delete(Box<Delete>),
+    /// COPY
+    Copy(Box<crate::copy::Copy>),
     /// EXPLAIN
     Explain(Box<Explain>),
     /// Everything that is not planned: DDL, SET, BEGIN, … (`sql/src/command.rs`)

@@ -165,9 +165,18 @@ impl HybridTransaction {
             }
             return Ok(());
         }
+        if self.holds_table(table) {
+            return Ok(());
+        }
         let granted = self.lock_keys(table, &keys, mode, WaitPolicy::Wait).await?;
         debug_assert!(granted.iter().all(|g| *g));
         Ok(())
+    }
+
+    /// True if this transaction has the whole table for itself. It has had it since before its snapshot, so
+    /// no key of it can have moved.
+    fn holds_table(&self, table: &Table) -> bool {
+        self.locks.get(&table_intent(table.id)) == Some(&LockMode::Exclusive)
     }
 
     /// Locks keys on the leader and compares versions. False where skipped.
@@ -611,6 +620,24 @@ impl Transaction for HybridTransaction {
         let key = LockKey { key: table_intent(table.id), mode: LockMode::Exclusive };
         self.request_locks(&table.name, vec![key], WaitPolicy::Wait).await?;
         self.take_snapshot().await
+    }
+
+    async fn try_lock_table(&mut self, table: &Arc<Table>) -> Result<bool> {
+        if !table.is_strong() || !self.pessimistic {
+            return Ok(false);
+        }
+        if self.holds_table(table) {
+            return Ok(true);
+        }
+        // A transaction with one snapshot must not see what others committed before the lock was granted.
+        if self.options.isolation == IsolationLevel::RepeatableRead {
+            return Ok(false);
+        }
+        let key = LockKey { key: table_intent(table.id), mode: LockMode::Exclusive };
+        match self.request_locks(&table.name, vec![key], WaitPolicy::Skip).await?.first() {
+            Some(KeyLock::Granted(_)) => self.take_snapshot().await.map(|()| true),
+            _ => Ok(false),
+        }
     }
 
     fn allocate_id(&mut self) -> Result<TableId> {

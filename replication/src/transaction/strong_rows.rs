@@ -70,12 +70,14 @@ impl HybridTransaction {
         rows: Vec<Row>,
         on_conflict: OnConflict,
     ) -> Result<Vec<InsertOutcome>> {
-        let mut keys = Vec::with_capacity(rows.len() * (1 + table.indexes.len()));
-        for row in &rows {
-            keys.push(key::row_key_of(table, row)?);
-            keys.extend(entries(table, row)?.into_iter().filter(|e| e.exclusive).map(|e| e.key));
+        if !self.holds_table(table) {
+            let mut keys = Vec::with_capacity(rows.len() * (1 + table.indexes.len()));
+            for row in &rows {
+                keys.push(key::row_key_of(table, row)?);
+                keys.extend(entries(table, row)?.into_iter().filter(|e| e.exclusive).map(|e| e.key));
+            }
+            self.claim_fresh(table, keys).await?;
         }
-        self.claim_fresh(table, keys).await?;
         self.buffer.touch(table);
         let mut outcomes = Vec::with_capacity(rows.len());
         for row in rows {

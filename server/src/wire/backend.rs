@@ -132,6 +132,15 @@ pub fn complete(buffer: &mut BytesMut, tag: &str) {
     message(buffer, b'C', |b| cstring(b, tag));
 }
 
+/// CopyInResponse `G`, CopyOutResponse `H`.
+pub fn copy_response(buffer: &mut BytesMut, kind: u8, binary: bool, columns: usize) {
+    message(buffer, kind, |b| {
+        b.put_u8(u8::from(binary));
+        b.put_u16(columns as u16);
+        (0..columns).for_each(|_| b.put_u16(u16::from(binary)));
+    });
+}
+
 /// ParameterDescription.
 pub fn parameter_description(buffer: &mut BytesMut, types: &[u32]) {
     message(buffer, b't', |b| {

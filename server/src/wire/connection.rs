@@ -17,6 +17,7 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio_util::sync::CancellationToken;
 
 use super::backend::{self, Severity};
+use super::client::Client;
 use super::frontend::{self, Frame, Message, Target};
 use super::outbox::Outbox;
 use super::registry::Entry;
@@ -75,6 +76,16 @@ impl Inbox {
         match self.socket.read_buf(&mut self.bytes).await? {
             0 => Err(End::Client),
             _ => Ok(()),
+        }
+    }
+
+    /// The next message, which a running statement waits for.
+    pub async fn expected(&mut self) -> Result<Frame, End> {
+        loop {
+            if let Some(frame) = frontend::next_frame(&mut self.bytes).map_err(End::Fatal)? {
+                return Ok(frame);
+            }
+            self.receive().await?;
         }
     }
 
@@ -170,7 +181,10 @@ impl<S: SqlSession> Connection<'_, S> {
             b'Q' => {
                 self.outbox.describe_rows(true);
                 let result = match frame.message() {
-                    Ok(Message::Query(sql)) => self.session.simple_query(sql, self.outbox).await,
+                    Ok(Message::Query(sql)) => {
+                        let mut client = Client { inbox: self.inbox, outbox: self.outbox };
+                        self.session.simple_query(sql, &mut client).await
+                    }
                     Ok(_) => Ok(()),
                     Err(e) => Err(e),
                 };
@@ -232,7 +246,8 @@ impl<S: SqlSession> Connection<'_, S> {
                 if self.inbox.sync_is_next() {
                     self.session.expect_sync();
                 }
-                self.session.execute(portal, max_rows, self.outbox).await?;
+                let mut client = Client { inbox: self.inbox, outbox: self.outbox };
+                self.session.execute(portal, max_rows, &mut client).await?;
             }
             Message::Close(target, name) => {
                 match target {
@@ -241,7 +256,9 @@ impl<S: SqlSession> Connection<'_, S> {
                 }
                 backend::bare(self.outbox.buffer(), b'3');
             }
-            Message::StrayCopy
+            Message::CopyData(_)
+            | Message::CopyDone
+            | Message::CopyFail(_)
             | Message::Query(_)
             | Message::Flush
             | Message::Sync

@@ -84,9 +84,13 @@ pub enum Message<'a> {
     Sync,
     /// The client says good-bye
     Terminate,
-    /// A part of COPY, outside COPY: PostgreSQL ignores it there, since a client may have sent it before it
-    /// learned of an error
-    StrayCopy,
+    /// A part of COPY's data. Outside COPY PostgreSQL ignores it and what follows, since a client may have
+    /// sent it before it learned of an error.
+    CopyData(Bytes),
+    /// All of COPY's data has been sent
+    CopyDone,
+    /// The client gives COPY up, and why
+    CopyFail(&'a str),
     /// The function call protocol of version 3.0, obsolete since PostgreSQL 7.4
     FunctionCall,
 }
@@ -194,7 +198,9 @@ impl Frame {
             b'S' => Message::Sync,
             b'X' => Message::Terminate,
             b'F' => return Ok(Message::FunctionCall),
-            b'd' | b'c' | b'f' => return Ok(Message::StrayCopy),
+            b'd' => return Ok(Message::CopyData(self.body.clone())),
+            b'c' => Message::CopyDone,
+            b'f' => Message::CopyFail(body.text()?),
             other => {
                 return Err(SqlError::protocol_violation(format!("invalid frontend message type {other}")));
             }

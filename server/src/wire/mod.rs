@@ -12,6 +12,7 @@
 //! never a panic. `docs/decisions/` says what was measured.
 
 mod backend;
+mod client;
 mod connection;
 mod frontend;
 mod outbox;

@@ -109,7 +109,7 @@ impl Output for Outbox {
     }
 
     async fn flush_if_full(&mut self) -> Result<()> {
-        self.relieve().await.map_err(|_| SqlError::new("08006", "connection to client lost"))
+        self.relieve().await.map_err(|_| connection_lost())
     }
 
     fn complete(&mut self, tag: &str) {
@@ -131,6 +131,34 @@ impl Output for Outbox {
     fn parameter_status(&mut self, name: &str, value: &str) {
         backend::parameter_status(&mut self.buffer, name, value);
     }
+}
+
+impl Outbox {
+    /// CopyInResponse, sent at once: the client waits for it before it sends anything.
+    pub async fn copy_in(&mut self, binary: bool, columns: usize) -> Result<()> {
+        backend::copy_response(&mut self.buffer, b'G', binary, columns);
+        self.flush().await.map_err(|_| connection_lost())
+    }
+
+    /// CopyOutResponse.
+    pub fn copy_out(&mut self, binary: bool, columns: usize) {
+        backend::copy_response(&mut self.buffer, b'H', binary, columns);
+    }
+
+    /// CopyData.
+    pub fn copy_out_data(&mut self, data: &[u8]) {
+        backend::message(&mut self.buffer, b'd', |b| b.put_slice(data));
+    }
+
+    /// CopyDone.
+    pub fn copy_done(&mut self) {
+        backend::bare(&mut self.buffer, b'c');
+    }
+}
+
+/// 08006
+pub fn connection_lost() -> SqlError {
+    SqlError::new("08006", "connection to client lost")
 }
 
 /// Writes rows as DataRow messages, each column in the format the client asked for.

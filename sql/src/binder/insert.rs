@@ -150,7 +150,7 @@ impl Binder<'_> {
     }
 
     /// A whole row (without hidden key): what is given, and defaults.
-    fn full_row(&mut self, table: &Arc<Table>, columns: &[usize], given: Vec<Expr>) -> Result<Vec<Expr>> {
+    pub(super) fn full_row(&mut self, table: &Arc<Table>, columns: &[usize], given: Vec<Expr>) -> Result<Vec<Expr>> {
         let mut row: Vec<Option<Expr>> = vec![None; table.visible_columns().len()];
         for (value, &column) in given.into_iter().zip(columns) {
             let target = &table.columns[column];
@@ -293,7 +293,7 @@ pub(super) fn table_scope(table: &Arc<Table>, alias: &str) -> Scope {
 }
 
 /// The fields of a row to insert.
-fn full_fields(table: &Table) -> Arc<[Field]> {
+pub(super) fn full_fields(table: &Table) -> Arc<[Field]> {
     table_fields(table)[..table.visible_columns().len()].into()
 }
 

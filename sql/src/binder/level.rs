@@ -51,6 +51,8 @@ pub(super) enum Clause {
     Check,
     /// EXECUTE's arguments
     Constant,
+    /// WHERE of COPY FROM
+    CopyWhere,
 }
 
 impl Clause {
@@ -74,6 +76,7 @@ impl Clause {
             Clause::Default => "DEFAULT expressions",
             Clause::Check => "check constraints",
             Clause::Constant => "EXECUTE parameters",
+            Clause::CopyWhere => "COPY FROM WHERE conditions",
         }
     }
 
@@ -112,7 +115,7 @@ impl Clause {
 
     /// Subqueries may not stand here.
     pub(super) fn forbids_subqueries(self) -> bool {
-        matches!(self, Clause::Default | Clause::Check | Clause::Constant)
+        matches!(self, Clause::Default | Clause::Check | Clause::Constant | Clause::CopyWhere)
     }
 }
 

@@ -20,6 +20,7 @@ mod aggregate;
 mod analyze;
 mod call;
 mod coerce;
+mod copy;
 mod data_type;
 mod ddl;
 mod expr;
@@ -51,6 +52,7 @@ use sqlparser::tokenizer::Span;
 
 use self::level::Level;
 use crate::command::Command;
+use crate::copy::Direction;
 use crate::error::{Result, SqlError};
 use crate::expr::Expr;
 use crate::frontend::PlannerContext;
@@ -178,9 +180,10 @@ impl<'a> Binder<'a> {
                 Ok(self.command(Command::Execute { name: name.clone(), args }))
             }
             Ast::Analyze(analyze) => self.ddl(|b| b.analyze(analyze)),
+            Ast::Copy(copy) => self.copy(copy),
             Ast::Explain { statement, options } => {
                 let (statement, _) = self.ast(statement)?;
-                if matches!(statement, Statement::Command(_) | Statement::Explain(_)) {
+                if matches!(statement, Statement::Command(_) | Statement::Explain(_) | Statement::Copy(_)) {
                     return Err(SqlError::syntax_error("EXPLAIN takes a SELECT, INSERT, UPDATE or DELETE"));
                 }
                 let explain = Explain {
@@ -334,6 +337,11 @@ fn visit_statement(statement: &mut Statement, f: &mut dyn FnMut(&mut Expr)) {
         Statement::Delete(delete) => {
             delete.source.visit_exprs_mut(f);
             delete.returning.iter_mut().for_each(|e| e.visit_mut(f));
+        }
+        Statement::Copy(copy) => {
+            if let Direction::To(to) = &mut copy.direction {
+                visit_statement(&mut to.statement, f);
+            }
         }
         Statement::Explain(explain) => visit_statement(&mut explain.statement, f),
         Statement::Command(command) => {

@@ -4,6 +4,7 @@ use amphora_storage::DataType;
 use sqlparser::ast;
 
 use super::Binder;
+use super::level::Clause;
 use crate::error::{Result, SqlError};
 use crate::expr::{Expr, Subquery, SubqueryKind};
 use crate::plan::Plan;
@@ -13,7 +14,8 @@ impl Binder<'_> {
     pub(super) fn subplan(&mut self, query: &ast::Query) -> Result<(Plan, bool)> {
         let clause = self.level()?.clause;
         if clause.forbids_subqueries() {
-            return Err(SqlError::feature_not_supported(format!("cannot use subquery in {}", clause.name())));
+            let name = if clause == Clause::CopyWhere { "COPY FROM WHERE condition" } else { clause.name() };
+            return Err(SqlError::feature_not_supported(format!("cannot use subquery in {name}")));
         }
         let plan = self.query(query, None)?;
         let plan = self.settle_output(plan)?;

@@ -24,6 +24,7 @@
 
 mod aggregate;
 mod build;
+mod copy;
 mod distinct;
 mod expression;
 mod foreign_key;
@@ -44,6 +45,7 @@ mod window;
 mod write;
 
 pub use build::Builder;
+pub use copy::Loader;
 pub use expression::Expression;
 pub use foreign_key::{Deferred, SharedDeferred};
 pub use guard::{DEFAULT_MEMORY, Guard};

@@ -128,13 +128,13 @@ pub async fn run_insert(
     Ok(inserter.written)
 }
 
-struct Inserter {
-    run: Runtime,
+pub(super) struct Inserter {
+    pub(super) run: Runtime,
     source: Box<dyn Operator>,
     /// The source reads the table it is inserted into
     reads_target: bool,
-    table: Arc<Table>,
-    constraints: Constraints,
+    pub(super) table: Arc<Table>,
+    pub(super) constraints: Constraints,
     on_conflict: OnConflict,
     do_update: Option<ConflictUpdate>,
     returning: Vec<Expression>,
@@ -155,7 +155,7 @@ struct ConflictUpdate {
 }
 
 impl Inserter {
-    fn new(insert: &Insert, prepared: &Prepared, mut run: Runtime) -> Result<Inserter> {
+    pub(super) fn new(insert: &Insert, prepared: &Prepared, mut run: Runtime) -> Result<Inserter> {
         let builder = &mut Builder::new();
         run.set_ctes(&prepared.ctes, builder)?;
         let table = &insert.table;
@@ -204,7 +204,7 @@ impl Inserter {
         Ok(rows)
     }
 
-    async fn write(&mut self, rows: Vec<Row>, txn: &mut dyn Transaction) -> Result<()> {
+    pub(super) async fn write(&mut self, rows: Vec<Row>, txn: &mut dyn Transaction) -> Result<()> {
         let plain = self.on_conflict == OnConflict::Error;
         let keep =
             !self.returning.is_empty() || self.do_update.is_some() || (self.enforcer.is_some() && !plain);

@@ -4,6 +4,7 @@
 
 use super::cost;
 use super::fold::is_volatile;
+use crate::copy::Direction;
 use crate::expr::Expr;
 use crate::plan::{Node, Plan, Statement};
 
@@ -74,6 +75,11 @@ fn main_plan(statement: &Statement, f: &mut dyn FnMut(&Plan)) {
     match statement {
         Statement::Query(plan) => f(plan),
         Statement::Insert(insert) => f(&insert.source),
+        Statement::Copy(copy) => {
+            if let Direction::To(to) = &copy.direction {
+                main_plan(&to.statement, f);
+            }
+        }
         Statement::Explain(explain) => main_plan(&explain.statement, f),
         Statement::Update(_) | Statement::Delete(_) | Statement::Command(_) => {}
     }
@@ -83,6 +89,11 @@ fn main_plan_mut(statement: &mut Statement, f: &mut dyn FnMut(&mut Plan)) {
     match statement {
         Statement::Query(plan) => f(plan),
         Statement::Insert(insert) => f(&mut insert.source),
+        Statement::Copy(copy) => {
+            if let Direction::To(to) = &mut copy.direction {
+                main_plan_mut(&mut to.statement, f);
+            }
+        }
         Statement::Explain(explain) => main_plan_mut(&mut explain.statement, f),
         Statement::Update(_) | Statement::Delete(_) | Statement::Command(_) => {}
     }

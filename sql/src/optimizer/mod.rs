@@ -35,6 +35,7 @@ mod unnest;
 
 use std::sync::Arc;
 
+use crate::copy::Direction;
 use crate::error::Result;
 use crate::expr::{Expr, SubqueryKind};
 use crate::frontend::PlannerContext;
@@ -78,6 +79,13 @@ fn statement(p: &Planner<'_>, bound: &mut Statement) {
             optimize_plan(p, &mut delete.source);
             delete.returning.iter_mut().for_each(|e| expression(p, e));
         }
+        Statement::Copy(copy) => match &mut copy.direction {
+            Direction::To(to) => statement(&mut to.statement),
+            Direction::From(from) => {
+                from.row.iter_mut().chain(&mut from.filter).for_each(expression);
+                from.insert.checks.iter_mut().for_each(|(_, e)| expression(e));
+            }
+        },
         Statement::Explain(explain) => {
             let Explain { statement: inner, .. } = &mut **explain;
             statement(p, inner);

@@ -12,10 +12,10 @@ use crate::error::{Result, SqlError};
 
 /// A cursor over the tokens of one statement.
 pub(super) struct CommandParser<'a> {
-    tokens: &'a [TokenWithSpan],
-    index: usize,
-    sql: &'a str,
-    positions: &'a Positions,
+    pub(super) tokens: &'a [TokenWithSpan],
+    pub(super) index: usize,
+    pub(super) sql: &'a str,
+    pub(super) positions: &'a Positions,
 }
 
 impl<'a> CommandParser<'a> {
@@ -117,6 +117,7 @@ impl<'a> CommandParser<'a> {
             "prepare" => return self.prepare(dialect).map(Some),
             "execute" => return self.execute(dialect).map(Some),
             "explain" => return self.explain().map(Some),
+            "copy" => return self.copy(dialect).map(Some),
             _ => return Ok(None),
         };
         self.finish()?;
@@ -505,7 +506,7 @@ impl<'a> CommandParser<'a> {
         found
     }
 
-    fn next(&mut self) -> Result<&'a Token> {
+    pub(super) fn next(&mut self) -> Result<&'a Token> {
         match self.tokens.get(self.index) {
             Some(token) => {
                 self.index += 1;
@@ -550,7 +551,7 @@ impl<'a> CommandParser<'a> {
         self.index >= self.tokens.len()
     }
 
-    fn finish(&self) -> Result<()> {
+    pub(super) fn finish(&self) -> Result<()> {
         if self.index < self.tokens.len() { Err(self.error_at(self.index)) } else { Ok(()) }
     }
 

@@ -11,6 +11,7 @@
 //! (`with_enough_stack`).
 
 mod command;
+mod copy;
 mod dialect;
 mod limits;
 mod position;
@@ -25,6 +26,7 @@ use sqlparser::ast;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
+pub(crate) use self::copy::{CopyOption, CopyPlace, CopyStatement, CopySubject, OptionValue};
 pub use self::position::Positions;
 
 use self::dialect::AmphoraDialect;
@@ -56,6 +58,8 @@ pub(crate) enum Ast {
     Execute { name: String, args: Vec<ast::Expr> },
     /// ANALYZE and VACUUM
     Analyze(Analyze),
+    /// COPY
+    Copy(Box<CopyStatement>),
     /// EXPLAIN
     Explain { statement: Box<Ast>, options: ExplainOptions },
 }

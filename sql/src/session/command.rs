@@ -112,6 +112,9 @@ impl Session {
                 out.notice(Notice::plain(message.clone()));
                 Answer::tag(*tag)
             }
+            Command::Nothing("VACUUM") if !matches!(self.tx.block, Block::Idle) => {
+                return Err(SqlError::active_sql_transaction("VACUUM cannot run inside a transaction block"));
+            }
             Command::Nothing(tag) => Answer::tag(*tag),
             _ => return Ok(None),
         }))

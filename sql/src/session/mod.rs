@@ -18,6 +18,7 @@
 mod analyze;
 mod command;
 mod constraint;
+mod copy;
 mod ddl;
 mod extended;
 mod hook;

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use amphora_storage::Datum;
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::error::Result;
+use crate::error::{Result, SqlError};
 use crate::plan::Field;
 use crate::types::FormatContext;
 
@@ -48,6 +49,26 @@ pub trait Output: Send {
 
     /// A setting that clients are told of has changed.
     fn parameter_status(&mut self, name: &str, value: &str);
+
+    /// COPY FROM STDIN begins: asks the client for data of so many columns, all text or all binary.
+    async fn copy_in(&mut self, _binary: bool, _columns: usize) -> Result<()> {
+        Err(SqlError::feature_not_supported("COPY FROM STDIN needs a client that sends data"))
+    }
+
+    /// The next of the client's data; `None` once it has sent all. 57014 if it gives up, 08P01 if it sends
+    /// something else.
+    async fn copy_in_data(&mut self) -> Result<Option<Bytes>> {
+        Err(SqlError::feature_not_supported("COPY FROM STDIN needs a client that sends data"))
+    }
+
+    /// COPY TO STDOUT begins: data of so many columns follows.
+    fn copy_out(&mut self, _binary: bool, _columns: usize) {}
+
+    /// One piece of COPY TO's data.
+    fn copy_out_data(&mut self, _data: &[u8]) {}
+
+    /// COPY TO's data is complete.
+    fn copy_done(&mut self) {}
 }
 
 /// What is told beside a result.

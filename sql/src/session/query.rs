@@ -107,7 +107,7 @@ impl Session {
         self.show_rows(job, &prepared.schema, written.rows, tag, out).await
     }
 
-    async fn write(
+    pub(super) async fn write(
         &mut self,
         statement: &Statement,
         prepared: &Prepared,

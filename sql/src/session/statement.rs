@@ -23,7 +23,7 @@ use crate::types::{CastContext, cast};
 const MAX_REPLANS: u32 = 10;
 
 /// How often one statement is run anew because a row moved.
-const MAX_RESTARTS: u32 = 100;
+pub(super) const MAX_RESTARTS: u32 = 100;
 
 /// Restarts before each next one waits a little.
 const EAGER_RESTARTS: u32 = 3;
@@ -281,8 +281,9 @@ impl Session {
         let cancel = self.shared.cancel.clone();
         if !std::mem::take(&mut attempts.restarted) {
             let access = if prepared.strong { Access::Strong } else { Access::Local };
-            let ddl = matches!(&prepared.statement, Statement::Command(_));
-            let txn = self.transaction(autocommit && !ddl);
+            // What can only be read once cannot be run again: it locks as it goes.
+            let once = matches!(&prepared.statement, Statement::Command(_) | Statement::Copy(_));
+            let txn = self.transaction(autocommit && !once);
             interruptible(&cancel, deadline, txn.begin_statement(access, &prepared.tables)).await?;
         }
         match &prepared.statement {
@@ -290,6 +291,7 @@ impl Session {
             Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
                 self.run_write(job, &prepared, deadline, out).await
             }
+            Statement::Copy(copy) => self.run_copy(job, copy, &prepared, deadline, sent, out).await,
             Statement::Explain(explain) => {
                 let rows = self.run_explain(job, explain, &prepared, deadline).await?;
                 self.show_rows(job, &prepared.schema, rows, "EXPLAIN".into(), out).await
@@ -422,7 +424,7 @@ pub(super) async fn show(
 }
 
 /// Waits a random while, longer after many restarts, so that writers of one row do not march in step.
-async fn back_off(cancel: &CancelHandle, restarts: u32, deadline: Option<Instant>) -> Result<()> {
+pub(super) async fn back_off(cancel: &CancelHandle, restarts: u32, deadline: Option<Instant>) -> Result<()> {
     if restarts <= EAGER_RESTARTS {
         return Ok(());
     }

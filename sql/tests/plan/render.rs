@@ -69,6 +69,9 @@ fn statement(out: &mut String, statement_: &Statement) {
             rest(out, &[], &delete.returning);
             tree(out, &delete.source, 1);
         }
+        Statement::Copy(copy) => {
+            let _ = writeln!(out, "copy {copy:?}");
+        }
         Statement::Explain(explain) => {
             let _ = writeln!(
                 out,
