@@ -68,7 +68,6 @@ copy t from stdin (format binary, delimiter '|');
 copy t from stdin (force_quote (a));
 copy t from stdin (format csv, force_quote (a));
 copy t to stdout (format csv, force_quote (zz));
-copy t from stdin where a in (select 1);
 copy t from stdin where sum(a) > 1;
 copy (select 1);
 copy t from stdin (null 'a	b');

@@ -70,7 +70,8 @@ async fn scripts_print_what_they_print_on_postgresql() {
         }
         let differs = expected.lines().zip(got.lines()).position(|(a, b)| a != b);
         let at = differs.unwrap_or_else(|| expected.lines().count().min(got.lines().count()));
-        let around = |text: &str| text.lines().skip(at.saturating_sub(5)).take(12).collect::<Vec<_>>().join("\n");
+        let around =
+            |text: &str| text.lines().skip(at.saturating_sub(5)).take(12).collect::<Vec<_>>().join("\n");
         failures.push_str(&format!(
             "{} differs at line {}\n--- expected\n{}\n--- got\n{}\n",
             script.display(),

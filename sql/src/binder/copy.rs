@@ -88,8 +88,12 @@ impl Binder<'_> {
                 let table = self.copied_table(name, false)?;
                 let columns = self.copied_columns(&table, columns)?;
                 let names: Vec<String> = columns.iter().map(|&c| quoted(&table.columns[c].name)).collect();
-                let query =
-                    format!("SELECT {} FROM {}.{}", names.join(", "), quoted(&table.schema), quoted(&table.name));
+                let query = format!(
+                    "SELECT {} FROM {}.{}",
+                    names.join(", "),
+                    quoted(&table.schema),
+                    quoted(&table.name)
+                );
                 let parsed = parse(&query)?;
                 let Some(query) = parsed.first() else {
                     return Err(SqlError::internal("the query of COPY is empty"));
@@ -162,7 +166,8 @@ fn name_columns(copy: &mut Copy) -> Result<()> {
     match &mut copy.direction {
         Direction::From(from) => {
             let table = Some(&from.table);
-            let names: Vec<&str> = from.columns.iter().map(|&c| from.table.columns[c].name.as_str()).collect();
+            let names: Vec<&str> =
+                from.columns.iter().map(|&c| from.table.columns[c].name.as_str()).collect();
             let not_null = marked("FORCE_NOT_NULL", &options.force_not_null, &names, table)?;
             let null = marked("FORCE_NULL", &options.force_null, &names, table)?;
             (from.force_not_null, from.force_null) = (not_null, null);

@@ -150,7 +150,12 @@ impl Binder<'_> {
     }
 
     /// A whole row (without hidden key): what is given, and defaults.
-    pub(super) fn full_row(&mut self, table: &Arc<Table>, columns: &[usize], given: Vec<Expr>) -> Result<Vec<Expr>> {
+    pub(super) fn full_row(
+        &mut self,
+        table: &Arc<Table>,
+        columns: &[usize],
+        given: Vec<Expr>,
+    ) -> Result<Vec<Expr>> {
         let mut row: Vec<Option<Expr>> = vec![None; table.visible_columns().len()];
         for (value, &column) in given.into_iter().zip(columns) {
             let target = &table.columns[column];

@@ -144,7 +144,11 @@ impl Records {
             return Err(bad("COPY file signature not recognized"));
         }
         let Some(flags) = self.word(SIGNATURE.len()) else {
-            return if self.at_end { Err(bad("invalid COPY file header (missing flags)")) } else { Ok(false) };
+            return if self.at_end {
+                Err(bad("invalid COPY file header (missing flags)"))
+            } else {
+                Ok(false)
+            };
         };
         if flags & (1 << 16) != 0 {
             return Err(bad("invalid COPY file header (WITH OIDS)"));
@@ -153,7 +157,11 @@ impl Records {
             return Err(bad("unrecognized critical flags in COPY file header"));
         }
         let Some(extension) = self.word(SIGNATURE.len() + 4) else {
-            return if self.at_end { Err(bad("invalid COPY file header (missing length)")) } else { Ok(false) };
+            return if self.at_end {
+                Err(bad("invalid COPY file header (missing length)"))
+            } else {
+                Ok(false)
+            };
         };
         let end = SIGNATURE.len() + 8 + extension as usize;
         if extension as i32 != 0 && extension as usize > MAX_RECORD {

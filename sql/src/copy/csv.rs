@@ -56,10 +56,8 @@ pub(super) fn split(line: &[u8], options: &CopyOptions, record: &mut Record) -> 
 /// Appends a value, in quotes where it needs them.
 pub(super) fn write(value: &[u8], options: &CopyOptions, force: bool, alone: bool, out: &mut Vec<u8>) {
     let special = |b: &u8| *b == options.delimiter || *b == options.quote || matches!(b, b'\n' | b'\r');
-    let quoted = force
-        || value == options.null.as_bytes()
-        || (alone && value == b"\\.")
-        || value.iter().any(special);
+    let quoted =
+        force || value == options.null.as_bytes() || (alone && value == b"\\.") || value.iter().any(special);
     if !quoted {
         out.extend_from_slice(value);
         return;

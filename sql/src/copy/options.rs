@@ -138,9 +138,7 @@ fn columns(option: &CopyOption, star: bool) -> Result<Columns> {
     match &option.value {
         OptionValue::Star if star => Ok(Columns::All),
         OptionValue::List(names) => Ok(Columns::Named(names.clone())),
-        _ => {
-            Err(invalid(format!("argument to option \"{}\" must be a list of column names", option.name)))
-        }
+        _ => Err(invalid(format!("argument to option \"{}\" must be a list of column names", option.name))),
     }
 }
 
@@ -218,7 +216,8 @@ impl Given {
             return Err(invalid("COPY null representation cannot use newline or carriage return"));
         }
         // They would be taken for escapes, or for the end marker.
-        if !csv && (delimiter.is_ascii_lowercase() || delimiter.is_ascii_digit() || b"\\.".contains(&delimiter))
+        if !csv
+            && (delimiter.is_ascii_lowercase() || delimiter.is_ascii_digit() || b"\\.".contains(&delimiter))
         {
             return Err(invalid(format!("COPY delimiter cannot be \"{}\"", delimiter as char)));
         }

@@ -76,7 +76,8 @@ fn a_value_comes_back_as_it_was() {
     let alphabet: Vec<char> = "a,;\t\n\r\"'\\.Nx0 é\u{b}".chars().collect();
     let text = options(true, &[]).unwrap();
     let csv = options(true, &[("format", "csv")]).unwrap();
-    let odd = options(true, &[("format", "csv"), ("quote", "'"), ("escape", "\\"), ("delimiter", ";")]).unwrap();
+    let odd =
+        options(true, &[("format", "csv"), ("quote", "'"), ("escape", "\\"), ("delimiter", ";")]).unwrap();
     for round in 0..20_000 {
         let values: Vec<Option<String>> = (0..1 + random() % 3)
             .map(|_| {
@@ -103,7 +104,9 @@ fn a_value_comes_back_as_it_was() {
             let mut cut = Lines::new(options);
             cut.feed(&stream).unwrap();
             cut.end();
-            let Cut::Line(from, to) = cut.cut().unwrap() else { panic!("round {round}: no line in {written:?}") };
+            let Cut::Line(from, to) = cut.cut().unwrap() else {
+                panic!("round {round}: no line in {written:?}")
+            };
             let mut record = Record::default();
             let line = cut.bytes()[from..to].to_vec();
             if options.is_csv() {
@@ -132,7 +135,8 @@ fn binary_records_are_the_same_wherever_the_stream_is_cut() {
             loop {
                 match records.cut(2, &mut places).unwrap() {
                     super::binary::Cut::Record => {
-                        let value = |p: &Option<(usize, usize)>| p.map(|(a, b)| records.bytes()[a..b].to_vec());
+                        let value =
+                            |p: &Option<(usize, usize)>| p.map(|(a, b)| records.bytes()[a..b].to_vec());
                         seen.push(places.iter().map(value).collect::<Vec<_>>());
                     }
                     super::binary::Cut::More => break,
@@ -143,7 +147,8 @@ fn binary_records_are_the_same_wherever_the_stream_is_cut() {
         let expected = vec![vec![Some(b"a".to_vec()), None], vec![Some(vec![]), Some(b"bc".to_vec())]];
         assert_eq!(seen, expected, "pieces of {piece}");
     }
-    for bad in [&b"PGCOPX"[..], b"PGCOPY\n\xff\r\n\0\0\x01\0\0", b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\0\x03"] {
+    for bad in [&b"PGCOPX"[..], b"PGCOPY\n\xff\r\n\0\0\x01\0\0", b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\0\x03"]
+    {
         let mut records = super::binary::Records::new();
         records.feed(bad).unwrap();
         assert!(records.cut(2, &mut Vec::new()).is_err(), "{bad:?}");

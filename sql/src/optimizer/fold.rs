@@ -9,6 +9,7 @@ use std::sync::Arc;
 use amphora_storage::{DataType, Datum};
 
 use crate::command::Command;
+use crate::copy::Direction;
 use crate::error::{Result, SqlError};
 use crate::expr::Expr;
 use crate::functions::{EvalContext, Resolved, Volatility};
@@ -35,6 +36,13 @@ pub(super) fn fold_statement(statement: &mut Statement) -> Result<()> {
             update.returning.iter_mut().for_each(&mut each);
         }
         Statement::Delete(delete) => delete.returning.iter_mut().for_each(&mut each),
+        Statement::Copy(copy) => match &mut copy.direction {
+            Direction::To(to) => return fold_statement(&mut to.statement),
+            Direction::From(from) => {
+                from.row.iter_mut().chain(&mut from.filter).for_each(&mut each);
+                from.insert.checks.iter_mut().for_each(|(_, e)| each(e));
+            }
+        },
         Statement::Explain(explain) => {
             let Explain { statement: inner, .. } = &mut **explain;
             return fold_statement(inner);
@@ -51,7 +59,7 @@ pub(super) fn fold_statement(statement: &mut Statement) -> Result<()> {
         Statement::Insert(insert) => fold_plan(&mut insert.source),
         Statement::Update(update) => fold_plan(&mut update.source),
         Statement::Delete(delete) => fold_plan(&mut delete.source),
-        Statement::Explain(_) | Statement::Command(_) => Ok(()),
+        Statement::Copy(_) | Statement::Explain(_) | Statement::Command(_) => Ok(()),
     }
 }
 

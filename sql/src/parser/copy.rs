@@ -109,8 +109,7 @@ impl CommandParser<'_> {
             let tokens = rewrite::rewrite(self.tokens[self.index..].to_vec());
             let mut parser = parser(dialect, tokens);
             let condition = parser.parse_expr();
-            filter =
-                Some(condition.map_err(|e| syntax_error(e, &mut parser, self.positions, self.sql))?);
+            filter = Some(condition.map_err(|e| syntax_error(e, &mut parser, self.positions, self.sql))?);
             let next = parser.peek_token();
             if next.token != Token::EOF {
                 return Err(near(&next, self.positions, self.sql));

@@ -117,7 +117,8 @@ impl Session {
         let cancel = self.shared.cancel.clone();
         loop {
             let data = interruptible(&cancel, load.deadline, out.copy_in_data()).await;
-            let data = data.map_err(|error| load.decoder.at_line(error, load.decoder.line_number() + 1, ""))?;
+            let data =
+                data.map_err(|error| load.decoder.at_line(error, load.decoder.line_number() + 1, ""))?;
             match &data {
                 Some(bytes) => {
                     load.decoder.feed(bytes)?;
