@@ -80,10 +80,10 @@ fn statement(p: &Planner<'_>, bound: &mut Statement) {
             delete.returning.iter_mut().for_each(|e| expression(p, e));
         }
         Statement::Copy(copy) => match &mut copy.direction {
-            Direction::To(to) => statement(&mut to.statement),
+            Direction::To(to) => statement(p, &mut to.statement),
             Direction::From(from) => {
-                from.row.iter_mut().chain(&mut from.filter).for_each(expression);
-                from.insert.checks.iter_mut().for_each(|(_, e)| expression(e));
+                from.row.iter_mut().chain(&mut from.filter).for_each(|e| expression(p, e));
+                from.insert.checks.iter_mut().for_each(|(_, e)| expression(p, e));
             }
         },
         Statement::Explain(explain) => {
