@@ -36,6 +36,10 @@ pub enum Command {
     Show(String),
     /// DISCARD ALL and its kin: forgets session state
     Discard,
+    /// FETCH, MOVE
+    Fetch(Fetch),
+    /// CLOSE name; `None` is ALL
+    CloseCursor(Option<String>),
     /// DEALLOCATE name; `None` is ALL
     Deallocate(Option<String>),
     /// PREPARE name AS …
@@ -186,4 +190,41 @@ pub struct RoleOptions {
     pub password: Option<Option<String>>,
     /// VALID UNTIL, as text
     pub valid_until: Option<String>,
+}
+
+/// A cursor as DECLARE describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CursorOptions {
+    /// Name
+    pub name: String,
+    /// BINARY: its values are sent in their binary form
+    pub binary: bool,
+    /// SCROLL (true) or NO SCROLL, where given
+    pub scroll: Option<bool>,
+    /// WITH HOLD: it outlives its transaction
+    pub hold: bool,
+}
+
+/// FETCH and MOVE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// The cursor
+    pub name: String,
+    /// Which way and how far
+    pub motion: Motion,
+    /// FETCH: the rows are shown
+    pub shows: bool,
+}
+
+/// How a cursor moves. `None` is ALL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Motion {
+    /// FORWARD, NEXT, a bare count
+    Forward(Option<i64>),
+    /// BACKWARD, PRIOR
+    Backward(Option<i64>),
+    /// ABSOLUTE, FIRST, LAST: from the end if negative
+    Absolute(i64),
+    /// RELATIVE
+    Relative(i64),
 }

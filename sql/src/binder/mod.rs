@@ -181,6 +181,7 @@ impl<'a> Binder<'a> {
             }
             Ast::Analyze(analyze) => self.ddl(|b| b.analyze(analyze)),
             Ast::Copy(copy) => self.copy(copy),
+            Ast::Declare { query, .. } => self.ast(query),
             Ast::Explain { statement, options } => {
                 let (statement, _) = self.ast(statement)?;
                 if matches!(statement, Statement::Command(_) | Statement::Explain(_) | Statement::Copy(_)) {

@@ -3,6 +3,7 @@
 use amphora_replication::Transaction;
 use amphora_storage::{Datum, Row};
 
+use super::foreign_key::Enforcer;
 use super::write::Inserter;
 use super::{Builder, Expression, Runtime};
 use crate::copy::CopyFrom;
@@ -43,6 +44,19 @@ impl Loader {
         let plain = slots.iter().enumerate().all(|(i, slot)| matches!(slot, Slot::Input(j) if i == *j));
         let filter = copy.filter.as_ref().map(|e| Expression::compile(e, builder)).transpose()?;
         Ok(Loader { inserter: Inserter::new(&copy.insert, prepared, run)?, slots, plain, filter })
+    }
+
+    /// The statement begins.
+    pub fn begin(&mut self, txn: &dyn Transaction) {
+        self.inserter.enforcer = Enforcer::new(&self.inserter.table, txn, &self.inserter.run);
+    }
+
+    /// All rows are written: what they refer to must be there. 23503
+    pub async fn finish(&mut self, txn: &mut dyn Transaction) -> Result<()> {
+        match &mut self.inserter.enforcer {
+            Some(enforcer) => enforcer.finish(txn, &mut self.inserter.run).await,
+            None => Ok(()),
+        }
     }
 
     /// How values are read.

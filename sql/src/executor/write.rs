@@ -144,7 +144,7 @@ pub(super) struct Inserter {
     source_done: bool,
     held: Held,
     written: Written,
-    enforcer: Option<Enforcer>,
+    pub(super) enforcer: Option<Enforcer>,
 }
 
 struct ConflictUpdate {

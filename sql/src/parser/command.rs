@@ -118,6 +118,10 @@ impl<'a> CommandParser<'a> {
             "execute" => return self.execute(dialect).map(Some),
             "explain" => return self.explain().map(Some),
             "copy" => return self.copy(dialect).map(Some),
+            "declare" => return self.declare().map(Some),
+            "fetch" => self.fetch(true)?,
+            "move" => self.fetch(false)?,
+            "close" => self.close()?,
             _ => return Ok(None),
         };
         self.finish()?;

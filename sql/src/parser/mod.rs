@@ -12,6 +12,7 @@
 
 mod command;
 mod copy;
+mod cursor;
 mod dialect;
 mod limits;
 mod position;
@@ -30,7 +31,7 @@ pub(crate) use self::copy::{CopyOption, CopyPlace, CopyStatement, CopySubject, O
 pub use self::position::Positions;
 
 use self::dialect::AmphoraDialect;
-use crate::command::Command;
+use crate::command::{Command, CursorOptions};
 use crate::error::{Result, SqlError};
 
 /// What is said of a text that breaks off.
@@ -60,6 +61,8 @@ pub(crate) enum Ast {
     Analyze(Analyze),
     /// COPY
     Copy(Box<CopyStatement>),
+    /// DECLARE: bound as its query
+    Declare { options: CursorOptions, query: Box<Ast> },
     /// EXPLAIN
     Explain { statement: Box<Ast>, options: ExplainOptions },
 }
@@ -102,6 +105,14 @@ impl ParsedStatement {
     pub fn command(&self) -> Option<&Command> {
         match &self.ast {
             Some(Ast::Command(command)) => Some(command),
+            _ => None,
+        }
+    }
+
+    /// The cursor that the statement declares; its plan is the cursor's query.
+    pub fn declares(&self) -> Option<&CursorOptions> {
+        match &self.ast {
+            Some(Ast::Declare { options, .. }) => Some(options),
             _ => None,
         }
     }

@@ -95,6 +95,7 @@ impl Session {
                 }
                 self.statements.clear();
                 self.portals.clear();
+                self.cursors.clear();
                 self.shared.settings.lock().reset_all();
                 Answer::tag("DISCARD ALL")
             }
@@ -112,6 +113,7 @@ impl Session {
                 out.notice(Notice::plain(message.clone()));
                 Answer::tag(*tag)
             }
+            Command::CloseCursor(name) => Answer::tag(self.close_cursor(name.as_deref())?),
             Command::Nothing("VACUUM") if !matches!(self.tx.block, Block::Idle) => {
                 return Err(SqlError::active_sql_transaction("VACUUM cannot run inside a transaction block"));
             }

@@ -115,6 +115,9 @@ impl Session {
 
     async fn copy_from(&mut self, mut load: Load<'_>, out: &mut dyn Output) -> Result<u64> {
         let cancel = self.shared.cancel.clone();
+        if let Some(txn) = self.tx.txn.as_deref() {
+            load.loader.begin(txn);
+        }
         loop {
             let data = interruptible(&cancel, load.deadline, out.copy_in_data()).await;
             let data =
@@ -135,9 +138,12 @@ impl Session {
                 }
             }
             if data.is_none() {
-                return Ok(load.count);
+                break;
             }
         }
+        let Some(txn) = self.tx.txn.as_deref_mut() else { return Err(SqlError::internal("no transaction")) };
+        interruptible(&cancel, load.deadline, load.loader.finish(txn)).await?;
+        Ok(load.count)
     }
 
     /// Writes the batch, again and again while others' rows move.

@@ -12,7 +12,7 @@ use super::transaction::Block;
 use super::{MAX_PORTALS, Output, Session};
 use crate::error::{Result, SqlError};
 use crate::frontend;
-use crate::plan::Field;
+use crate::plan::{Field, Prepared};
 use crate::types::{self, FormatContext};
 
 impl Session {
@@ -59,7 +59,7 @@ impl Session {
     ) -> Result<()> {
         let prepared = self.statements.get(statement).cloned().ok_or_else(|| no_statement(statement))?;
         self.check_not_failed(&prepared)?;
-        if !portal.is_empty() && self.portals.contains_key(portal) {
+        if !portal.is_empty() && (self.portals.contains_key(portal) || self.cursors.contains_key(portal)) {
             return Err(SqlError::new("42P03", format!("cursor \"{portal}\" already exists")));
         }
         if self.portals.len() >= MAX_PORTALS {
@@ -82,7 +82,7 @@ impl Session {
                 params.len()
             )));
         }
-        let schema: Arc<[Field]> = plan.as_ref().map_or_else(|| Arc::from([]), |p| p.schema.clone());
+        let schema = self.described(&prepared, plan.as_deref());
         if result_formats.len() > 1 && result_formats.len() != schema.len() {
             return Err(SqlError::protocol_violation(format!(
                 "bind message has {} result formats but query has {} columns",
@@ -126,7 +126,20 @@ impl Session {
         }
         let prepared = self.plan(&statement).await?;
         let oids = prepared.parameters.iter().map(DataType::oid).collect();
-        Ok((oids, gives_rows(&prepared.schema)))
+        let schema = self.described(&statement, Some(&prepared));
+        Ok((oids, gives_rows(&schema)))
+    }
+
+    /// The columns that a statement gives: those of its plan, but for the statements about cursors.
+    fn described(&self, statement: &PreparedStatement, plan: Option<&Prepared>) -> Arc<[Field]> {
+        let Some(parsed) = &statement.parsed else { return Arc::from([]) };
+        if let Some(fetched) = parsed.command().and_then(|command| self.fetched(command)) {
+            return fetched;
+        }
+        match plan {
+            Some(plan) if parsed.declares().is_none() => plan.schema.clone(),
+            _ => Arc::from([]),
+        }
     }
 
     /// Describe of a portal: its columns and their formats if it gives rows. 34000

@@ -19,6 +19,7 @@ mod analyze;
 mod command;
 mod constraint;
 mod copy;
+mod cursor;
 mod ddl;
 mod extended;
 mod hook;
@@ -44,6 +45,7 @@ pub use settings::{SERVER_VERSION, Settings};
 
 use crate::error::{Result, SqlError};
 use crate::frontend;
+use cursor::Cursor;
 use hook::EvalCache;
 use prepared::{Portal, PreparedStatement, TextCache};
 use statement::Place;
@@ -85,6 +87,7 @@ pub struct Session {
     tx: TransactionBlock,
     statements: HashMap<String, Arc<PreparedStatement>>,
     portals: HashMap<String, Portal>,
+    cursors: HashMap<String, Cursor>,
     texts: TextCache,
     eval: EvalCache,
     sync_follows: bool,
@@ -108,6 +111,7 @@ impl Session {
             tx: TransactionBlock::default(),
             statements: HashMap::new(),
             portals: HashMap::new(),
+            cursors: HashMap::new(),
             texts: TextCache::default(),
             eval: EvalCache::default(),
             sync_follows: false,

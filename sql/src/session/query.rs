@@ -71,7 +71,7 @@ impl Session {
         Ok(Outcome::Complete)
     }
 
-    async fn lock_rows(
+    pub(super) async fn lock_rows(
         &mut self,
         plan: &Plan,
         prepared: &Prepared,

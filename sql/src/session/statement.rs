@@ -90,6 +90,10 @@ impl Session {
         let alone = job.place == Place::Alone;
         let command = job.statement.parsed.as_ref().and_then(|p| p.command());
         self.enter_statement(alone);
+        if let Some(Command::Fetch(fetch)) = command {
+            let deadline = self.deadline();
+            return self.fetch(&job, fetch, deadline, out).await;
+        }
         if let Some(command) = command
             && let Some(answer) = self.run_command(command, out).await?
         {
@@ -274,7 +278,10 @@ impl Session {
         out: &mut dyn Output,
     ) -> Result<Outcome> {
         let prepared = self.plan(&job.statement).await?;
-        if let Some(described) = &job.described {
+        let declares = job.statement.parsed.as_ref().and_then(|p| p.declares());
+        if let Some(described) = &job.described
+            && declares.is_none()
+        {
             check_same_result(described, &prepared.schema)?;
         }
         let autocommit = attempts.alone;
@@ -287,6 +294,10 @@ impl Session {
             interruptible(&cancel, deadline, txn.begin_statement(access, &prepared.tables)).await?;
         }
         match &prepared.statement {
+            Statement::Query(plan) if declares.is_some() => {
+                let options = declares.cloned().unwrap_or_default();
+                self.open_cursor(job, &options, plan, &prepared, deadline, out).await
+            }
             Statement::Query(plan) => self.run_query(job, plan, &prepared, deadline, sent, out).await,
             Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
                 self.run_write(job, &prepared, deadline, out).await

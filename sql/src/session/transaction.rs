@@ -179,6 +179,10 @@ impl Session {
             }
             return Err(error);
         }
+        if let Err(error) = self.hold_cursors() {
+            self.rollback_all().await;
+            return Err(error);
+        }
         if let Some(txn) = &mut self.tx.txn
             && let Err(error) = txn.commit().await
         {
@@ -192,6 +196,7 @@ impl Session {
         self.tx = TransactionBlock::default();
         self.shared.settings.lock().end_transaction();
         self.portals.clear();
+        self.drop_cursors();
         Ok(())
     }
 
@@ -206,6 +211,12 @@ impl Session {
         self.tx = TransactionBlock::default();
         self.shared.settings.lock().end_transaction();
         self.portals.clear();
+        self.drop_cursors();
+    }
+
+    /// Savepoints that are open.
+    pub(super) fn savepoint_depth(&self) -> usize {
+        self.tx.savepoints.len()
     }
 
     /// After an error.
@@ -227,6 +238,7 @@ impl Session {
                     && let Some(mut txn) = self.tx.txn.take()
                 {
                     txn.rollback().await;
+                    self.drop_cursors();
                 }
             }
             Block::Failed => {}
@@ -279,6 +291,7 @@ impl Session {
         let position = self.find_savepoint(name)?;
         self.tx.savepoints.truncate(position + 1);
         self.portals.clear();
+        self.drop_cursors_since(position);
         if let Some(savepoint) = self.tx.savepoints.last() {
             self.shared.settings.lock().restore(&savepoint.mark);
             match (savepoint.id, &mut self.tx.txn) {
