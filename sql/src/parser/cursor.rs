@@ -17,7 +17,10 @@ impl CommandParser<'_> {
             match self.word()?.as_str() {
                 "binary" => options.binary = true,
                 word @ ("insensitive" | "asensitive") => {
-                    if insensitive.replace(word == "insensitive").is_some_and(|i| i != (word == "insensitive")) {
+                    if insensitive
+                        .replace(word == "insensitive")
+                        .is_some_and(|i| i != (word == "insensitive"))
+                    {
                         return Err(SqlError::syntax_error("cannot specify both INSENSITIVE and ASENSITIVE"));
                     }
                 }

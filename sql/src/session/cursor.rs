@@ -250,7 +250,9 @@ impl Session {
     /// The columns that a FETCH gives.
     pub(super) fn fetched(&self, command: &Command) -> Option<Arc<[Field]>> {
         match command {
-            Command::Fetch(Fetch { name, shows: true, .. }) => self.cursors.get(name).map(|c| c.schema.clone()),
+            Command::Fetch(Fetch { name, shows: true, .. }) => {
+                self.cursors.get(name).map(|c| c.schema.clone())
+            }
             _ => None,
         }
     }
@@ -382,7 +384,10 @@ impl Session {
             blocking(|| cursor.pull_to(u64::MAX, txn))?;
             if cursor.bytes > cursor.memory {
                 return Err(SqlError::out_of_memory("out of memory")
-                    .with_detail(format!("A cursor WITH HOLD keeps at most {} MB of rows.", cursor.memory >> 20))
+                    .with_detail(format!(
+                        "A cursor WITH HOLD keeps at most {} MB of rows.",
+                        cursor.memory >> 20
+                    ))
                     .with_hint("Read it before COMMIT, or raise amphora.query_memory."));
             }
             cursor.held = true;
