@@ -211,7 +211,13 @@ impl<S: SqlSession> Connection<'_, S> {
                     Err(e) => Err(e),
                 };
                 *skipping = self.report(result).await;
-                self.outbox.relieve().await?;
+                // An error leaves at once, as PostgreSQL's does: a client that only asked for Flush
+                // (asyncpg when it prepares) sends Sync when it has seen it.
+                if *skipping && !self.inbox.sync_is_next() {
+                    self.outbox.flush().await?;
+                } else {
+                    self.outbox.relieve().await?;
+                }
             }
         }
         Ok(true)

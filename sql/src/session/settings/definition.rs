@@ -264,7 +264,9 @@ fn invalid(name: &str, value: &str) -> SqlError {
 }
 
 fn encoding(value: &str) -> Result<String> {
-    match value.to_ascii_uppercase().replace(['-', '_'], "").as_str() {
+    // As PostgreSQL, only letters and digits count: asyncpg says 'utf-8', with the quotes.
+    let name: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
+    match name.to_ascii_uppercase().as_str() {
         "UTF8" | "UNICODE" => Ok("UTF8".into()),
         "SQLASCII" => Ok("SQL_ASCII".into()),
         _ => Err(invalid("client_encoding", value).with_hint("Use UTF8.")),
