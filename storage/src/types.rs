@@ -73,6 +73,18 @@ pub enum DataType {
     Unknown,
     /// A mergeable column of a leaderless table; on a strong table the base type is used instead
     Crdt(Crdt),
+    /// `int2vector`, of the system catalogs: an array of `smallint` counted from 0, without NULLs
+    Int2vector,
+    /// `oidvector`, of the system catalogs: an array of `oid` counted from 0, without NULLs
+    Oidvector,
+    /// `regprocedure`: an OID that prints as a function's name with its argument types
+    Regprocedure,
+    /// `regoper`: an OID that prints as an operator's name
+    Regoper,
+    /// `regoperator`: an OID that prints as an operator with its operand types
+    Regoperator,
+    /// `regcollation`: an OID that prints as a collation's name
+    Regcollation,
 }
 
 /// The mergeable column types (`docs/leaderless.md`).
@@ -135,10 +147,12 @@ impl DataType {
             DataType::Name => 19,
             DataType::Int8 => 20,
             DataType::Int2 => 21,
+            DataType::Int2vector => 22,
             DataType::Int4 => 23,
             DataType::Regproc => 24,
             DataType::Text => 25,
             DataType::Oid => 26,
+            DataType::Oidvector => 30,
             DataType::Json => 114,
             DataType::Float4 => 700,
             DataType::Float8 => 701,
@@ -151,6 +165,10 @@ impl DataType {
             DataType::Timestamptz => 1184,
             DataType::Interval => 1186,
             DataType::Numeric(_) => 1700,
+            DataType::Regprocedure => 2202,
+            DataType::Regoper => 2203,
+            DataType::Regoperator => 2204,
+            DataType::Regcollation => 4191,
             DataType::Regclass => 2205,
             DataType::Regtype => 2206,
             DataType::Record => 2249,
@@ -201,10 +219,12 @@ impl DataType {
             19 => DataType::Name,
             20 => DataType::Int8,
             21 => DataType::Int2,
+            22 => DataType::Int2vector,
             23 => DataType::Int4,
             24 => DataType::Regproc,
             25 => DataType::Text,
             26 => DataType::Oid,
+            30 => DataType::Oidvector,
             114 => DataType::Json,
             700 => DataType::Float4,
             701 => DataType::Float8,
@@ -217,6 +237,10 @@ impl DataType {
             1184 => DataType::Timestamptz,
             1186 => DataType::Interval,
             1700 => DataType::Numeric(None),
+            2202 => DataType::Regprocedure,
+            2203 => DataType::Regoper,
+            2204 => DataType::Regoperator,
+            4191 => DataType::Regcollation,
             2205 => DataType::Regclass,
             2206 => DataType::Regtype,
             2249 => DataType::Record,
@@ -268,6 +292,10 @@ impl DataType {
             | DataType::Regclass
             | DataType::Regtype
             | DataType::Regproc
+            | DataType::Regprocedure
+            | DataType::Regoper
+            | DataType::Regoperator
+            | DataType::Regcollation
             | DataType::Regnamespace
             | DataType::Regrole
             | DataType::Void => 4,
@@ -294,6 +322,21 @@ impl DataType {
         }
     }
 
+    /// The type of an array's elements, of the catalogs' vectors too.
+    pub fn element(&self) -> Option<DataType> {
+        match self {
+            DataType::Array(element) => Some((**element).clone()),
+            DataType::Int2vector => Some(DataType::Int2),
+            DataType::Oidvector => Some(DataType::Oid),
+            _ => None,
+        }
+    }
+
+    /// The subscript of an array's first element: 0 for the catalogs' vectors.
+    pub fn lower_bound(&self) -> i32 {
+        i32::from(!matches!(self, DataType::Int2vector | DataType::Oidvector))
+    }
+
     /// True of the types whose values are whole OIDs.
     pub fn is_oid_like(&self) -> bool {
         matches!(
@@ -302,6 +345,10 @@ impl DataType {
                 | DataType::Regclass
                 | DataType::Regtype
                 | DataType::Regproc
+                | DataType::Regprocedure
+                | DataType::Regoper
+                | DataType::Regoperator
+                | DataType::Regcollation
                 | DataType::Regnamespace
                 | DataType::Regrole
         )
@@ -364,6 +411,10 @@ impl std::fmt::Display for DataType {
             DataType::Regclass => "regclass",
             DataType::Regtype => "regtype",
             DataType::Regproc => "regproc",
+            DataType::Regprocedure => "regprocedure",
+            DataType::Regoper => "regoper",
+            DataType::Regoperator => "regoperator",
+            DataType::Regcollation => "regcollation",
             DataType::Regnamespace => "regnamespace",
             DataType::Regrole => "regrole",
             DataType::Array(t) => return write!(f, "{t}[]"),
@@ -375,6 +426,8 @@ impl std::fmt::Display for DataType {
             DataType::Crdt(Crdt::Min(t)) => return write!(f, "crdt_min({t})"),
             DataType::Crdt(Crdt::Set(t)) => return write!(f, "crdt_set({t})"),
             DataType::Crdt(Crdt::Flag) => "crdt_flag",
+            DataType::Int2vector => "int2vector",
+            DataType::Oidvector => "oidvector",
         };
         f.write_str(name)
     }

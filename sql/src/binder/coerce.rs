@@ -25,6 +25,10 @@ fn is_session_dependent(ty: &DataType) -> bool {
         | DataType::Regclass
         | DataType::Regtype
         | DataType::Regproc
+        | DataType::Regprocedure
+        | DataType::Regoper
+        | DataType::Regoperator
+        | DataType::Regcollation
         | DataType::Regnamespace
         | DataType::Regrole => true,
         DataType::Array(element) => is_session_dependent(element),
@@ -37,6 +41,21 @@ fn relabels(from: &DataType, to: &DataType) -> bool {
     let plain = |t: &DataType| matches!(t, DataType::Text | DataType::Varchar(None));
     plain(to) && (plain(from) || matches!(from, DataType::Varchar(_) | DataType::Name))
         || *to == DataType::Oid && from.is_oid_like()
+        || from.lower_bound() == 0
+            && matches!((from.element(), to), (Some(e), DataType::Array(t)) if e == **t)
+}
+
+/// The expression's values, which do not change, under another type.
+fn relabel(expr: Expr, to: &DataType) -> Expr {
+    let to = to.clone();
+    match expr {
+        Expr::Literal(value, _) => Expr::Literal(value, to),
+        Expr::Column(position, _) => Expr::Column(position, to),
+        Expr::Outer { depth, position, .. } => Expr::Outer { depth, position, ty: to },
+        Expr::Parameter(position, _) => Expr::Parameter(position, to),
+        Expr::Subscript { array, index, .. } => Expr::Subscript { array, index, ty: to },
+        other => Expr::Cast { from: other.ty().base(), input: Box::new(other), to, explicit: false },
+    }
 }
 
 impl Binder<'_> {
@@ -55,7 +74,7 @@ impl Binder<'_> {
             return Ok(expr);
         }
         if relabels(&from, &to) {
-            return Ok(expr);
+            return Ok(relabel(expr, &to));
         }
         if from.oid() != to.oid() && !types::can_coerce(&from, &to, context) {
             if let (Expr::Array { items, .. }, DataType::Array(element)) = (&expr, &to)

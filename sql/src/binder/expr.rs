@@ -284,6 +284,13 @@ impl Binder<'_> {
                 let index = self.coerce(index, &DataType::Int4, CastContext::Assignment)?;
                 Ok(Expr::Subscript { array: Box::new(array), index: Box::new(index), ty: *element })
             }
+            vector @ (DataType::Int2vector | DataType::Oidvector) => {
+                let one = Expr::Literal(Datum::Int4(1), DataType::Int4);
+                let index = self.coerce(index, &DataType::Int4, CastContext::Assignment)?;
+                let index = self.operator("+", Some(index), one)?;
+                let ty = vector.element().unwrap_or(DataType::Unknown);
+                Ok(Expr::Subscript { array: Box::new(array), index: Box::new(index), ty })
+            }
             DataType::Jsonb => self.operator("->", Some(array), index),
             other => Err(not_subscriptable(&other)),
         }

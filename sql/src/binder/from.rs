@@ -170,6 +170,7 @@ impl Binder<'_> {
                     origin: None,
                     qualified_only: false,
                     hidden: false,
+                    system: false,
                 });
                 fields.push(Field { name, ty, origin: None });
                 exprs.push(expr);
@@ -317,8 +318,13 @@ impl Binder<'_> {
                     origin: Some((view.oid, i16::try_from(i + 1).unwrap_or(i16::MAX))),
                 };
                 let fields: Vec<Field> = view.columns.iter().enumerate().map(field).collect();
+                if names.len() > view.visible {
+                    rename(&fields[..view.visible], &names, &shown)?;
+                }
                 let schema = rename(&fields, &names, &shown)?;
-                let scope = Scope::relation(shown, schema_name, &schema);
+                let mut scope = Scope::relation(shown, schema_name, &schema);
+                scope.star.truncate(view.visible);
+                scope.columns[view.visible..].iter_mut().for_each(|c| c.system = true);
                 Ok((node(Node::SystemScan { view, equal: Vec::new() }, schema), scope))
             }
         }

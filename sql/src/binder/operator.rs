@@ -121,7 +121,7 @@ impl Binder<'_> {
         let array = self.expr(right)?;
         // A parameter's array type follows from the left side's type.
         let element = match array.ty().base() {
-            DataType::Array(element) => *element,
+            known if known.element().is_some() => known.element().unwrap_or(DataType::Unknown),
             DataType::Unknown => match left.ty().base() {
                 DataType::Unknown => DataType::Text,
                 known => known,

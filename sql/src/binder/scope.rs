@@ -45,6 +45,8 @@ pub(super) struct ScopeColumn {
     pub(super) qualified_only: bool,
     /// Not found at all
     pub(super) hidden: bool,
+    /// Found by name, and not part of `*`
+    pub(super) system: bool,
 }
 
 impl Scope {
@@ -57,6 +59,7 @@ impl Scope {
             origin: field.origin,
             qualified_only: false,
             hidden: false,
+            system: false,
         });
         Scope {
             columns: columns.collect(),
@@ -119,7 +122,7 @@ impl Scope {
     /// The visible columns of a relation, for `t.*`.
     pub(super) fn star_of(&self, relation: usize) -> Vec<usize> {
         let Some(relation) = self.relations.get(relation) else { return Vec::new() };
-        relation.columns.clone().filter(|&i| !self.columns[i].hidden).collect()
+        relation.columns.clone().filter(|&i| !self.columns[i].hidden && !self.columns[i].system).collect()
     }
 
     /// The column as an error names it: `t.x`, or `x`.

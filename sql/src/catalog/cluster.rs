@@ -7,7 +7,7 @@ use super::{Columns, Definition, MakeRows, SystemContext, Ty, row, text};
 use crate::error::Result;
 
 const fn ours(name: &'static str, oid: u32, columns: Columns, rows: MakeRows) -> Definition {
-    Definition { schema: "amphora", name, oid, columns, rows }
+    Definition { schema: "amphora", name, oid, columns, laid_out: false, rows }
 }
 
 pub(super) const DEFINITIONS: &[Definition] = &[

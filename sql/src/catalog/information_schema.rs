@@ -6,7 +6,7 @@ use super::{Columns, Definition, MakeRows, SystemContext, Ty, row, system_views,
 use crate::error::Result;
 
 pub(super) const fn info(name: &'static str, oid: u32, columns: Columns, rows: MakeRows) -> Definition {
-    Definition { schema: "information_schema", name, oid, columns, rows }
+    Definition { schema: "information_schema", name, oid, columns, laid_out: false, rows }
 }
 
 pub(super) const DEFINITIONS: &[Definition] = &[
@@ -146,7 +146,7 @@ fn columns(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>
         }
     }
     for view in system_views() {
-        for (i, (name, ty)) in view.columns.iter().enumerate() {
+        for (i, (name, ty)) in view.columns.iter().take(view.visible).enumerate() {
             rows.push(column_row(
                 context,
                 &ColumnOf {

@@ -2,22 +2,29 @@
 //!
 //! A view is a list of columns and a function that makes its rows from what the node knows. Rows are made
 //! by column name: what a view has in PostgreSQL and not here reads as NULL (or as the type's plain zero
-//! where a client would stumble over NULL), so that clients find every column they ask for.
+//! where a client would stumble over NULL), so that clients find every column they ask for ([`layout`]).
 
 mod cluster;
 mod constraint_usage;
 mod constraints;
 mod information_schema;
+mod layout;
 mod objects;
 mod relations;
 mod roles;
+mod routine;
+mod seed;
 mod session_views;
 mod statistics;
-mod type_catalog;
 
 pub use constraints::constraint_definition;
 pub use relations::{index_definition, quoted};
 pub use roles::{all_roles, find_role, is_built_in, oid_of_role, role_name, role_oid};
+pub use routine::{
+    function_arguments, function_by_name, function_definition, function_name, function_result,
+    operator_by_name, operator_name,
+};
+pub use seed::{collation_by_name, collation_name, description, pseudo_type, pseudo_type_name};
 
 use std::sync::{Arc, LazyLock};
 
@@ -26,6 +33,7 @@ use amphora_storage::schema::{Catalog, ForeignKey, Index, Table};
 use amphora_storage::{DataType, Datum, Row};
 
 use crate::error::Result;
+use layout::LAYOUTS;
 
 /// OID of schema `pg_catalog`.
 pub const PG_CATALOG_OID: u32 = 11;
@@ -66,10 +74,35 @@ pub struct SystemView {
     pub name: &'static str,
     /// OID: PostgreSQL's own where it has the relation
     pub oid: u32,
-    /// Columns
+    /// `r` or `v`
+    pub kind: char,
+    /// Columns; after those that `*` gives comes `tableoid`
     pub columns: Vec<(&'static str, DataType)>,
-    /// Makes the rows
-    pub rows: MakeRows,
+    /// How many `*` gives
+    pub visible: usize,
+    /// Which of them are NOT NULL
+    pub not_null: Vec<bool>,
+    make: MakeRows,
+    /// Where each visible column is in the rows that `make` makes; none is NULL
+    places: Vec<Option<usize>>,
+}
+
+impl SystemView {
+    /// The rows. `equal` lists columns known to equal a constant: fewer rows may be made, and the caller filters
+    /// again anyway.
+    pub fn rows(&self, context: &SystemContext<'_>, equal: &[(usize, Datum)]) -> Result<Vec<Row>> {
+        let own = |(column, value): &(usize, Datum)| {
+            self.places.get(*column).copied().flatten().map(|place| (place, value.clone()))
+        };
+        let equal: Vec<(usize, Datum)> = equal.iter().filter_map(own).collect();
+        let oid = Datum::Oid(self.oid);
+        let laid_out = |row: Row| {
+            let value =
+                |place: &Option<usize>| place.and_then(|p| row.get(p)).cloned().unwrap_or(Datum::Null);
+            self.places.iter().map(value).chain([oid.clone()]).collect()
+        };
+        Ok((self.make)(context, &equal)?.into_iter().map(laid_out).collect())
+    }
 }
 
 impl std::fmt::Debug for SystemView {
@@ -93,7 +126,7 @@ static VIEWS: LazyLock<Vec<SystemView>> = LazyLock::new(|| {
     let families = [
         relations::DEFINITIONS,
         constraints::DEFINITIONS,
-        type_catalog::DEFINITIONS,
+        seed::DEFINITIONS,
         objects::DEFINITIONS,
         roles::DEFINITIONS,
         session_views::DEFINITIONS,
@@ -102,7 +135,11 @@ static VIEWS: LazyLock<Vec<SystemView>> = LazyLock::new(|| {
         constraint_usage::DEFINITIONS,
         cluster::DEFINITIONS,
     ];
-    families.iter().flat_map(|family| family.iter()).map(Definition::view).collect()
+    let defined: Vec<&Definition> = families.iter().flat_map(|family| family.iter()).collect();
+    let is_defined = |name: &str| defined.iter().any(|d| d.schema == "pg_catalog" && d.name == name);
+    let empty = LAYOUTS.values().filter(|layout| !is_defined(layout.name));
+    let empty = empty.map(|layout| pg(layout.name, layout.oid, &[], nothing).view());
+    defined.iter().map(|definition| definition.view()).chain(empty).collect()
 });
 
 /// Column types of the catalogs, in a form that constants can hold.
@@ -119,7 +156,6 @@ enum Ty {
     Name,
     Oid,
     Oids,
-    Regproc,
     Text,
     Texts,
     Timestamptz,
@@ -139,7 +175,6 @@ impl Ty {
             Ty::Name => DataType::Name,
             Ty::Oid => DataType::Oid,
             Ty::Oids => DataType::Oid.array(),
-            Ty::Regproc => DataType::Regproc,
             Ty::Text => DataType::Text,
             Ty::Texts => DataType::Text.array(),
             Ty::Float4s => DataType::Float4.array(),
@@ -157,24 +192,50 @@ struct Definition {
     name: &'static str,
     oid: u32,
     columns: Columns,
+    /// The rows have PostgreSQL's columns; `columns` is empty
+    laid_out: bool,
     rows: MakeRows,
 }
 
 impl Definition {
+    /// The view, with PostgreSQL's columns where it is one of its catalogs.
     fn view(&self) -> SystemView {
+        let layout = LAYOUTS.get(self.name).filter(|_| self.schema == "pg_catalog");
+        let (oid, kind, mut columns, mut not_null) = match layout {
+            Some(layout) => (layout.oid, layout.kind, layout.columns.clone(), layout.not_null.clone()),
+            None => {
+                let columns = self.columns.iter().map(|(name, ty)| (*name, ty.data_type()));
+                (self.oid, 'v', columns.collect(), vec![false; self.columns.len()])
+            }
+        };
+        let place = |name: &str| self.columns.iter().position(|(own, _)| *own == name);
+        let places = columns.iter().enumerate();
+        let places = places.map(|(i, (name, _))| if self.laid_out { Some(i) } else { place(name) }).collect();
+        let visible = columns.len();
+        columns.push(("tableoid", DataType::Oid));
+        not_null.push(true);
         SystemView {
             schema: self.schema,
             name: self.name,
-            oid: self.oid,
-            columns: self.columns.iter().map(|(name, ty)| (*name, ty.data_type())).collect(),
-            rows: self.rows,
+            oid,
+            kind,
+            columns,
+            visible,
+            not_null,
+            make: self.rows,
+            places,
         }
     }
 }
 
 /// A view of `pg_catalog`.
 const fn pg(name: &'static str, oid: u32, columns: Columns, rows: MakeRows) -> Definition {
-    Definition { schema: "pg_catalog", name, oid, columns, rows }
+    Definition { schema: "pg_catalog", name, oid, columns, laid_out: false, rows }
+}
+
+/// A view of `pg_catalog` whose rows have the columns of [`layout`], in their order.
+const fn pg_laid_out(name: &'static str, rows: MakeRows) -> Definition {
+    Definition { schema: "pg_catalog", name, oid: 0, columns: &[], laid_out: true, rows }
 }
 
 /// Rows of a catalog that Amphora has nothing for.

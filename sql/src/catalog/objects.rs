@@ -15,13 +15,6 @@ pub(super) const DEFINITIONS: &[Definition] = &[
     pg("pg_namespace", 2615, NAMESPACE, namespaces),
     pg("pg_database", 1262, DATABASE, databases),
     pg(
-        "pg_am",
-        2601,
-        &[("oid", Ty::Oid), ("amname", Ty::Name), ("amhandler", Ty::Regproc), ("amtype", Ty::Char)],
-        access_methods,
-    ),
-    pg("pg_collation", 3456, COLLATION, collations),
-    pg(
         "pg_tablespace",
         1213,
         &[
@@ -37,7 +30,7 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         "pg_description",
         2609,
         &[("objoid", Ty::Oid), ("classoid", Ty::Oid), ("objsubid", Ty::Int4), ("description", Ty::Text)],
-        nothing,
+        super::seed::described,
     ),
     pg(
         "pg_shdescription",
@@ -55,46 +48,6 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         "pg_db_role_setting",
         2964,
         &[("setdatabase", Ty::Oid), ("setrole", Ty::Oid), ("setconfig", Ty::Texts)],
-        nothing,
-    ),
-    pg("pg_proc", 1255, PROC, nothing),
-    pg(
-        "pg_language",
-        2612,
-        &[
-            ("oid", Ty::Oid),
-            ("lanname", Ty::Name),
-            ("lanowner", Ty::Oid),
-            ("lanispl", Ty::Bool),
-            ("lanpltrusted", Ty::Bool),
-        ],
-        nothing,
-    ),
-    pg("pg_aggregate", 2600, &[("aggfnoid", Ty::Regproc), ("aggkind", Ty::Char)], nothing),
-    pg(
-        "pg_operator",
-        2617,
-        &[
-            ("oid", Ty::Oid),
-            ("oprname", Ty::Name),
-            ("oprnamespace", Ty::Oid),
-            ("oprleft", Ty::Oid),
-            ("oprright", Ty::Oid),
-            ("oprresult", Ty::Oid),
-        ],
-        nothing,
-    ),
-    pg(
-        "pg_opclass",
-        2616,
-        &[
-            ("oid", Ty::Oid),
-            ("opcmethod", Ty::Oid),
-            ("opcname", Ty::Name),
-            ("opcnamespace", Ty::Oid),
-            ("opcintype", Ty::Oid),
-            ("opcdefault", Ty::Bool),
-        ],
         nothing,
     ),
     pg("pg_trigger", 2620, TRIGGER, nothing),
@@ -318,72 +271,10 @@ fn databases(_: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
     Ok(all.into_iter().map(one).collect())
 }
 
-fn access_methods(_: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
-    let one = |(oid, name, kind)| vec![Datum::Oid(oid), text(name), Datum::Oid(0), char(kind)];
-    Ok([(2, "heap", 't'), (403, "btree", 'i')].into_iter().map(one).collect())
-}
-
-const COLLATION: Columns = &[
-    ("oid", Ty::Oid),
-    ("collname", Ty::Name),
-    ("collnamespace", Ty::Oid),
-    ("collowner", Ty::Oid),
-    ("collprovider", Ty::Char),
-    ("collisdeterministic", Ty::Bool),
-    ("collencoding", Ty::Int4),
-    ("collcollate", Ty::Text),
-    ("collctype", Ty::Text),
-    ("colliculocale", Ty::Text),
-    ("collversion", Ty::Text),
-];
-
-fn collations(_: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
-    let one = |(oid, name)| {
-        row(
-            COLLATION,
-            &[
-                ("oid", Datum::Oid(oid)),
-                ("collname", text(name)),
-                ("collnamespace", Datum::Oid(PG_CATALOG_OID)),
-                ("collowner", Datum::Oid(POSTGRES_ROLE_OID)),
-                ("collprovider", char('c')),
-                ("collisdeterministic", Datum::Bool(true)),
-                ("collencoding", Datum::Int4(-1)),
-                ("collcollate", text("C")),
-                ("collctype", text("C")),
-            ],
-        )
-    };
-    Ok([(DEFAULT_COLLATION, "default"), (950, "C")].into_iter().map(one).collect())
-}
-
 fn tablespaces(_: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
     let owner = Datum::Oid(POSTGRES_ROLE_OID);
     Ok(vec![vec![Datum::Oid(1663), text("pg_default"), owner, Datum::Null, Datum::Null]])
 }
-
-const PROC: Columns = &[
-    ("oid", Ty::Oid),
-    ("proname", Ty::Name),
-    ("pronamespace", Ty::Oid),
-    ("proowner", Ty::Oid),
-    ("prolang", Ty::Oid),
-    ("prokind", Ty::Char),
-    ("prosecdef", Ty::Bool),
-    ("proleakproof", Ty::Bool),
-    ("proisstrict", Ty::Bool),
-    ("proretset", Ty::Bool),
-    ("provolatile", Ty::Char),
-    ("proparallel", Ty::Char),
-    ("pronargs", Ty::Int2),
-    ("prorettype", Ty::Oid),
-    ("proargtypes", Ty::Oids),
-    ("proallargtypes", Ty::Oids),
-    ("proargmodes", Ty::Texts),
-    ("proargnames", Ty::Texts),
-    ("prosrc", Ty::Text),
-    ("proacl", Ty::Texts),
-];
 
 const TRIGGER: Columns = &[
     ("oid", Ty::Oid),

@@ -185,12 +185,12 @@ fn class(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> 
             name: view.name,
             schema: schema_oid(view.schema),
             owner: POSTGRES_ROLE_OID,
-            kind: if view.schema == "pg_catalog" { 'r' } else { 'v' },
-            columns: view.columns.len(),
+            kind: view.kind,
+            columns: view.visible,
             checks: 0,
             has_index: false,
             has_triggers: false,
-            access_method: if view.schema == "pg_catalog" { HEAP } else { 0 },
+            access_method: if view.kind == 'r' { HEAP } else { 0 },
             options: None,
             rows: -1.0,
         }));
@@ -293,8 +293,8 @@ fn attribute(context: &SystemContext<'_>, equal: &[(usize, Datum)]) -> Result<Ve
         }
     }
     for view in system_views().iter().filter(|v| wanted(v.oid)) {
-        for (i, (name, ty)) in view.columns.iter().enumerate() {
-            rows.push(attribute_row(view.oid, name, i + 1, ty, false, false));
+        for (i, (name, ty)) in view.columns.iter().take(view.visible).enumerate() {
+            rows.push(attribute_row(view.oid, name, i + 1, ty, view.not_null[i], false));
         }
     }
     Ok(rows)
@@ -369,7 +369,15 @@ fn index(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> 
                     ("indisreplident", no),
                     ("indkey", int2s(index.columns.iter().map(|&c| table.attribute_number(c)))),
                     ("indcollation", oids(vec![0; n])),
-                    ("indclass", oids(vec![0; n])),
+                    (
+                        "indclass",
+                        oids(
+                            index
+                                .columns
+                                .iter()
+                                .map(|c| super::seed::default_operator_class(&table.columns[*c].ty)),
+                        ),
+                    ),
                     ("indoption", int2s(vec![0; n])),
                 ],
             ));

@@ -243,10 +243,8 @@ fn compile(expr: &Expr, builder: &mut Builder) -> Result<Node> {
         }
         Expr::InList { input, list, negated } => compile_in(input, list, *negated, builder)?,
         Expr::AnyAll { left, function, array, all } => {
-            let element = match array.ty().base() {
-                DataType::Array(element) => *element,
-                other => other,
-            };
+            let ty = array.ty().base();
+            let element = ty.element().unwrap_or(ty);
             let operator = Operation::new(function, left.ty(), element);
             let (left, array) = (compile(left, builder)?, compile(array, builder)?);
             Node::AnyAll(Box::new(AnyAllNode { left, array, operator, all: *all }))

@@ -73,7 +73,7 @@ impl SystemScan {
             database: &context.run.eval.database,
             settings: &settings,
         };
-        let mut rows = (self.view.rows)(&system, &equal)?;
+        let mut rows = self.view.rows(&system, &equal)?;
         rows.retain(|row| {
             equal.iter().all(|(column, value)| !value.is_null() && row.get(*column) == Some(value))
         });

@@ -162,6 +162,10 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("array_length", &[AnyArray, Int4], Int4, |a, _| optional(dimension(a)?)),
     function("array_upper", &[AnyArray, Int4], Int4, |a, _| optional(dimension(a)?)),
     function("array_lower", &[AnyArray, Int4], Int4, |a, _| optional(dimension(a)?.map(|_| 1))),
+    function("array_upper", &[Int2vector, Int4], Int4, |a, _| optional(dimension(a)?.map(|n| n - 1))),
+    function("array_lower", &[Int2vector, Int4], Int4, |a, _| optional(dimension(a)?.map(|_| 0))),
+    function("array_upper", &[Oidvector, Int4], Int4, |a, _| optional(dimension(a)?.map(|n| n - 1))),
+    function("array_lower", &[Oidvector, Int4], Int4, |a, _| optional(dimension(a)?.map(|_| 0))),
     function("array_ndims", &[AnyArray], Int4, |a, _| {
         optional(if array(&a[0])?.items.is_empty() { None } else { Some(1) })
     }),

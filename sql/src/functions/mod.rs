@@ -48,6 +48,7 @@ pub use pattern::{LikePattern, compile_regex};
 use resolve::{Choice, bind, choose};
 pub use set_returning::{Rows, SetFunction};
 pub use signature::{Signature, Ty};
+pub(crate) use system::format_type;
 
 /// When two calls with the same arguments give the same result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

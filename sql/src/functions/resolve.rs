@@ -34,8 +34,8 @@ fn accepts(declared: Ty, actual: &DataType) -> bool {
     }
     match declared {
         Ty::Any | Ty::AnyElement => true,
-        Ty::AnyArray => matches!(actual, DataType::Array(_)),
-        Ty::AnyNonArray => !matches!(actual, DataType::Array(_)),
+        Ty::AnyArray => actual.element().is_some(),
+        Ty::AnyNonArray => actual.element().is_none(),
         real => real.data_type().is_some_and(|t| can_cast(actual, &t) == Some(CastContext::Implicit)),
     }
 }
@@ -158,9 +158,8 @@ pub(super) fn bind(signature: &Signature, actual: &[DataType]) -> Option<(Vec<Da
     for (i, t) in actual.iter().enumerate() {
         match (signature.arg(i, n)?, t) {
             (Ty::AnyElement | Ty::AnyNonArray, t) => elements.push(t.clone()),
-            (Ty::AnyArray, DataType::Array(e)) => elements.push((**e).clone()),
             (Ty::AnyArray, DataType::Unknown) => {}
-            (Ty::AnyArray, _) => return None,
+            (Ty::AnyArray, t) => elements.push(t.element()?),
             _ => {}
         }
     }

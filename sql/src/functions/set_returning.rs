@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use amphora_storage::datum::Interval as Span;
-use amphora_storage::{Datum, Json as Document, Numeric as Number, Row};
+use amphora_storage::{DataType, Datum, Json as Document, Numeric as Number, Row};
 use serde_json::Value;
 
 use super::arithmetic::{int, numeric, wrong_kind};
@@ -149,10 +149,11 @@ fn unnest(a: &[Datum], _: &Call<'_>) -> Result<Rows> {
     })))
 }
 
-fn generate_subscripts(a: &[Datum], _: &Call<'_>) -> Result<Rows> {
+fn generate_subscripts(a: &[Datum], call: &Call<'_>) -> Result<Rows> {
     let Datum::Array(array) = &a[0] else { return Err(wrong_kind()) };
     let count = if int(&a[1])? == 1 { array.items.len() as i32 } else { 0 };
-    Ok(one_column((1..=count).map(Datum::Int4)))
+    let first = call.arg_types.first().map_or(1, DataType::lower_bound);
+    Ok(one_column((first..first + count).map(Datum::Int4)))
 }
 
 /// The document of a `json` or `jsonb` argument.
@@ -228,6 +229,29 @@ const PAIR_TEXT: &[(&str, Ty)] = &[("key", Text), ("value", Text)];
 const PAIR_JSON: &[(&str, Ty)] = &[("key", Text), ("value", Json)];
 const PAIR_JSONB: &[(&str, Ty)] = &[("key", Text), ("value", Jsonb)];
 
+const OPTIONS: &[(&str, Ty)] = &[("option_name", Text), ("option_value", Text)];
+const PARTITIONS: &[(&str, Ty)] =
+    &[("relid", Regclass), ("parentrelid", Regclass), ("isleaf", Bool), ("level", Int4)];
+
+/// `name=value`, one row each.
+fn options_to_table(a: &[Datum]) -> Result<Rows> {
+    let Datum::Array(options) = &a[0] else { return Err(wrong_kind()) };
+    let row = |option: &Datum| {
+        let option = option.as_str().unwrap_or_default();
+        let (name, value) =
+            option.split_once('=').map_or((option, Datum::Null), |(n, v)| (n, Datum::text(v)));
+        vec![Datum::text(name), value]
+    };
+    let rows: Vec<Row> = options.items.iter().map(row).collect();
+    Ok(Box::new(rows.into_iter().map(Ok)))
+}
+
+/// A table that has no partitions is its own tree.
+fn partition_tree(a: &[Datum]) -> Result<Rows> {
+    let row = vec![a[0].clone(), Datum::Null, Datum::Bool(true), Datum::Int4(0)];
+    Ok(Box::new(std::iter::once(Ok(row))))
+}
+
 /// The set-returning functions.
 pub(super) static SET_FUNCTIONS: &[SetFunction] = &[
     set("generate_series", &[Int4, Int4], Int4, int4_series),
@@ -241,6 +265,8 @@ pub(super) static SET_FUNCTIONS: &[SetFunction] = &[
         time_series(a, Some(c.context.timezone().clone()))
     }),
     set("generate_subscripts", &[AnyArray, Int4], Int4, generate_subscripts),
+    set("generate_subscripts", &[Int2vector, Int4], Int4, generate_subscripts),
+    set("generate_subscripts", &[Oidvector, Int4], Int4, generate_subscripts),
     set("unnest", &[AnyArray], AnyElement, unnest),
     set("jsonb_array_elements", &[Jsonb], Jsonb, |a, _| array_elements(a, false)).columns(ELEMENT_JSONB),
     set("jsonb_array_elements_text", &[Jsonb], Text, |a, _| array_elements(a, true)).columns(ELEMENT_TEXT),
@@ -252,6 +278,8 @@ pub(super) static SET_FUNCTIONS: &[SetFunction] = &[
     set("json_each_text", &[Json], Record, |a, _| each(a, "json_each_text", true)).columns(PAIR_TEXT),
     set("jsonb_object_keys", &[Jsonb], Text, |a, _| object_keys(a, "jsonb_object_keys")),
     set("json_object_keys", &[Json], Text, |a, _| object_keys(a, "json_object_keys")),
+    set("pg_options_to_table", &[Array(&Text)], Record, |a, _| options_to_table(a)).columns(OPTIONS),
+    set("pg_partition_tree", &[Regclass], Record, |a, _| partition_tree(a)).columns(PARTITIONS),
     set("string_to_table", &[Text, Text], Text, |a, _| Ok(texts(pattern::split_text(a)?))),
     set("regexp_split_to_table", &[Text, Text], Text, |a, _| Ok(texts(pattern::regexp_split(a)?))),
     set("regexp_split_to_table", &[Text, Text, Text], Text, |a, _| Ok(texts(pattern::regexp_split(a)?))),

@@ -32,7 +32,10 @@ macro_rules! privilege {
 /// `format_type(oid, typmod)`: the type's name with its modifier.
 pub(crate) fn format_type(oid: u32, modifier: Option<i32>) -> String {
     let Some(data_type) = DataType::from_oid(oid) else {
-        return if oid == 0 { "-".to_string() } else { "???".to_string() };
+        return match oid {
+            0 => "-".to_string(),
+            oid => crate::catalog::pseudo_type_name(oid).unwrap_or_else(|| "???".to_string()),
+        };
     };
     let m = modifier.unwrap_or(-1);
     with_modifier(&data_type, m, modifier.is_some())
@@ -182,6 +185,10 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("to_regclass", &[Text], Regclass, to_reg).stable(),
     function("to_regtype", &[Text], Regtype, to_reg).stable(),
     function("to_regproc", &[Text], Regproc, to_reg).stable(),
+    function("to_regprocedure", &[Text], Regprocedure, to_reg).stable(),
+    function("to_regoper", &[Text], Regoper, to_reg).stable(),
+    function("to_regoperator", &[Text], Regoperator, to_reg).stable(),
+    function("to_regcollation", &[Text], Regcollation, to_reg).stable(),
     function("to_regnamespace", &[Text], Regnamespace, to_reg).stable(),
     function("to_regrole", &[Text], Regrole, to_reg).stable(),
     hook!("pg_backend_pid", &[], Int4),
@@ -215,6 +222,16 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     hook!("pg_get_function_result", &[Oid], Text),
     hook!("pg_get_function_arguments", &[Oid], Text),
     hook!("pg_get_function_identity_arguments", &[Oid], Text),
+    hook!("pg_get_function_sqlbody", &[Oid], Text),
+    hook!("pg_tablespace_size", &[Oid], Int8),
+    hook!("pg_tablespace_size", &[Name], Int8),
+    hook!("pg_statistics_obj_is_visible", &[Oid], Bool),
+    hook!("pg_opfamily_is_visible", &[Oid], Bool),
+    hook!("pg_conversion_is_visible", &[Oid], Bool),
+    hook!("pg_ts_config_is_visible", &[Oid], Bool),
+    hook!("pg_ts_dict_is_visible", &[Oid], Bool),
+    hook!("pg_ts_parser_is_visible", &[Oid], Bool),
+    hook!("pg_ts_template_is_visible", &[Oid], Bool),
     hook!("pg_get_serial_sequence", &[Text, Text], Text),
     hook!("pg_get_replica_identity_index", &[Regclass], Regclass),
     hook!("pg_relation_is_publishable", &[Regclass], Bool),

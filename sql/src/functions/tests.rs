@@ -162,9 +162,16 @@ fn edges(ty: Ty) -> Vec<Datum> {
         }
         Ty::Uuid => &["a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"],
         Ty::Json | Ty::Jsonb => &["null", "[1,[2]]", "{\"a\":{\"b\":1}}", "\"x\""],
-        Ty::Oid | Ty::Regclass | Ty::Regtype | Ty::Regproc | Ty::Regnamespace | Ty::Regrole => {
-            &["0", "4294967295"]
-        }
+        Ty::Oid
+        | Ty::Regclass
+        | Ty::Regtype
+        | Ty::Regproc
+        | Ty::Regprocedure
+        | Ty::Regoper
+        | Ty::Regoperator
+        | Ty::Regcollation
+        | Ty::Regnamespace
+        | Ty::Regrole => &["0", "4294967295"],
         Ty::Array(_) | Ty::AnyArray => &["{}", "{1,NULL,2}"],
         Ty::AnyElement | Ty::AnyNonArray | Ty::Any | Ty::Record | Ty::Void => &["1"],
         Ty::Text | Ty::Varchar | Ty::Bpchar | Ty::Name | Ty::Char => &[

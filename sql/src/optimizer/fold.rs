@@ -239,6 +239,10 @@ fn depends_on_session(ty: &DataType) -> bool {
         | DataType::Regclass
         | DataType::Regtype
         | DataType::Regproc
+        | DataType::Regprocedure
+        | DataType::Regoper
+        | DataType::Regoperator
+        | DataType::Regcollation
         | DataType::Regnamespace
         | DataType::Regrole
         | DataType::Record

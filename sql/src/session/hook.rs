@@ -104,11 +104,28 @@ impl SessionHook for Facts {
                 None => Datum::text(format!("unknown (OID={})", oid())),
             },
             "pg_table_is_visible" => self.names.relation_is_visible(oid()).map_or(Datum::Null, Datum::Bool),
+            // Amphora's own functions are in its schema, all else of these in pg_catalog.
+            "pg_function_is_visible" => {
+                let name = catalog::function_name(oid(), false);
+                let visible =
+                    |name: String| !name.starts_with("amphora.") || self.names.is_visible("amphora");
+                name.map_or(Datum::Null, |name| Datum::Bool(visible(name)))
+            }
             "pg_type_is_visible"
-            | "pg_function_is_visible"
             | "pg_operator_is_visible"
             | "pg_opclass_is_visible"
+            | "pg_opfamily_is_visible"
+            | "pg_conversion_is_visible"
+            | "pg_statistics_obj_is_visible"
+            | "pg_ts_config_is_visible"
+            | "pg_ts_dict_is_visible"
+            | "pg_ts_parser_is_visible"
+            | "pg_ts_template_is_visible"
             | "pg_collation_is_visible" => Datum::Bool(true),
+            "pg_get_functiondef" => optional(catalog::function_definition(oid())),
+            "pg_get_function_result" => optional(catalog::function_result(oid())),
+            "pg_get_function_arguments" => optional(catalog::function_arguments(oid(), false)),
+            "pg_get_function_identity_arguments" => optional(catalog::function_arguments(oid(), true)),
             "pg_get_expr" => args.first().cloned().unwrap_or(Datum::Null),
             "pg_get_indexdef" => {
                 self.index_definition(oid(), args.get(1).and_then(Datum::as_i64).unwrap_or(0))
@@ -120,10 +137,7 @@ impl SessionHook for Facts {
             | "pg_get_ruledef"
             | "pg_get_partkeydef"
             | "pg_get_statisticsobjdef_columns"
-            | "pg_get_functiondef"
-            | "pg_get_function_result"
-            | "pg_get_function_arguments"
-            | "pg_get_function_identity_arguments"
+            | "pg_get_function_sqlbody"
             | "obj_description"
             | "col_description"
             | "shobj_description"
@@ -136,7 +150,7 @@ impl SessionHook for Facts {
             "pg_relation_size" | "pg_table_size" | "pg_total_relation_size" => Datum::Int8(self.size(oid())),
             // Index entries are counted with their table.
             "pg_indexes_size" => Datum::Int8(0),
-            "pg_database_size" => {
+            "pg_database_size" | "pg_tablespace_size" => {
                 let bytes = self.shared.engine.status().tables.iter().map(|t| t.size_bytes).sum::<u64>();
                 Datum::Int8(bytes.cast_signed())
             }
@@ -151,6 +165,10 @@ impl SessionHook for Facts {
             }
         })
     }
+}
+
+fn optional(text: Option<String>) -> Datum {
+    text.map_or(Datum::Null, Datum::text)
 }
 
 impl Facts {

@@ -22,7 +22,7 @@ impl CatalogNames {
         CatalogNames { catalog, search_path }
     }
 
-    fn is_visible(&self, schema: &str) -> bool {
+    pub(super) fn is_visible(&self, schema: &str) -> bool {
         schema == "pg_catalog" || self.search_path.iter().any(|s| s == schema)
     }
 
@@ -69,6 +69,11 @@ impl ObjectNames for CatalogNames {
                     format!("{}.{name}", catalog::quoted(schema))
                 })
             }
+            DataType::Regproc => catalog::function_name(oid, false),
+            DataType::Regprocedure => catalog::function_name(oid, true),
+            DataType::Regoper => catalog::operator_name(oid, false),
+            DataType::Regoperator => catalog::operator_name(oid, true),
+            DataType::Regcollation => catalog::collation_name(oid).map(catalog::quoted),
             DataType::Regtype => DataType::from_oid(oid).map(|t| match t {
                 DataType::Char(_) => "character".into(),
                 other => other.to_string(),
@@ -89,6 +94,14 @@ impl ObjectNames for CatalogNames {
     }
 
     fn oid_of(&self, kind: &DataType, name: &str) -> Result<Option<u32>> {
+        match kind {
+            DataType::Regoper => {
+                let found = catalog::operator_by_name(name.trim_start_matches("pg_catalog."), None);
+                return only(&found, || format!("more than one operator named {name}"));
+            }
+            DataType::Regprocedure | DataType::Regoperator => return signature(kind, name),
+            _ => {}
+        }
         let parts = identifier_parts(name)?;
         Ok(match (kind, &parts[..]) {
             (DataType::Regclass, [name]) => {
@@ -102,12 +115,56 @@ impl ObjectNames for CatalogNames {
                 "pg_catalog" | "public" | "information_schema" | "amphora" => Some(catalog::schema_oid(name)),
                 _ => None,
             },
+            (DataType::Regproc, [name] | [_, name]) => {
+                let found = catalog::function_by_name(name, None);
+                return only(&found, || format!("more than one function named \"{name}\""));
+            }
+            (DataType::Regcollation, [name] | [_, name]) => catalog::collation_by_name(name),
             (DataType::Regrole, [name]) => {
                 catalog::find_role(&self.catalog, name).map(|role| catalog::oid_of_role(&role))
             }
             _ => None,
         })
     }
+}
+
+/// The one that was found. 42725 if there are more.
+fn only(found: &[u32], message: impl Fn() -> String) -> Result<Option<u32>> {
+    match found {
+        [] => Ok(None),
+        [one] => Ok(Some(*one)),
+        _ => Err(SqlError::ambiguous_function(message())),
+    }
+}
+
+/// `upper(text)` or `+(integer,integer)`. 22P02
+fn signature(kind: &DataType, text: &str) -> Result<Option<u32>> {
+    let missing =
+        |what: &str| SqlError::invalid_text_representation(format!("expected a {what} parenthesis"));
+    let (name, types) = text.split_once('(').ok_or_else(|| missing("left"))?;
+    let types = types.trim_end().strip_suffix(')').ok_or_else(|| missing("right"))?;
+    let mut oids = Vec::new();
+    for name in types.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        let plain = name.strip_prefix("pg_catalog.").unwrap_or(name);
+        let oid = match type_from_name(None, plain, &[]) {
+            _ if name.eq_ignore_ascii_case("none") => 0,
+            Some(found) => found.oid(),
+            None => catalog::pseudo_type(plain)
+                .ok_or_else(|| SqlError::undefined_object(format!("type \"{name}\" does not exist")))?,
+        };
+        oids.push(oid);
+    }
+    if *kind == DataType::Regoperator {
+        let name = name.trim().trim_start_matches("pg_catalog.");
+        let found = match oids[..] {
+            [left, right] => catalog::operator_by_name(name, Some((left, right))),
+            _ => return Err(SqlError::new("42P02", "missing argument")),
+        };
+        return Ok(found.first().copied());
+    }
+    let parts = identifier_parts(name)?;
+    let name = parts.last().map_or("", String::as_str);
+    Ok(catalog::function_by_name(name, Some(&oids)).first().copied())
 }
 
 /// The identifiers of a dotted name, folded and unquoted. 42602

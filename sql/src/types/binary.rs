@@ -102,9 +102,15 @@ pub fn parse_binary(bytes: &[u8], data_type: &DataType) -> Result<Datum> {
         | DataType::Regclass
         | DataType::Regtype
         | DataType::Regproc
+        | DataType::Regprocedure
+        | DataType::Regoper
+        | DataType::Regoperator
+        | DataType::Regcollation
         | DataType::Regnamespace
         | DataType::Regrole => Datum::Oid(u32::from_be_bytes(r.fixed()?)),
         DataType::Array(element) => read_array(&mut r, element)?,
+        DataType::Int2vector => read_array(&mut r, &DataType::Int2)?,
+        DataType::Oidvector => read_array(&mut r, &DataType::Oid)?,
         DataType::Record => read_record(&mut r)?,
         DataType::Void => Datum::Null,
         DataType::Crdt(c) => return parse_binary(bytes, &c.base()),
@@ -281,7 +287,7 @@ pub fn format_binary(value: &Datum, data_type: &DataType, out: &mut BytesMut) {
             out.put_u8(1);
             out.put_slice(j.to_string().as_bytes());
         }
-        Datum::Array(a) => write_array(a, out),
+        Datum::Array(a) => write_array(a, data_type.lower_bound(), out),
         Datum::Record(fields) => {
             out.put_i32(fields.len() as i32);
             for field in fields.iter() {
@@ -293,7 +299,7 @@ pub fn format_binary(value: &Datum, data_type: &DataType, out: &mut BytesMut) {
     }
 }
 
-fn write_array(array: &Array, out: &mut BytesMut) {
+fn write_array(array: &Array, lower_bound: i32, out: &mut BytesMut) {
     out.put_i32(i32::from(!array.items.is_empty()));
     out.put_i32(i32::from(array.items.iter().any(Datum::is_null)));
     out.put_u32(array.element.oid());
@@ -301,7 +307,7 @@ fn write_array(array: &Array, out: &mut BytesMut) {
         return;
     }
     out.put_i32(array.items.len() as i32);
-    out.put_i32(1);
+    out.put_i32(lower_bound);
     for item in &array.items {
         write_field(item, &array.element, out);
     }

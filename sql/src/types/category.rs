@@ -62,6 +62,10 @@ pub fn category(data_type: &DataType) -> Category {
         | DataType::Regclass
         | DataType::Regtype
         | DataType::Regproc
+        | DataType::Regprocedure
+        | DataType::Regoper
+        | DataType::Regoperator
+        | DataType::Regcollation
         | DataType::Regnamespace
         | DataType::Regrole => Category::Numeric,
         DataType::Text | DataType::Varchar(_) | DataType::Char(_) | DataType::Name => Category::String,
@@ -69,7 +73,7 @@ pub fn category(data_type: &DataType) -> Category {
         DataType::Date | DataType::Time | DataType::Timestamp | DataType::Timestamptz => Category::DateTime,
         DataType::Interval => Category::Timespan,
         DataType::Bytea | DataType::Uuid | DataType::Json | DataType::Jsonb => Category::User,
-        DataType::Array(_) => Category::Array,
+        DataType::Array(_) | DataType::Int2vector | DataType::Oidvector => Category::Array,
         DataType::Record | DataType::Void => Category::Pseudo,
         DataType::Unknown => Category::Unknown,
         DataType::Crdt(c) => category(&c.base()),

@@ -53,9 +53,18 @@ pub fn parse(text: &str, data_type: &DataType, ctx: &FormatContext) -> Result<Da
         DataType::Regclass
         | DataType::Regtype
         | DataType::Regproc
+        | DataType::Regprocedure
+        | DataType::Regoper
+        | DataType::Regoperator
+        | DataType::Regcollation
         | DataType::Regnamespace
         | DataType::Regrole => Datum::Oid(parse_name(text, data_type, ctx)?),
         DataType::Array(element) => array::parse_array(text, element, ctx)?,
+        DataType::Int2vector | DataType::Oidvector => {
+            let element = data_type.element().unwrap_or(DataType::Oid);
+            let items = text.split_ascii_whitespace().map(|item| parse(item, &element, ctx));
+            Datum::array(element.clone(), items.collect::<Result<_>>()?)
+        }
         DataType::Void => Datum::Null,
         DataType::Record => {
             return Err(SqlError::feature_not_supported(
@@ -124,6 +133,15 @@ pub(super) fn write_value(
         Datum::Interval(i) => format_interval(i, out),
         Datum::Uuid(u) => write!(out, "{}", uuid::Uuid::from_bytes(**u).as_hyphenated()),
         Datum::Jsonb(j) => write!(out, "{j}"),
+        Datum::Array(a) if data_type.lower_bound() == 0 => {
+            for (i, item) in a.items.iter().enumerate() {
+                if i > 0 {
+                    out.write_char(' ')?;
+                }
+                write_value(item, &a.element, ctx, out)?;
+            }
+            Ok(())
+        }
         Datum::Array(a) => array::write_array(a, ctx, out),
         Datum::Record(r) => array::write_record(r, ctx, out),
     }
@@ -232,6 +250,9 @@ fn parse_name(text: &str, data_type: &DataType, ctx: &FormatContext) -> Result<u
         if let Some(found) = type_from_name(None, plain, &[]) {
             return Ok(found.oid());
         }
+        if let Some(found) = crate::catalog::pseudo_type(plain) {
+            return Ok(found);
+        }
         return Err(SqlError::undefined_object(format!("type \"{text}\" does not exist")));
     }
     let found = match &ctx.names {
@@ -240,7 +261,15 @@ fn parse_name(text: &str, data_type: &DataType, ctx: &FormatContext) -> Result<u
     };
     found.ok_or_else(|| match data_type {
         DataType::Regclass => SqlError::undefined_table(format!("relation \"{text}\" does not exist")),
-        DataType::Regproc => SqlError::undefined_function(format!("function \"{text}\" does not exist")),
+        DataType::Regproc | DataType::Regprocedure => {
+            SqlError::undefined_function(format!("function \"{text}\" does not exist"))
+        }
+        DataType::Regoper | DataType::Regoperator => {
+            SqlError::undefined_function(format!("operator does not exist: {text}"))
+        }
+        DataType::Regcollation => {
+            SqlError::undefined_object(format!("collation \"{text}\" for encoding \"UTF8\" does not exist"))
+        }
         DataType::Regnamespace => SqlError::invalid_schema_name(format!("schema \"{text}\" does not exist")),
         _ => SqlError::undefined_object(format!("role \"{text}\" does not exist")),
     })
@@ -254,12 +283,22 @@ fn write_oid(
 ) -> fmt::Result {
     let name = match data_type {
         DataType::Regtype if oid == 0 => Some("-".to_string()),
-        DataType::Regtype => DataType::from_oid(oid).map(|t| match t {
-            DataType::Char(_) => "character".to_string(),
-            DataType::Array(e) if matches!(*e, DataType::Char(_)) => "character[]".to_string(),
-            t => t.to_string(),
-        }),
-        DataType::Regclass | DataType::Regproc | DataType::Regnamespace | DataType::Regrole => match oid {
+        DataType::Regtype => DataType::from_oid(oid)
+            .map(|t| match t {
+                DataType::Char(_) => "character".to_string(),
+                DataType::Array(e) if matches!(*e, DataType::Char(_)) => "character[]".to_string(),
+                t => t.to_string(),
+            })
+            .or_else(|| crate::catalog::pseudo_type_name(oid)),
+        DataType::Regclass
+        | DataType::Regproc
+        | DataType::Regprocedure
+        | DataType::Regoper
+        | DataType::Regoperator
+        | DataType::Regcollation
+        | DataType::Regnamespace
+        | DataType::Regrole => match oid {
+            0 if matches!(data_type, DataType::Regoper | DataType::Regoperator) => Some("0".to_string()),
             0 => Some("-".to_string()),
             _ => ctx.names.as_ref().and_then(|n| n.name_of(data_type, oid)),
         },
