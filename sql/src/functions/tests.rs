@@ -173,6 +173,7 @@ fn edges(ty: Ty) -> Vec<Datum> {
         | Ty::Regnamespace
         | Ty::Regrole => &["0", "4294967295"],
         Ty::Array(_) | Ty::AnyArray => &["{}", "{1,NULL,2}"],
+        Ty::Int2vector | Ty::Oidvector => &["", "1 2"],
         Ty::AnyElement | Ty::AnyNonArray | Ty::Any | Ty::Record | Ty::Void => &["1"],
         Ty::Text | Ty::Varchar | Ty::Bpchar | Ty::Name | Ty::Char => &[
             "",
