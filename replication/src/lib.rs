@@ -5,6 +5,9 @@
 //! node's op log (leaderless tables), or, when it touched both, through the Raft group with the leaderless
 //! operations riding in the same entry.
 
+// The future of a write nests through locks, the leader's answer and its restarts.
+#![recursion_limit = "256"]
+
 pub mod api;
 pub mod error;
 pub mod gossip;

@@ -22,8 +22,8 @@
 //! touches, and the certifier compares. If that fails it becomes a locking one and starts over.
 //!
 //! **Invariant.** At commit, for every key in the strong buffer except entries of non-unique indexes
-//! (which the lock of their row covers), either this transaction holds the key's exclusive lock since
-//! before it compared versions, or the key is among the expectations. So the certifier's answer "yes"
+//! (which the lock of their row covers), either this transaction holds the exclusive lock of the key, or of
+//! its whole table, since before it compared versions, or the key is among the expectations. So the certifier's answer "yes"
 //! means that nothing the writes were computed from has moved.
 
 mod buffer;
@@ -86,6 +86,9 @@ const CATALOG_PATIENCE: Duration = Duration::from_secs(2);
 /// A commit of more bytes goes ahead in parts.
 const STAGE_BYTES: usize = 8 << 20;
 
+/// After so many keys of one table, and again after as many more, the table itself is tried.
+const ESCALATE_EVERY: usize = 16_384;
+
 /// Keys in one request for locks: the leader reads the version of each, and a reply has its deadline.
 const MAX_LOCK_BATCH: usize = 4_096;
 
@@ -99,6 +102,9 @@ pub struct HybridTransaction {
     /// A newer one, at which the rest of the statement checks foreign keys (`references.rs`)
     check: Option<Arc<SnapshotHold>>,
     buffer: WriteBuffer,
+    /// What the keys of new rows are looked for at, once that must be newer than what the statement reads:
+    /// whoever inserts collides with what is there now, not with what was there when the statement began
+    latest: Option<Arc<SnapshotHold>>,
     /// Height of the buffer when the current statement began
     statement: usize,
     /// Savepoints, as heights
@@ -107,6 +113,8 @@ pub struct HybridTransaction {
     locks: HashMap<Vec<u8>, LockMode>,
     /// Entries whose reference locks are held, and that were in the store at some moment since
     present: HashSet<Vec<u8>>,
+    /// How many keys of each table were locked one by one
+    claimed: HashMap<TableId, usize>,
     /// Writes lock first. False only for a single statement that has not yet met a conflict.
     pessimistic: bool,
     /// The catalog with this transaction's own DDL, once there is any
@@ -124,11 +132,13 @@ impl HybridTransaction {
             id,
             snapshot: None,
             check: None,
+            latest: None,
             buffer: WriteBuffer::default(),
             statement: 0,
             savepoints: Vec::new(),
             locks: HashMap::new(),
             present: HashSet::new(),
+            claimed: HashMap::new(),
             pessimistic: !options.autocommit,
             ddl: None,
             finished: false,
@@ -138,6 +148,12 @@ impl HybridTransaction {
     fn snapshot(&self) -> Timestamp {
         let snapshot = self.check.as_ref().or(self.snapshot.as_ref());
         snapshot.map_or_else(|| self.context.group.applied_timestamp(), |s| s.at())
+    }
+
+    /// What the keys of new rows are looked for at.
+    fn latest(&self) -> Timestamp {
+        let latest = self.latest.as_ref().map_or(Timestamp::ZERO, |s| s.at());
+        latest.max(self.snapshot())
     }
 
     fn check_writable(&self, what: &str) -> Result<()> {
@@ -166,17 +182,55 @@ impl HybridTransaction {
             return Ok(());
         }
         if self.holds_table(table) {
-            return Ok(());
+            return self.compare_here(&keys);
         }
         let granted = self.lock_keys(table, &keys, mode, WaitPolicy::Wait).await?;
         debug_assert!(granted.iter().all(|g| *g));
+        if self.has_claimed_many(table, keys.len()) {
+            // Seldom, and a large future: not a part of every write's.
+            Box::pin(self.escalate(table)).await?;
+        }
         Ok(())
     }
 
-    /// True if this transaction has the whole table for itself. It has had it since before its snapshot, so
-    /// no key of it can have moved.
+    /// True if no one else can write to the table before this transaction ends.
     fn holds_table(&self, table: &Table) -> bool {
         self.locks.get(&table_intent(table.id)) == Some(&LockMode::Exclusive)
+    }
+
+    /// With the table to itself, all that was ever committed to it is here: versions are compared without
+    /// asking the leader. A snapshot that is newer than the table's lock needs not even that.
+    fn compare_here(&self, keys: &[(Vec<u8>, Timestamp)]) -> Result<()> {
+        if self.latest.is_none() && self.options.isolation == IsolationLevel::ReadCommitted {
+            return Ok(());
+        }
+        for (key, version) in keys {
+            if self.context.store.newest(key)? != *version {
+                return Err(self.moved());
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts keys that were locked one by one; true each time that another [`ESCALATE_EVERY`] are full.
+    fn has_claimed_many(&mut self, table: &Table, keys: usize) -> bool {
+        let claimed = self.claimed.entry(table.id).or_default();
+        let before = *claimed / ESCALATE_EVERY;
+        *claimed += keys;
+        *claimed / ESCALATE_EVERY != before
+    }
+
+    /// After very many rows of a table it is cheaper for everyone to lock the table than to go on one by
+    /// one, if nobody else is writing to it. Whoever wants to write to it then waits for the end of this
+    /// transaction.
+    async fn escalate(&mut self, table: &Table) -> Result<()> {
+        let intent = LockKey { key: table_intent(table.id), mode: LockMode::Exclusive };
+        match self.request_locks(&table.name, vec![intent], WaitPolicy::NoWait).await {
+            // What was committed before the lock was granted must be here before versions are compared here.
+            Ok(_) => self.take_latest().await,
+            Err(e) if e.sqlstate == "55P03" => Ok(()),
+            Err(e) => Err(e),
+        }
     }
 
     /// Locks keys on the leader and compares versions. False where skipped.
@@ -301,6 +355,7 @@ impl HybridTransaction {
     async fn take_snapshot(&mut self) -> Result<()> {
         self.snapshot = self.fresh_snapshot().await?;
         self.check = None;
+        self.latest = None;
         Ok(())
     }
 
@@ -313,6 +368,12 @@ impl HybridTransaction {
             held => held?,
         };
         Ok(Some(hold))
+    }
+
+    /// From here on new rows are compared with what is committed now; reads stay where they are.
+    async fn take_latest(&mut self) -> Result<()> {
+        self.latest = self.fresh_snapshot().await?;
+        Ok(())
     }
 
     /// The tables a plan was made with are still those of the catalog.
@@ -441,6 +502,7 @@ impl HybridTransaction {
 
     fn release_locks(&mut self) {
         self.present.clear();
+        self.claimed.clear();
         if !self.locks.is_empty() {
             self.locks.clear();
             self.context.group.release(self.id);
@@ -481,6 +543,7 @@ impl Transaction for HybridTransaction {
     async fn begin_statement(&mut self, access: Access, tables: &[Arc<Table>]) -> Result<()> {
         self.statement = self.buffer.mark();
         self.check = None;
+        self.latest = None;
         if access == Access::Strong {
             let keep = self.options.isolation == IsolationLevel::RepeatableRead && self.snapshot.is_some();
             if !keep {
@@ -715,6 +778,7 @@ impl HybridTransaction {
         self.buffer.clear();
         self.snapshot = None;
         self.check = None;
+        self.latest = None;
         self.finished = true;
     }
 }

@@ -6,7 +6,8 @@ use amphora_storage::schema::{Index, IndexId, Table};
 use amphora_storage::{Datum, Row, Timestamp, key, row};
 
 use super::HybridTransaction;
-use crate::api::{InsertOutcome, LockMode, OnConflict, StoredRow};
+use crate::api::{InsertOutcome, IsolationLevel, LockMode, OnConflict, StoredRow};
+use crate::error::ErrorKind;
 use crate::{Error, Result};
 
 /// True if an entry of this unique index excludes other rows: NULLs never collide.
@@ -34,16 +35,21 @@ impl HybridTransaction {
     /// The newest value of a key that this transaction may see: its own write, or the snapshot's.
     /// The version is ZERO for its own.
     pub(super) fn strong_value(&self, key: &[u8]) -> Result<Option<(Timestamp, Arc<[u8]>)>> {
+        self.value_at(key, self.snapshot())
+    }
+
+    fn value_at(&self, key: &[u8], at: Timestamp) -> Result<Option<(Timestamp, Arc<[u8]>)>> {
         if let Some(own) = self.buffer.get(key) {
             return Ok(own.as_ref().map(|v| (Timestamp::ZERO, v.clone())));
         }
-        let version = self.context.store.get(key, self.snapshot())?;
+        let version = self.context.store.get(key, at)?;
         Ok(version.map(|v| (v.ts, Arc::from(v.value.as_ref()))))
     }
 
-    /// The committed version of a key at the snapshot, own writes aside; ZERO if there is none.
+    /// The committed version of a key that is about to be written anew, own writes aside; ZERO if there is
+    /// none.
     fn committed_version(&self, key: &[u8]) -> Result<Timestamp> {
-        Ok(self.context.store.get(key, self.snapshot())?.map_or(Timestamp::ZERO, |v| v.ts))
+        Ok(self.context.store.get(key, self.latest())?.map_or(Timestamp::ZERO, |v| v.ts))
     }
 
     pub(super) fn strong_get(&self, table: &Table, key: &[u8]) -> Result<Option<StoredRow>> {
@@ -51,15 +57,33 @@ impl HybridTransaction {
         Ok(Some(StoredRow { row: row::decode_row(table, &bytes)?, version }))
     }
 
-    /// Claims keys about to be written, at the versions this snapshot shows. Keys this transaction has
-    /// already written were claimed then.
-    async fn claim_fresh(&mut self, table: &Table, keys: Vec<Vec<u8>>) -> Result<()> {
+    /// Claims keys about to be written, whatever is there now. Keys this transaction has already written were
+    /// claimed then.
+    ///
+    /// What is written here was not computed from what is found under these keys, so under READ COMMITTED a
+    /// key that has moved since the statement began is no reason to start the statement over: it is looked
+    /// at again, and cannot move any more.
+    async fn claim_fresh(&mut self, table: &Table, mut keys: Vec<Vec<u8>>) -> Result<()> {
+        keys.retain(|key| self.buffer.get(key).is_none());
+        let claimed = self.claim_at_latest(table, &keys).await;
+        let again = self.pessimistic && self.options.isolation == IsolationLevel::ReadCommitted;
+        match claimed {
+            Err(e) if again && e.kind == ErrorKind::Restart => {
+                // Seldom, and a large future: not a part of every write's.
+                Box::pin(async {
+                    self.take_latest().await?;
+                    self.claim_at_latest(table, &keys).await
+                })
+                .await
+            }
+            claimed => claimed,
+        }
+    }
+
+    async fn claim_at_latest(&mut self, table: &Table, keys: &[Vec<u8>]) -> Result<()> {
         let mut wanted = Vec::with_capacity(keys.len());
         for key in keys {
-            if self.buffer.get(&key).is_none() {
-                let version = self.committed_version(&key)?;
-                wanted.push((key, version));
-            }
+            wanted.push((key.clone(), self.committed_version(key)?));
         }
         self.claim(table, wanted, LockMode::Exclusive).await
     }
@@ -70,7 +94,9 @@ impl HybridTransaction {
         rows: Vec<Row>,
         on_conflict: OnConflict,
     ) -> Result<Vec<InsertOutcome>> {
-        if !self.holds_table(table) {
+        // With the table to itself, the look at what is there now says it all; but a transaction with one
+        // snapshot looks at what was there.
+        if !self.holds_table(table) || self.options.isolation == IsolationLevel::RepeatableRead {
             let mut keys = Vec::with_capacity(rows.len() * (1 + table.indexes.len()));
             for row in &rows {
                 keys.push(key::row_key_of(table, row)?);
@@ -118,12 +144,13 @@ impl HybridTransaction {
         let mut entries: Vec<_> = entries(table, row)?.into_iter().filter(|e| e.exclusive).collect();
         entries.sort_by_key(|e| Some(e.index.id) != arbiter);
         let primary_first = entries.first().is_none_or(|e| Some(e.index.id) != arbiter);
-        let primary = self.strong_value(&key)?.map(|_| (IndexId::PRIMARY, key));
+        let latest = self.latest();
+        let primary = self.value_at(&key, latest)?.map(|_| (IndexId::PRIMARY, key));
         if primary.is_some() && primary_first {
             return Ok(primary);
         }
         for entry in entries {
-            if let Some((_, existing)) = self.strong_value(&entry.key)? {
+            if let Some((_, existing)) = self.value_at(&entry.key, latest)? {
                 return Ok(Some((entry.index.id, existing.to_vec())));
             }
         }
@@ -133,8 +160,8 @@ impl HybridTransaction {
     /// The row an INSERT collided with, claimed, so that DO UPDATE may change it.
     async fn claim_existing(&mut self, table: &Table, key: &[u8]) -> Result<StoredRow> {
         self.claim_fresh(table, vec![key.to_vec()]).await?;
-        match self.strong_get(table, key)? {
-            Some(row) => Ok(row),
+        match self.value_at(key, self.latest())? {
+            Some((version, bytes)) => Ok(StoredRow { row: row::decode_row(table, &bytes)?, version }),
             // The entry is there and the row is not: it moved between the two reads.
             None => Err(self.moved()),
         }

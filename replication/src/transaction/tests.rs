@@ -482,3 +482,60 @@ async fn a_read_only_transaction_refuses_to_write() {
     drop((tx, node));
     cluster.end().await;
 }
+
+/// An INSERT of a statement that began earlier collides with what is there now, and does not start over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_insert_looks_at_what_is_there_now() {
+    let (cluster, node, t) = one().await;
+    let mut early = begin(&node, &t, block()).await;
+    let mut other = begin(&node, &t, block()).await;
+    insert(&mut other, &t, vec![row(1, 1, "a")]).await.unwrap();
+    other.commit().await.unwrap();
+    assert!(get(&early, &t, 1).is_none(), "what it reads stays as it was");
+    let outcome = early.insert(&t, vec![row(1, 2, "b")], OnConflict::Report(None)).await.unwrap();
+    assert!(matches!(&outcome[..], [InsertOutcome::Conflict(found)] if int(&found.row[1]) == 1));
+    insert(&mut early, &t, vec![row(2, 2, "b")]).await.unwrap();
+    let error = insert(&mut early, &t, vec![row(1, 3, "c")]).await.unwrap_err();
+    assert_eq!(error.sqlstate, "23505");
+    early.rollback().await;
+    // Its one snapshot is all that REPEATABLE READ may go by.
+    let mut early = begin(&node, &t, options(IsolationLevel::RepeatableRead, false)).await;
+    let mut other = begin(&node, &t, block()).await;
+    insert(&mut other, &t, vec![row(5, 5, "e")]).await.unwrap();
+    other.commit().await.unwrap();
+    assert_eq!(insert(&mut early, &t, vec![row(5, 6, "f")]).await.unwrap_err().sqlstate, "40001");
+    drop((early, other, node));
+    cluster.end().await;
+}
+
+/// Who writes very many rows gets the table to itself, if nobody else is writing; and loses nothing by it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_rows_lock_their_table() {
+    let (cluster, node, t) = one().await;
+    let many = |from: i64| (from..from + 20_000).map(|k| row(k, k, "x")).collect::<Vec<_>>();
+    // Somebody else's row keeps the table open to all.
+    let mut other = begin(&node, &t, block()).await;
+    insert(&mut other, &t, vec![row(-1, -1, "o")]).await.unwrap();
+    let mut bulk = begin(&node, &t, block()).await;
+    insert(&mut bulk, &t, many(0)).await.unwrap();
+    insert(&mut other, &t, vec![row(-2, -2, "o")]).await.unwrap();
+    other.commit().await.unwrap();
+    // Now it is alone.
+    insert(&mut bulk, &t, many(20_000)).await.unwrap();
+    let mut late =
+        begin(&node, &t, TransactionOptions { lock_timeout: Duration::from_millis(50), ..block() }).await;
+    assert_eq!(insert(&mut late, &t, vec![row(-3, -3, "l")]).await.unwrap_err().sqlstate, "55P03");
+    // What was committed before is collided with.
+    let error = insert(&mut bulk, &t, vec![row(-1, -9, "b")]).await.unwrap_err();
+    assert_eq!(error.sqlstate, "23505");
+    insert(&mut bulk, &t, vec![row(100_000, 100_000, "b")]).await.unwrap();
+    bulk.commit().await.unwrap();
+    late.rollback().await;
+    let mut late = begin(&node, &t, block()).await;
+    insert(&mut late, &t, vec![row(-3, -3, "l")]).await.unwrap();
+    late.commit().await.unwrap();
+    let tx = begin(&node, &t, block()).await;
+    assert_eq!(all(&tx, &t, IndexId::PRIMARY).len(), 40_004);
+    drop((bulk, late, other, tx, node));
+    cluster.end().await;
+}
