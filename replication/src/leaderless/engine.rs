@@ -348,6 +348,10 @@ impl Engine {
     /// On timeout the commit stays and will still spread: that is what the error says.
     pub async fn wait_quorum(&self, seq: u64, w: u32, timeout: Duration) -> Result<()> {
         let mut heard = self.heard.subscribe();
+        for peer in self.members.lock().peers.values_mut() {
+            peer.stream.hurry();
+            peer.wake.notify_one();
+        }
         let have = || {
             let members = self.members.lock();
             1 + members.peers.values().filter(|p| p.stream.acked().get(self.id) >= seq).count()

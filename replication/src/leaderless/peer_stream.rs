@@ -13,7 +13,9 @@
 //!                             at most 1.5 s ────────► exchange vectors ───────────┘
 //! ```
 //!
-//! A node sends its own commits to every peer at once. Another origin's commits it passes on only where the
+//! A node sends its own commits to every peer at once, if it has sent nothing for [`PACE`]; else what has
+//! gathered when that time is over: a busy node sends larger messages and not more of them, and a peer syncs
+//! its disk once for each. Who waits for a write quorum does not wait for that. Another origin's commits it passes on only where the
 //! origin itself seems not to manage: the peer still lacks what this node has had for half a second, and
 //! said so after that half second. That is the anti-entropy of Demers et al. (1987), with version vectors in
 //! place of checksums.
@@ -28,6 +30,8 @@ use crate::NodeId;
 
 /// How long a peer may lack another origin's commits before this node passes them on.
 pub const RELAY_AFTER: Duration = Duration::from_millis(500);
+/// Least time between two messages with this node's commits to one peer, while nobody waits for them.
+pub const PACE: Duration = Duration::from_millis(3);
 /// How often vectors are exchanged when nothing happens.
 pub const IDLE_EXCHANGE: Duration = Duration::from_millis(1500);
 /// First wait after a failed call.
@@ -44,6 +48,8 @@ pub enum Step {
     Ask,
     /// Nothing before then, unless there is new data or the peer is heard
     Wait(Instant),
+    /// Nothing before then, unless somebody is in a hurry: there is something to send, and soon more
+    Gather(Instant),
 }
 
 /// What is known of one peer.
@@ -59,6 +65,10 @@ pub struct PeerStream {
     lacking: BTreeMap<NodeId, (Instant, u64)>,
     /// The peer waits for commits of any origin
     wanting: bool,
+    /// When commits were sent last
+    pushed: Option<Instant>,
+    /// Someone here waits for the peer to have this node's commits
+    hurried: bool,
 }
 
 impl PeerStream {
@@ -72,6 +82,8 @@ impl PeerStream {
             retry_at: None,
             lacking: BTreeMap::new(),
             wanting: false,
+            pushed: None,
+            hurried: false,
         }
     }
 
@@ -100,6 +112,11 @@ impl PeerStream {
     /// The peer waits for what it lacks.
     pub fn on_wanting(&mut self) {
         self.wanting = true;
+    }
+
+    /// Someone waits for the peer to have what this node has committed by now.
+    pub fn hurry(&mut self) {
+        self.hurried = true;
     }
 
     /// A call to the peer failed, or brought nothing forward.
@@ -143,6 +160,12 @@ impl PeerStream {
             }
         }
         if !push.is_empty() {
+            let gather = self.pushed.map(|at| at + PACE).filter(|until| *until > now);
+            if let Some(until) = gather.filter(|_| !self.hurried && !self.wanting) {
+                return Step::Gather(until);
+            }
+            self.pushed = Some(now);
+            self.hurried = false;
             // Its own commits first: no one else sends them.
             push.sort_by_key(|(origin, _)| *origin != self.own);
             return Step::Push(push);
@@ -176,6 +199,24 @@ mod tests {
         peer.on_vector(t, &vector(&[(1, 5)]));
         assert_eq!(peer.next(t, &vector(&[(1, 5)]), &none), Step::Wait(t + IDLE_EXCHANGE));
         assert_eq!(peer.next(t + IDLE_EXCHANGE, &vector(&[(1, 5)]), &none), Step::Ask);
+    }
+
+    #[test]
+    fn a_busy_node_gathers_unless_someone_waits() {
+        let t = Instant::now();
+        let none = BTreeSet::new();
+        let mut peer = PeerStream::new(1);
+        peer.on_vector(t, &vector(&[]));
+        assert_eq!(peer.next(t, &vector(&[(1, 1)]), &none), Step::Push(vec![(1, 1)]));
+        peer.on_vector(t, &vector(&[(1, 1)]));
+        assert_eq!(peer.next(t + ms(1), &vector(&[(1, 2)]), &none), Step::Gather(t + PACE));
+        assert_eq!(peer.next(t + PACE, &vector(&[(1, 7)]), &none), Step::Push(vec![(1, 2)]));
+        peer.on_vector(t + PACE, &vector(&[(1, 7)]));
+        peer.hurry();
+        assert_eq!(peer.next(t + PACE, &vector(&[(1, 8)]), &none), Step::Push(vec![(1, 8)]));
+        peer.on_vector(t + PACE, &vector(&[(1, 8)]));
+        peer.on_wanting();
+        assert_eq!(peer.next(t + PACE, &vector(&[(1, 9)]), &none), Step::Push(vec![(1, 9)]));
     }
 
     #[test]

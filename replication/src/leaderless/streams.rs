@@ -67,6 +67,10 @@ impl Engine {
                             () = wake.notified() => {}
                             () = tokio::time::sleep_until(until) => {}
                         },
+                        Step::Gather(until) => tokio::select! {
+                            () = wake.notified() => {}
+                            () = tokio::time::sleep_until(until) => {}
+                        },
                         Step::Ask => {
                             let body = PeerBody::Vector { wanting: false };
                             let _ = engine.exchange(&*transport, id, body).await;

@@ -12,6 +12,10 @@ use serde::Deserialize;
 use super::Failure;
 use crate::process::LogFormat;
 
+/// What is read from disk stays in so much memory, unless the configuration says otherwise.
+const MIN_CACHE_BYTES: usize = 48 << 20;
+const MAX_CACHE_BYTES: usize = 4 << 30;
+
 /// `host:port`. The host is a name or an address; IPv6 addresses stand in brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort {
@@ -111,6 +115,9 @@ pub struct StartArgs {
     /// Raft log entries kept for nodes that were away; one further behind gets a snapshot [default: 10000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(100..))]
     pub raft_log_keep: Option<u64>,
+    /// Memory for what is read from disk, in MB [default: an eighth of the machine's]
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(8..))]
+    pub cache_size: Option<u64>,
     /// How log lines look
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -152,6 +159,8 @@ pub struct StartConfig {
     pub max_connections: usize,
     /// Raft log entries kept for nodes that were away
     pub raft_log_keep: u64,
+    /// Bytes of memory for what is read from disk
+    pub cache_bytes: usize,
     /// How log lines look
     pub log_format: LogFormat,
     /// The fault switch
@@ -185,6 +194,10 @@ impl StartConfig {
                 .or(file.raft_log_keep)
                 .unwrap_or(LogLimits::default().keep)
                 .max(100),
+            cache_bytes: args
+                .cache_size
+                .or(file.cache_size)
+                .map_or_else(default_cache_bytes, |mb| (mb.max(8) as usize) << 20),
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             enable_faults: args.enable_faults || file.enable_faults,
             stop_with_stdin: args.stop_with_stdin,
@@ -217,6 +230,14 @@ impl StartConfig {
         }
         Ok(())
     }
+}
+
+/// An eighth of the machine's memory, within reason: the operating system caches files too.
+fn default_cache_bytes() -> usize {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kilobytes = total.and_then(|t| t.split_whitespace().next()?.parse::<usize>().ok()).unwrap_or(0);
+    (kilobytes / 8 * 1024).clamp(MIN_CACHE_BYTES, MAX_CACHE_BYTES)
 }
 
 fn read_file(path: &Path) -> Result<StartArgs, Failure> {

@@ -130,7 +130,7 @@ fn node_config(config: &StartConfig, pg: SocketAddr, http: SocketAddr) -> NodeCo
         advertise_rpc: config.advertise_rpc.as_ref().map(ToString::to_string),
         join: config.join.iter().map(ToString::to_string).collect(),
         region: config.region.clone(),
-        store: StoreOptions::default(),
+        store: StoreOptions { block_cache_bytes: config.cache_bytes, ..StoreOptions::default() },
         timing: Timing::default(),
         log_limits: LogLimits {
             keep: config.raft_log_keep,

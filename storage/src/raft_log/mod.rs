@@ -348,6 +348,9 @@ fn bounds(db: &DB) -> Result<Option<(u64, u64)>> {
     Ok(first.zip(last))
 }
 
+/// Old files of the write-ahead log kept to be written over.
+const RECYCLED_FILES: usize = 2;
+
 fn database_options(options: &RaftLogOptions) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&Cache::new_lru_cache(options.block_cache_bytes));
@@ -356,6 +359,8 @@ fn database_options(options: &RaftLogOptions) -> Options {
     o.create_if_missing(true);
     o.set_block_based_table_factory(&table);
     o.set_manual_wal_flush(true);
+    // A file that is written over keeps its size, and its fdatasync waits for no journal of the file system.
+    o.set_recycle_log_file_num(RECYCLED_FILES);
     o.set_compression_type(DBCompressionType::Lz4);
     o.set_write_buffer_size(options.write_buffer_bytes);
     o.set_max_write_buffer_number(3);

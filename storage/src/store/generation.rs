@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, FlushOptions,
-    Options, WriteBatch, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB,
+    DBCompressionType, FlushOptions, Options, WriteBatch, WriteOptions,
 };
 
 use super::StoreOptions;
@@ -79,7 +79,9 @@ impl Generation {
         fresh: bool,
         options: &StoreOptions,
     ) -> Result<Arc<Generation>> {
-        let cache = Cache::new_lru_cache(options.block_cache_bytes);
+        // Not the LRU cache: it is cut into shards, and what is greater than a shard, as a filter of a large
+        // file is, never stays in it.
+        let cache = Cache::new_hyper_clock_cache(options.block_cache_bytes, 0);
         let families =
             Cf::ALL.map(|cf| ColumnFamilyDescriptor::new(cf.name(), family_options(cf, &cache, options)));
         let db = DB::open_cf_descriptors(&database_options(fresh, options), path, families)
@@ -228,12 +230,21 @@ fn database_options(fresh: bool, options: &StoreOptions) -> Options {
     o
 }
 
+/// A piece of an index or a filter.
+const METADATA_BLOCK_BYTES: usize = 8 << 10;
+
 fn family_options(cf: Cf, cache: &Cache, options: &StoreOptions) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
     table.set_bloom_filter(10.0, false);
     table.set_format_version(6);
+    // Indexes and filters are in the cache, so that all memory is bounded by it, and in pieces, so that a
+    // read needs a few kilobytes of them and not all that a file has.
     table.set_cache_index_and_filter_blocks(true);
+    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    table.set_partition_filters(true);
+    table.set_metadata_block_size(METADATA_BLOCK_BYTES);
+    table.set_pin_top_level_index_and_filter(true);
     table.set_pin_l0_filter_and_index_blocks_in_cache(true);
     let mut o = Options::default();
     o.set_block_based_table_factory(&table);

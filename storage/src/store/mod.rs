@@ -72,14 +72,14 @@ pub struct StoreOptions {
 }
 
 impl Default for StoreOptions {
-    /// About 100 MB when busy, little when idle.
+    /// About 200 MB when busy, little when idle.
     fn default() -> StoreOptions {
         StoreOptions {
             block_cache_bytes: 48 << 20,
-            write_buffer_bytes: 24 << 20,
-            total_write_buffer_bytes: 48 << 20,
+            write_buffer_bytes: 64 << 20,
+            total_write_buffer_bytes: 128 << 20,
             background_jobs: 2,
-            flush_bytes: 20 << 20,
+            flush_bytes: 48 << 20,
             flush_interval: Duration::from_secs(60),
         }
     }
