@@ -106,7 +106,7 @@ mod tests {
                    tps = 123.456 (without initial connection time)\n";
         let err = "pgbench: error: client 1 script 0 aborted in command 4 query 0: ERROR:  out of disk\n";
         let outcome = parse(out, err);
-        assert_eq!(outcome.tps, 123.456);
+        assert!((outcome.tps - 123.456).abs() < 1e-9);
         assert_eq!(outcome.failures["40001 serialization_failure"], 2);
         assert_eq!(outcome.failures["40P01 deadlock_detected"], 1);
         assert_eq!(outcome.failures["out of disk"], 1);
