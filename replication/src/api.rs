@@ -286,6 +286,11 @@ pub trait Transaction: Send {
     /// Drops a table and, once committed, its rows. After `lock_catalog`.
     fn drop_table(&mut self, id: TableId) -> Result<()>;
 
+    /// Writes rows of a table that is being written anew: its descriptor has a `storage` of its own, made by
+    /// this transaction. Unique indexes are checked (23505) among what was loaded; a hidden key is filled
+    /// here. After `lock_table`.
+    fn load_rows(&mut self, table: &Arc<Table>, rows: Vec<Row>) -> Result<()>;
+
     /// Fills a new index of a strong table (already in the table given) from the rows visible now;
     /// 23505 if it is unique and they are not. After `lock_table`.
     fn build_index(&mut self, table: &Arc<Table>, index: IndexId) -> Result<()>;

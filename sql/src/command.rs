@@ -50,6 +50,10 @@ pub enum Command {
     CreateTable(Box<CreateTable>),
     /// DROP TABLE
     DropTables { tables: Vec<TableId>, cascade: bool, notices: Vec<String> },
+    /// ALTER TABLE
+    AlterTable(Box<AlterTable>),
+    /// ALTER INDEX … RENAME TO
+    RenameIndex { table: TableId, old: String, new: String },
     /// CREATE INDEX
     CreateIndex(Box<CreateIndex>),
     /// DROP INDEX: (table, index name)
@@ -104,6 +108,15 @@ pub struct CreateTable {
     pub read_quorum: u32,
     /// What the client should be told
     pub notices: Vec<String>,
+}
+
+/// ALTER TABLE. Its actions are bound one after the other as they are carried out.
+#[derive(Clone, Debug)]
+pub struct AlterTable {
+    /// The table
+    pub table: TableId,
+    /// The actions, as parsed
+    pub operations: Vec<sqlparser::ast::AlterTableOperation>,
 }
 
 /// A column of CREATE TABLE.

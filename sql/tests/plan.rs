@@ -116,6 +116,7 @@ fn table_of(create: &CreateTable, id: u32) -> Table {
             .map(|(name, expression)| Check { name: name.clone(), expression: expression.clone() })
             .collect(),
         next_index_id: create.uniques.len() as u32 + 1,
+        storage: None,
         foreign_keys: Vec::new(),
         comment: None,
         write_quorum: 1,

@@ -101,7 +101,7 @@ pub fn prefix_successor(prefix: &[u8]) -> Vec<u8> {
 
 /// The key of the row with this primary key.
 pub fn row_key(table: &Table, key: &[Datum]) -> Result<Vec<u8>> {
-    let mut out = start(table.id, IndexId::PRIMARY);
+    let mut out = start(table.keyspace(), IndexId::PRIMARY);
     for datum in key {
         encode_datum(&mut out, datum)?;
     }
@@ -110,7 +110,7 @@ pub fn row_key(table: &Table, key: &[Datum]) -> Result<Vec<u8>> {
 
 /// The key of this row.
 pub fn row_key_of(table: &Table, row: &[Datum]) -> Result<Vec<u8>> {
-    let mut out = start(table.id, IndexId::PRIMARY);
+    let mut out = start(table.keyspace(), IndexId::PRIMARY);
     for &column in &table.primary.columns {
         encode_datum(&mut out, column_of(row, column))?;
     }
@@ -119,7 +119,7 @@ pub fn row_key_of(table: &Table, row: &[Datum]) -> Result<Vec<u8>> {
 
 /// The key of this row's entry in a secondary index. The entry's value is [`row_key_of`] the row.
 pub fn index_key(table: &Table, index: &Index, row: &[Datum]) -> Result<Vec<u8>> {
-    let mut out = start(table.id, index.id);
+    let mut out = start(table.keyspace(), index.id);
     let mut null = false;
     for &column in &index.columns {
         let datum = column_of(row, column);

@@ -205,6 +205,7 @@ fn table() -> Table {
         comment: None,
         next_column_id: 3,
         next_index_id: 3,
+        storage: None,
         write_quorum: 1,
         read_quorum: 1,
     }

@@ -57,6 +57,7 @@ pub(super) fn table() -> Arc<Table> {
         comment: None,
         next_column_id: 8,
         next_index_id: 1,
+        storage: None,
         write_quorum: 1,
         read_quorum: 1,
     })

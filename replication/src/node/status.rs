@@ -111,7 +111,7 @@ impl Node {
         let catalog = self.catalog.current();
         let table = catalog.table_by_id(table)?;
         let cf = if table.is_strong() { Cf::Strong } else { Cf::Leaderless };
-        self.store.approximate_size(cf, &key::table_range(table.id)).ok()
+        self.store.approximate_size(cf, &key::table_range(table.keyspace())).ok()
     }
 
     /// Whether clients should be sent here: a member that has caught up with a leader it knows. If not,

@@ -130,6 +130,7 @@ pub(crate) fn table(id: TableId, name: &str, replication: Replication) -> Table 
         comment: None,
         next_column_id: 3,
         next_index_id: 1,
+        storage: None,
         write_quorum: 1,
         read_quorum: 1,
     }

@@ -103,7 +103,7 @@ impl Upkeep {
 
 /// What of this keyspace the catalog does not know: the table, the index, or nothing.
 fn dropped(catalog: &Catalog, table: TableId, index: IndexId) -> Option<Prefix> {
-    match catalog.table_by_id(table) {
+    match catalog.tables().find(|known| known.keyspace() == table) {
         None => Some(table.0.to_be_bytes().to_vec()),
         Some(known) if known.index(index).is_none() => Some(key::table_prefix(table, index).to_vec()),
         Some(_) => None,

@@ -719,6 +719,10 @@ impl Transaction for HybridTransaction {
         self.drop_descriptor(id)
     }
 
+    fn load_rows(&mut self, table: &Arc<Table>, rows: Vec<Row>) -> Result<()> {
+        self.load(table, rows)
+    }
+
     fn build_index(&mut self, table: &Arc<Table>, index: IndexId) -> Result<()> {
         self.fill_index(table, index)
     }

@@ -43,7 +43,7 @@ use crate::{Error, Result};
 
 /// The key of an entry of a unique index whose columns have these values.
 fn entry_key(table: &Table, index: IndexId, values: &[Datum]) -> Result<Vec<u8>> {
-    let mut entry = key::table_prefix(table.id, index).to_vec();
+    let mut entry = key::table_prefix(table.keyspace(), index).to_vec();
     for value in values {
         key::encode_datum(&mut entry, value)?;
     }

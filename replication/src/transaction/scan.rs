@@ -70,7 +70,7 @@ pub(super) fn open(tx: &HybridTransaction, scan: &Scan) -> Result<Box<dyn RowStr
 
 /// The bytes between which the entries of a [`KeyRange`] lie.
 fn key_range(table: &Table, index: IndexId, range: &KeyRange) -> Result<Range<Vec<u8>>> {
-    let mut prefix = key::table_prefix(table.id, index).to_vec();
+    let mut prefix = key::table_prefix(table.keyspace(), index).to_vec();
     for datum in &range.prefix {
         key::encode_datum(&mut prefix, datum)?;
     }

@@ -241,6 +241,35 @@ impl HybridTransaction {
         self.buffer.put(key::row_key_of(table, row)?, None)
     }
 
+    /// Writes rows into a keyspace that has none but this transaction's: nothing to claim, and what is not in
+    /// the buffer is nowhere.
+    pub(super) fn load(&mut self, table: &Table, rows: Vec<Row>) -> Result<()> {
+        let duplicated = |index: &Index, row: &[Datum]| {
+            let message = format!("could not create unique index \"{}\"", index.name);
+            let mut error = Error::new("23505", message).key(table, index, row, "is duplicated");
+            error.constraint = Some(index.name.as_str().into());
+            error
+        };
+        for mut row in rows {
+            if table.hidden_key {
+                row.truncate(table.columns.len() - 1);
+                row.push(Datum::Int8(self.context.ids.next()));
+            }
+            let key = key::row_key_of(table, &row)?;
+            if matches!(self.buffer.get(&key), Some(Some(_))) {
+                return Err(duplicated(&table.primary, &row));
+            }
+            for entry in entries(table, &row)? {
+                if entry.exclusive && matches!(self.buffer.get(&entry.key), Some(Some(_))) {
+                    return Err(duplicated(entry.index, &row));
+                }
+                self.buffer.put(entry.key, Some(key.clone()))?;
+            }
+            self.buffer.put(key, Some(row::encode_row(table, &row)?))?;
+        }
+        Ok(())
+    }
+
     /// Fills a new index from the rows visible now.
     pub(super) fn fill_index(&mut self, table: &Arc<Table>, index: IndexId) -> Result<()> {
         let Some(wanted) = table.index(index).cloned() else {

@@ -26,10 +26,12 @@ const MAX_COLUMNS: usize = 1600;
 pub(super) const MAX_KEY_COLUMNS: usize = 32;
 
 /// A table being described.
-struct Draft {
-    table: CreateTable,
+pub(super) struct Draft {
+    pub(super) table: CreateTable,
     /// Every constraint name so far
     names: Vec<String>,
+    /// Names made up here must not be these either
+    taken: Vec<String>,
 }
 
 impl Binder<'_> {
@@ -59,7 +61,7 @@ impl Binder<'_> {
             read_quorum,
             notices: Vec::new(),
         };
-        let mut draft = Draft { table, names: Vec::new() };
+        let mut draft = Draft { table, names: Vec::new(), taken: Vec::new() };
         if create.columns.len() > MAX_COLUMNS {
             return Err(SqlError::new("54011", format!("tables can have at most {MAX_COLUMNS} columns")));
         }
@@ -129,7 +131,7 @@ impl Binder<'_> {
         })
     }
 
-    fn new_column(&mut self, draft: &mut Draft, column: &ast::ColumnDef) -> Result<()> {
+    pub(super) fn new_column(&mut self, draft: &mut Draft, column: &ast::ColumnDef) -> Result<()> {
         let name = fold(&column.name);
         if draft.table.columns.iter().any(|c| c.name == name) {
             let error = SqlError::duplicate_column(format!("column \"{name}\" specified more than once"));
@@ -183,7 +185,7 @@ impl Binder<'_> {
                             format!("multiple default values specified for column \"{}\"", new.name);
                         return Err(SqlError::syntax_error(message));
                     }
-                    self.check_default(e, &new)?;
+                    self.check_default(e, &new.name, &new.ty)?;
                     new.default = Some(default_text(e, &new.ty));
                 }
                 ColumnOption::Generated { generated_as: GeneratedAs::ExpStored, .. } => {
@@ -239,7 +241,7 @@ impl Binder<'_> {
     }
 
     /// A DEFAULT must bind, without columns, to the column's type.
-    fn check_default(&mut self, e: &ast::Expr, column: &NewColumn) -> Result<()> {
+    pub(super) fn check_default(&mut self, e: &ast::Expr, name: &str, ty: &DataType) -> Result<()> {
         let bound = self.table_expr(e, None, &DataType::Unknown, Clause::Default);
         let bound = bound.map_err(|error| match error.sqlstate {
             "42703" => SqlError::feature_not_supported("cannot use column reference in DEFAULT expression"),
@@ -248,7 +250,7 @@ impl Binder<'_> {
         let from = match bound {
             Ok(bound) => {
                 let from = bound.ty();
-                self.assign(bound, &column.name, &column.ty).map_err(|_| from)
+                self.assign(bound, name, ty).map_err(|_| from)
             }
             Err(error) if error.sqlstate == "42804" || error.sqlstate == "42846" => Err(DataType::Unknown),
             Err(error) => return Err(self.at(error, e.span())),
@@ -256,20 +258,20 @@ impl Binder<'_> {
         match from {
             Ok(_) => Ok(()),
             Err(DataType::Unknown) => self
-                .table_expr(e, None, &column.ty, Clause::Default)
+                .table_expr(e, None, ty, Clause::Default)
                 .map(|_| ())
                 .map_err(|error| self.at(error, e.span())),
             Err(from) => Err(SqlError::datatype_mismatch(format!(
                 "column \"{}\" is of type {} but default expression is of type {}",
-                column.name,
-                super::coerce::type_name(&column.ty.base()),
+                name,
+                super::coerce::type_name(&ty.base()),
                 super::coerce::type_name(&from)
             ))
             .with_hint("You will need to rewrite or cast the expression.")),
         }
     }
 
-    fn new_foreign_key(
+    pub(super) fn new_foreign_key(
         &mut self,
         draft: &mut Draft,
         key: &ast::ForeignKeyConstraint,
@@ -277,14 +279,14 @@ impl Binder<'_> {
     ) -> Result<()> {
         let table = Arc::new(draft.provisional());
         let key = self.foreign_key(&table, key, columns, |columns| {
-            made_up_name(&table.name, columns, "fkey", |name| draft.names.iter().any(|n| n == name))
+            made_up_name(&table.name, columns, "fkey", |name| draft.is_known(name))
         })?;
         draft.claim(&key.name)?;
         draft.table.foreign_keys.push(key);
         Ok(())
     }
 
-    fn column_constraint(
+    pub(super) fn column_constraint(
         &mut self,
         draft: &mut Draft,
         position: usize,
@@ -305,7 +307,7 @@ impl Binder<'_> {
         }
     }
 
-    fn table_constraint(&mut self, draft: &mut Draft, constraint: &TableConstraint) -> Result<()> {
+    pub(super) fn table_constraint(&mut self, draft: &mut Draft, constraint: &TableConstraint) -> Result<()> {
         match constraint {
             TableConstraint::PrimaryKey(key) => {
                 reject_deferrable(key.characteristics.as_ref())?;
@@ -412,6 +414,42 @@ impl Binder<'_> {
 const UNIQUE_ID: &str = "amphora.unique_id()";
 
 impl Draft {
+    /// A table that is there, to be added to. `taken` are the names of relations.
+    pub(super) fn of(table: &Table, taken: Vec<String>) -> Draft {
+        let column = |column: &Column| NewColumn {
+            name: column.name.clone(),
+            ty: column.ty.clone(),
+            not_null: column.not_null,
+            default: column.default.clone(),
+        };
+        let key = (!table.hidden_key).then(|| (table.primary.name.clone(), table.primary.columns.clone()));
+        let uniques = table.indexes.iter().filter(|index| index.unique);
+        let indexes = table.all_indexes().filter(|index| index.constraint).map(|index| &index.name);
+        let checks = table.checks.iter().map(|check| &check.name);
+        let names = indexes.chain(checks).chain(table.foreign_keys.iter().map(|key| &key.name));
+        let draft = CreateTable {
+            schema: table.schema.clone(),
+            name: table.name.clone(),
+            if_not_exists: false,
+            replication: table.replication,
+            columns: table.visible_columns().iter().map(column).collect(),
+            primary_key: key,
+            uniques: uniques.map(|index| (index.name.clone(), index.columns.clone())).collect(),
+            checks: table.checks.iter().map(|c| (c.name.clone(), c.expression.clone())).collect(),
+            foreign_keys: Vec::new(),
+            parents: Vec::new(),
+            write_quorum: table.write_quorum,
+            read_quorum: table.read_quorum,
+            notices: Vec::new(),
+        };
+        let names = names.cloned().collect();
+        Draft { table: draft, names, taken }
+    }
+
+    fn is_known(&self, name: &str) -> bool {
+        self.names.iter().chain(&self.taken).any(|known| known == name)
+    }
+
     fn primary_key(&mut self, name: Option<String>, columns: Vec<usize>) -> Result<()> {
         if self.table.primary_key.is_some() {
             return Err(SqlError::invalid_table_definition(format!(
@@ -475,7 +513,7 @@ impl Draft {
     /// A constraint's name as PostgreSQL makes it up.
     fn choose(&self, columns: &[usize], suffix: &str) -> String {
         let names: Vec<&str> = columns.iter().map(|&c| self.table.columns[c].name.as_str()).collect();
-        made_up_name(&self.table.name, &names, suffix, |name| self.names.iter().any(|n| n == name))
+        made_up_name(&self.table.name, &names, suffix, |name| self.is_known(name))
     }
 
     /// 42710 if the name is taken.
@@ -522,6 +560,7 @@ impl Draft {
             comment: None,
             next_column_id: 0,
             next_index_id: 0,
+            storage: None,
             write_quorum: 1,
             read_quorum: 1,
         }
@@ -559,7 +598,7 @@ fn is_not_immutable(e: &Expr) -> bool {
 }
 
 /// 42704 for a type that has no order.
-pub(super) fn check_key_type(ty: &DataType, _column: &str) -> Result<()> {
+pub(crate) fn check_key_type(ty: &DataType, _column: &str) -> Result<()> {
     match ty {
         DataType::Json => Err(SqlError::undefined_object(
             "data type json has no default operator class for access method \"btree\"",
@@ -600,7 +639,7 @@ fn reject(create: &ast::CreateTable) -> Result<()> {
 }
 
 /// A default as it is kept and shown. A plain string says its type, as `pg_get_expr` shows it: `'jar'::text`.
-fn default_text(e: &ast::Expr, ty: &DataType) -> String {
+pub(super) fn default_text(e: &ast::Expr, ty: &DataType) -> String {
     let plain = |v: &ast::ValueWithSpan| matches!(v.value, ast::Value::SingleQuotedString(_));
     match e {
         ast::Expr::Value(v) if plain(v) => format!("{e}::{}", ty.base().unmodified()),

@@ -18,6 +18,7 @@
 
 mod aggregate;
 mod analyze;
+pub(crate) mod alter;
 mod call;
 mod coerce;
 mod copy;
@@ -50,7 +51,9 @@ use amphora_storage::schema::{Table, TableId};
 use sqlparser::ast;
 use sqlparser::tokenizer::Span;
 
+pub(crate) use self::ddl::check_key_type;
 use self::level::Level;
+pub(crate) use self::table_option::changed_options;
 use crate::command::Command;
 use crate::copy::Direction;
 use crate::error::{Result, SqlError};
@@ -228,6 +231,8 @@ impl<'a> Binder<'a> {
             S::Delete(delete) => self.delete(delete),
             S::CreateTable(create) => self.ddl(|b| b.create_table(create)),
             S::CreateIndex(create) => self.ddl(|b| b.create_index(create)),
+            S::AlterTable(alter) => self.ddl(|b| b.alter_table(alter)),
+            S::AlterIndex { name, operation } => self.ddl(|b| b.alter_index(name, operation)),
             S::Drop { object_type, if_exists, names, cascade, .. } => {
                 self.ddl(|b| b.drop(object_type, *if_exists, names, *cascade))
             }
@@ -267,6 +272,8 @@ fn is_ddl(command: &Command) -> bool {
         command,
         Command::CreateTable(_)
             | Command::DropTables { .. }
+            | Command::AlterTable(_)
+            | Command::RenameIndex { .. }
             | Command::CreateIndex(_)
             | Command::DropIndexes { .. }
             | Command::Analyze { .. }

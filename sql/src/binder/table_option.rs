@@ -1,6 +1,6 @@
 //! `WITH (replication = 'leaderless', …)` of CREATE TABLE.
 
-use amphora_storage::schema::Replication;
+use amphora_storage::schema::{Replication, Table};
 use sqlparser::ast;
 use sqlparser::ast::{CreateTableOptions, SqlOption};
 
@@ -22,7 +22,21 @@ pub(super) fn table_options(options: &CreateTableOptions) -> Result<TableOptions
         CreateTableOptions::With(options) => options,
         _ => return Err(SqlError::feature_not_supported("these table options are not supported")),
     };
-    let mut read = TableOptions { replication: Replication::Strong, write_quorum: 1, read_quorum: 1 };
+    read_options(options, TableOptions { replication: Replication::Strong, write_quorum: 1, read_quorum: 1 })
+}
+
+/// ALTER TABLE … SET (…): the write quorum and the read quorum as they are to be.
+pub(crate) fn changed_options(table: &Table, options: &[SqlOption]) -> Result<(u32, u32)> {
+    let (replication, write_quorum, read_quorum) = (table.replication, table.write_quorum, table.read_quorum);
+    let new = read_options(options, TableOptions { replication, write_quorum, read_quorum })?;
+    if new.replication != replication {
+        return Err(SqlError::feature_not_supported("a table cannot change its kind of replication")
+            .with_hint("Create another table of that kind, and copy the rows with INSERT … SELECT."));
+    }
+    Ok((new.write_quorum, new.read_quorum))
+}
+
+fn read_options(options: &[SqlOption], mut read: TableOptions) -> Result<TableOptions> {
     let mut quorum = None;
     for option in options {
         let SqlOption::KeyValue { key, value } = option else {

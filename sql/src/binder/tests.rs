@@ -42,6 +42,7 @@ fn catalog() -> Arc<Catalog> {
         comment: None,
         next_column_id: 3,
         next_index_id: 1,
+        storage: None,
         write_quorum: 1,
         read_quorum: 1,
     };

@@ -54,6 +54,7 @@ pub use runtime::{Context, OuterRow, Query, Runtime};
 pub use statistics::{NodeStatistics, Statistics};
 pub use write::{Written, run_delete, run_insert, run_update};
 
+pub(crate) use expression::eval_all;
 pub(crate) use foreign_key::{check_deferred, validate as validate_foreign_key};
 pub(crate) use guard::{row_memory, timed_out};
 

@@ -271,7 +271,7 @@ fn connective(operands: &mut Vec<Expr>, is_and: bool) -> Result<Option<Expr>> {
 }
 
 /// True if it must stay where it is and be evaluated as often as it says.
-pub(super) fn is_volatile(e: &Expr) -> bool {
+pub(crate) fn is_volatile(e: &Expr) -> bool {
     e.any(&mut |e| match e {
         Expr::Call { function, .. } => function.volatility == Volatility::Volatile,
         _ => false,

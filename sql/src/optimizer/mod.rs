@@ -33,6 +33,8 @@ mod selectivity;
 mod tidy;
 mod unnest;
 
+pub(crate) use fold::is_volatile;
+
 use std::sync::Arc;
 
 use crate::copy::Direction;

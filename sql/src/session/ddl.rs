@@ -15,7 +15,7 @@ use crate::command::{Command, CreateIndex, CreateTable};
 use crate::error::{Result, SqlError};
 
 /// The column that is the key of a table without one.
-const HIDDEN_KEY: &str = "amphora_rowid";
+pub(super) const HIDDEN_KEY: &str = "amphora_rowid";
 
 impl Session {
     /// Carries out DDL in the open transaction. `None` if the command is something else.
@@ -31,6 +31,8 @@ impl Session {
         let name = match command {
             Command::CreateTable(_) => "CREATE TABLE",
             Command::DropTables { .. } => "DROP TABLE",
+            Command::AlterTable(_) => "ALTER TABLE",
+            Command::RenameIndex { .. } => "ALTER INDEX",
             Command::CreateIndex(_) => "CREATE INDEX",
             Command::DropIndexes { .. } => "DROP INDEX",
             Command::Analyze { tag, tables, warnings } => {
@@ -48,6 +50,14 @@ impl Session {
                 let mut notices = create.notices.clone();
                 notices.extend(self.create_table(create).await?);
                 notices
+            }
+            Command::AlterTable(alter) => {
+                self.alter_table(alter, out).await?;
+                Vec::new()
+            }
+            Command::RenameIndex { table, old, new } => {
+                self.rename_index(*table, old, new).await?;
+                Vec::new()
             }
             Command::DropTables { tables, cascade, notices } => {
                 let mut notices: Vec<Notice> = notices.iter().cloned().map(Notice::plain).collect();
@@ -159,6 +169,7 @@ impl Session {
             replication: create.replication,
             next_column_id: column_id(columns.len()).0,
             next_index_id: index_id(indexes.len() + 1).0,
+            storage: None,
             columns,
             primary,
             hidden_key: create.primary_key.is_none(),
@@ -299,7 +310,7 @@ fn column_id(position: usize) -> ColumnId {
     ColumnId(u32::try_from(position).unwrap_or(u32::MAX))
 }
 
-fn index_id(position: usize) -> IndexId {
+pub(super) fn index_id(position: usize) -> IndexId {
     IndexId(u32::try_from(position).unwrap_or(u32::MAX))
 }
 

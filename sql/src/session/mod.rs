@@ -16,6 +16,7 @@
 //! ends, and in which an error makes everything else fail with 25P02.
 
 mod analyze;
+mod alter;
 mod command;
 mod constraint;
 mod copy;

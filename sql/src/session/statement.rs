@@ -195,6 +195,16 @@ impl Session {
         let Some(parsed) = &statement.parsed else {
             return Err(SqlError::internal("an empty statement has no plan"));
         };
+        let (generation, mut context) = self.planner(catalog);
+        context.parameters = statement.declared.clone();
+        let begin = Instant::now();
+        let prepared = Arc::new(frontend::prepare(parsed, &context)?);
+        statement.store(catalog.clone(), generation, prepared.clone(), begin.elapsed());
+        Ok(prepared)
+    }
+
+    /// What statements are bound against now, and the settings' generation that it is of.
+    pub(super) fn planner(&mut self, catalog: &Arc<Catalog>) -> (u64, PlannerContext) {
         let eval = self.eval.context(&self.shared, catalog, self.tx.started);
         let (generation, path, options) = {
             let settings = self.shared.settings.lock();
@@ -204,15 +214,12 @@ impl Session {
         let context = PlannerContext {
             catalog: catalog.clone(),
             search_path: path.iter().filter(|s| exists(s)).cloned().collect(),
-            parameters: statement.declared.clone(),
+            parameters: Vec::new(),
             format: eval.format,
             options,
             sizes: TableSizes::new(self.shared.engine.clone()),
         };
-        let begin = Instant::now();
-        let prepared = Arc::new(frontend::prepare(parsed, &context)?);
-        statement.store(catalog.clone(), generation, prepared.clone(), begin.elapsed());
-        Ok(prepared)
+        (generation, context)
     }
 
     /// Follows EXECUTE to the statement it names, with its arguments as parameters.

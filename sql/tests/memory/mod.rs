@@ -11,7 +11,7 @@ use amphora_replication::{
     Access, ClusterStatus, Direction, Engine, Error, InsertOutcome, KeyBound, KeyRange, LockMode, NodeId,
     OnConflict, Result, RowStream, SavepointId, Scan, StoredRow, Transaction, TransactionOptions, WaitPolicy,
 };
-use amphora_storage::schema::{Catalog, Descriptor, Index, IndexId, Table, TableId};
+use amphora_storage::schema::{Catalog, Column, Descriptor, Index, IndexId, Table, TableId};
 use amphora_storage::{Datum, Row, Timestamp};
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -137,7 +137,7 @@ impl MemoryTransaction {
         if wanted.iter().any(Datum::is_null) {
             return None;
         }
-        let rows = self.state.rows.get(&table.id)?;
+        let rows = self.state.rows.get(&table.keyspace())?;
         rows.values().find(|row| values(index, row) == wanted).cloned()
     }
 
@@ -147,6 +147,13 @@ impl MemoryTransaction {
             .filter(|i| i.unique)
             .find_map(|i| self.find(table, i, &values(i, row)).map(|old| (i.clone(), old)))
     }
+}
+
+fn duplicated(table: &Table, index: &Index, row: &Row) -> Error {
+    let mut error = duplicate(table, index, row);
+    error.message = format!("could not create unique index \"{}\"", index.name).into();
+    error.detail = error.detail.map(|d| d.replace("already exists", "is duplicated").into());
+    error
 }
 
 fn duplicate(table: &Table, index: &Index, row: &Row) -> Error {
@@ -205,14 +212,14 @@ impl Transaction for MemoryTransaction {
     }
 
     fn get(&self, table: &Arc<Table>, key: &[Datum]) -> Result<Option<StoredRow>> {
-        Ok(self.state.rows.get(&table.id).and_then(|rows| rows.get(key)).map(stored))
+        Ok(self.state.rows.get(&table.keyspace()).and_then(|rows| rows.get(key)).map(stored))
     }
 
     fn scan(&self, scan: &Scan) -> Result<Box<dyn RowStream>> {
         let Some(index) = scan.table.index(scan.index) else {
             return Err(Error::new("XX000", "no such index"));
         };
-        let rows = self.state.rows.get(&scan.table.id).cloned().unwrap_or_default();
+        let rows = self.state.rows.get(&scan.table.keyspace()).cloned().unwrap_or_default();
         let mut found: Vec<&Row> =
             rows.values().filter(|row| inside(&scan.range, &values(index, row))).collect();
         found.sort_by_key(|row| values(index, row));
@@ -255,7 +262,7 @@ impl Transaction for MemoryTransaction {
                     _ => return Err(duplicate(table, &index, &row)),
                 }
             }
-            self.table(table.id).insert(table.key_of(&row), row);
+            self.table(table.keyspace()).insert(table.key_of(&row), row);
             outcomes.push(InsertOutcome::Inserted);
         }
         Ok(outcomes)
@@ -263,20 +270,20 @@ impl Transaction for MemoryTransaction {
 
     async fn update(&mut self, table: &Arc<Table>, changes: Vec<(StoredRow, Row)>) -> Result<()> {
         for (old, _) in &changes {
-            self.table(table.id).remove(&table.key_of(&old.row));
+            self.table(table.keyspace()).remove(&table.key_of(&old.row));
         }
         for (_, new) in changes {
             if let Some((index, _)) = self.taken(table, &new) {
                 return Err(duplicate(table, &index, &new));
             }
-            self.table(table.id).insert(table.key_of(&new), new);
+            self.table(table.keyspace()).insert(table.key_of(&new), new);
         }
         Ok(())
     }
 
     async fn delete(&mut self, table: &Arc<Table>, rows: Vec<StoredRow>) -> Result<()> {
         for old in rows {
-            self.table(table.id).remove(&table.key_of(&old.row));
+            self.table(table.keyspace()).remove(&table.key_of(&old.row));
         }
         Ok(())
     }
@@ -332,6 +339,20 @@ impl Transaction for MemoryTransaction {
 
     fn put_object(&mut self, object: Descriptor) -> Result<()> {
         self.dirty = true;
+        if let Descriptor::Table(new) = &object
+            && let Some(old) = self.state.catalog.table_by_id(new.id).cloned()
+            && old.keyspace() == new.keyspace()
+            && old.columns != new.columns
+        {
+            // The real thing reads rows by column; here they are as wide as their table.
+            let read = |row: &Row| -> Row {
+                let place = |id| old.columns.iter().position(|c| c.id == id);
+                let value = |c: &Column| place(c.id).map_or_else(|| c.missing.clone(), |p| row[p].clone());
+                new.columns.iter().map(value).collect()
+            };
+            let rows = self.table(new.keyspace());
+            *rows = rows.iter().map(|(key, row)| (key.clone(), read(row))).collect();
+        }
         Arc::make_mut(&mut self.state.catalog).put_object(object);
         Ok(())
     }
@@ -349,14 +370,28 @@ impl Transaction for MemoryTransaction {
         Ok(())
     }
 
+    fn load_rows(&mut self, table: &Arc<Table>, rows: Vec<Row>) -> Result<()> {
+        for mut row in rows {
+            if table.hidden_key {
+                row.truncate(table.columns.len() - 1);
+                row.push(Datum::Int8(self.shared.unique.fetch_add(1, Ordering::Relaxed)));
+            }
+            if let Some((index, _)) = self.taken(table, &row) {
+                return Err(duplicated(table, &index, &row));
+            }
+            self.table(table.keyspace()).insert(table.key_of(&row), row);
+        }
+        Ok(())
+    }
+
     fn build_index(&mut self, table: &Arc<Table>, index: IndexId) -> Result<()> {
         let Some(index) = table.index(index).filter(|i| i.unique) else { return Ok(()) };
-        let rows = self.state.rows.get(&table.id).cloned().unwrap_or_default();
+        let rows = self.state.rows.get(&table.keyspace()).cloned().unwrap_or_default();
         let mut seen = std::collections::BTreeSet::new();
         for row in rows.values() {
             let key = values(index, row);
             if key.iter().all(|v| !v.is_null()) && !seen.insert(key) {
-                return Err(Error::new("23505", format!("could not create unique index \"{}\"", index.name)));
+                return Err(duplicated(table, index, row));
             }
         }
         Ok(())

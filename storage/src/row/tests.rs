@@ -41,6 +41,7 @@ fn table(ids: &[u32]) -> Table {
         comment: None,
         next_column_id: ids.iter().max().map_or(0, |m| m + 1),
         next_index_id: 1,
+        storage: None,
         write_quorum: 1,
         read_quorum: 1,
     }

@@ -179,6 +179,9 @@ pub struct Table {
     pub next_column_id: u32,
     /// Ids already used, so that none is used again
     pub next_index_id: u32,
+    /// Where its rows lie since they were last written anew as a whole: a keyspace of that id, which is no
+    /// object's. `None` is its own id. What lay elsewhere is reclaimed like a dropped table.
+    pub storage: Option<TableId>,
     /// Acknowledgements a leaderless commit waits for (1 = its own fsync only)
     pub write_quorum: u32,
     /// Nodes a leaderless read consults (1 = local only)
@@ -210,6 +213,11 @@ impl Table {
     /// The primary index and the secondary ones.
     pub fn all_indexes(&self) -> impl Iterator<Item = &Index> {
         std::iter::once(&self.primary).chain(&self.indexes)
+    }
+
+    /// The keyspace of its rows and index entries.
+    pub fn keyspace(&self) -> TableId {
+        self.storage.unwrap_or(self.id)
     }
 
     /// The number by which catalogs and clients know the column at this position, from 1: it stays when other

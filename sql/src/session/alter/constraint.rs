@@ -1,0 +1,268 @@
+//! Constraints that come and go.
+
+use amphora_storage::schema::{Check, Index, IndexId, Table, TableId};
+use sqlparser::ast::TableConstraint;
+
+use super::super::ddl::{cascades_to, relation_exists, still_needed};
+use super::super::{Notice, Output, Session};
+use super::no_constraint;
+use super::rewrite::{Verify, copy_columns};
+use crate::binder::alter::{Addition, Additions, additions};
+use crate::error::{Result, SqlError};
+use crate::executor::{blocking, validate_foreign_key};
+
+impl Session {
+    pub(super) async fn add_constraint(
+        &mut self,
+        id: TableId,
+        constraint: &TableConstraint,
+        not_valid: bool,
+        out: &mut dyn Output,
+    ) -> Result<()> {
+        match constraint {
+            TableConstraint::UniqueUsingIndex(using) | TableConstraint::PrimaryKeyUsingIndex(using) => {
+                let primary = matches!(constraint, TableConstraint::PrimaryKeyUsingIndex(_));
+                let index = crate::binder::fold(&using.index_name);
+                let name = using.name.as_ref().map_or_else(|| index.clone(), crate::binder::fold);
+                return self.constraint_using_index(id, &index, &name, primary);
+            }
+            TableConstraint::Check(_) if not_valid => {
+                return Err(SqlError::feature_not_supported("CHECK … NOT VALID is not supported")
+                    .with_hint("Leave NOT VALID out: existing rows are then checked."));
+            }
+            _ => {}
+        }
+        let table = self.altered(id)?;
+        let planner = self.altered_planner();
+        let mut added = additions(&planner, &table, &Addition::Constraint(constraint))?;
+        added.notices.drain(..).for_each(|notice| out.notice(Notice::plain(notice)));
+        if !table.is_strong() {
+            return Err(SqlError::feature_not_supported(
+                "constraints cannot be added to a leaderless table",
+            )
+            .with_hint("Another node may be writing against it at the same moment. Declare it when the table is made."));
+        }
+        self.add_constraints(id, added, !not_valid).await
+    }
+
+    /// Adds what was checked, looking at existing rows.
+    pub(super) async fn add_constraints(
+        &mut self,
+        id: TableId,
+        added: Additions,
+        validate: bool,
+    ) -> Result<()> {
+        let indexes = added.primary_key.iter().chain(&added.uniques).map(|(name, _)| name);
+        let table = self.altered(id)?;
+        let catalog = self.transaction(false).catalog();
+        for name in indexes {
+            if relation_exists(&catalog, &table.schema, name) {
+                return Err(SqlError::duplicate_table(format!("relation \"{name}\" already exists")));
+            }
+        }
+        if let Some((name, columns)) = added.primary_key {
+            self.add_primary_key(id, name, columns)?;
+        }
+        for (name, columns) in added.uniques {
+            self.add_unique(id, name, columns)?;
+        }
+        if !added.checks.is_empty() {
+            let mut changed = (*self.altered(id)?).clone();
+            let new = added.checks.iter().map(|(name, e)| Check { name: name.clone(), expression: e.clone() });
+            changed.checks.extend(new);
+            self.transaction(false).put_table(changed)?;
+            let table = self.altered(id)?;
+            let checks = added.checks.into_iter().map(|(name, _)| name).collect();
+            self.verify(&table, &Verify { checks, ..Verify::default() })?;
+        }
+        if added.foreign_keys.is_empty() {
+            return Ok(());
+        }
+        // Its own actions may have moved this table since the parents were looked up.
+        let others: Vec<_> = added.parents.into_iter().filter(|parent| parent.id != id).collect();
+        let catalog = self.transaction(false).catalog();
+        self.lock_parents(&catalog, &others).await?;
+        for mut key in added.foreign_keys {
+            key.oid = self.transaction(false).allocate_id()?.0;
+            key.validated = validate;
+            let mut changed = (*self.altered(id)?).clone();
+            changed.foreign_keys.push(key.clone());
+            self.transaction(false).put_table(changed)?;
+            if validate {
+                self.check_references(id, &key.name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_references(&mut self, id: TableId, name: &str) -> Result<()> {
+        let table = self.altered(id)?;
+        let Some(key) = table.foreign_keys.iter().find(|key| key.name == name) else { return Ok(()) };
+        let run = self.runtime(&std::sync::Arc::from([]), None);
+        let txn = self.transaction(false);
+        blocking(|| validate_foreign_key(&table, key, txn.as_ref(), &run))
+    }
+
+    fn add_primary_key(&mut self, id: TableId, name: String, columns: Vec<usize>) -> Result<()> {
+        let table = self.altered(id)?;
+        self.verify(&table, &Verify { not_null: columns.clone(), ..Verify::default() })?;
+        let mut changed = (*table).clone();
+        if changed.hidden_key {
+            changed.columns.pop();
+        }
+        changed.hidden_key = false;
+        columns.iter().for_each(|&c| changed.columns[c].not_null = true);
+        changed.primary = Index {
+            id: IndexId::PRIMARY,
+            name,
+            oid: self.transaction(false).allocate_id()?.0,
+            columns,
+            unique: true,
+            constraint: true,
+            comment: None,
+        };
+        let values = copy_columns(&table, &changed);
+        self.rewrite(&table, changed, &values)
+    }
+
+    fn add_unique(&mut self, id: TableId, name: String, columns: Vec<usize>) -> Result<()> {
+        let mut changed = (*self.altered(id)?).clone();
+        let index = IndexId(changed.next_index_id);
+        changed.next_index_id += 1;
+        changed.indexes.push(Index {
+            id: index,
+            name,
+            oid: self.transaction(false).allocate_id()?.0,
+            columns,
+            unique: true,
+            constraint: true,
+            comment: None,
+        });
+        self.transaction(false).put_table(changed)?;
+        let table = self.altered(id)?;
+        let txn = self.transaction(false);
+        Ok(blocking(|| txn.build_index(&table, index))?)
+    }
+
+    /// ADD … USING INDEX: an index that is there becomes the constraint's.
+    fn constraint_using_index(
+        &mut self,
+        id: TableId,
+        index: &str,
+        name: &str,
+        primary: bool,
+    ) -> Result<()> {
+        let table = self.altered(id)?;
+        let Some(found) = table.indexes.iter().find(|i| i.name == index).cloned() else {
+            return Err(SqlError::undefined_object(format!("index \"{index}\" does not exist")));
+        };
+        if found.constraint {
+            let message = format!("index \"{index}\" is already associated with a constraint");
+            return Err(SqlError::object_not_in_prerequisite_state(message));
+        }
+        if !found.unique {
+            return Err(SqlError::wrong_object_type(format!("\"{index}\" is not a unique index"))
+                .with_detail("Cannot create a primary key or unique constraint using such an index."));
+        }
+        let catalog = self.transaction(false).catalog();
+        if name != index && relation_exists(&catalog, &table.schema, name) {
+            return Err(SqlError::duplicate_table(format!("relation \"{name}\" already exists")));
+        }
+        if !primary {
+            let mut changed = (*table).clone();
+            for own in changed.indexes.iter_mut().filter(|i| i.id == found.id) {
+                own.name = name.to_owned();
+                own.constraint = true;
+            }
+            return Ok(self.transaction(false).put_table(changed)?);
+        }
+        if !table.hidden_key {
+            return Err(SqlError::invalid_table_definition(format!(
+                "multiple primary keys for table \"{}\" are not allowed",
+                table.name
+            )));
+        }
+        let mut changed = (*table).clone();
+        changed.indexes.retain(|i| i.id != found.id);
+        self.transaction(false).put_table(changed)?;
+        self.add_primary_key(id, name.to_owned(), found.columns)
+    }
+
+    pub(super) async fn drop_constraint(
+        &mut self,
+        id: TableId,
+        name: &str,
+        if_exists: bool,
+        cascade: bool,
+    ) -> Result<Option<Notice>> {
+        let table = self.altered(id)?;
+        let mut changed = (*table).clone();
+        changed.checks.retain(|check| check.name != name);
+        changed.foreign_keys.retain(|key| key.name != name);
+        if changed != *table {
+            self.transaction(false).put_table(changed)?;
+            return Ok(None);
+        }
+        let Some(index) = table.all_indexes().find(|i| i.constraint && i.name == name).cloned() else {
+            let error = no_constraint(&table, name);
+            if if_exists {
+                return Ok(Some(Notice::plain(format!("{}, skipping", error.message))));
+            }
+            return Err(error);
+        };
+        let keys = self.keys_on_index(&table, &index);
+        if !cascade && !keys.is_empty() {
+            let what = format!("constraint {name} on table {}", table.name);
+            let lines = keys
+                .iter()
+                .map(|(_, child, key)| format!("constraint {key} on table {child} depends on index {name}"));
+            return Err(still_needed(&what, lines.collect()));
+        }
+        let gone = keys.iter().map(|(_, child, key)| format!("constraint {key} on table {child}")).collect();
+        for (child, _, key) in &keys {
+            self.drop_foreign_key(*child, key).await?;
+        }
+        let table = self.altered(id)?;
+        if index.id == IndexId::PRIMARY {
+            if !table.is_strong() {
+                return Err(SqlError::feature_not_supported(
+                    "the primary key of a leaderless table cannot be dropped",
+                )
+                .with_hint("A row is known by its key on every node. Create the table anew."));
+            }
+            self.drop_primary_key(&table)?;
+        } else {
+            let mut changed = (*table).clone();
+            changed.indexes.retain(|i| i.id != index.id);
+            self.transaction(false).put_table(changed)?;
+        }
+        Ok(cascades_to(gone))
+    }
+
+    pub(super) async fn validate_constraint(&mut self, id: TableId, name: &str) -> Result<()> {
+        let table = self.altered(id)?;
+        let Some(key) = table.foreign_keys.iter().find(|key| key.name == name) else {
+            if table.checks.iter().any(|check| check.name == name) {
+                return Ok(());
+            }
+            if table.all_indexes().any(|index| index.constraint && index.name == name) {
+                return Err(SqlError::wrong_object_type(format!(
+                    "constraint \"{name}\" of relation \"{}\" is not a foreign key or check constraint",
+                    table.name
+                )));
+            }
+            return Err(no_constraint(&table, name));
+        };
+        if key.validated {
+            return Ok(());
+        }
+        let catalog = self.transaction(false).catalog();
+        if let Some(parent) = catalog.table_by_id(key.parent).filter(|parent| parent.id != id) {
+            self.transaction(false).lock_table(parent).await?;
+        }
+        self.check_references(id, name)?;
+        let mut changed: Table = (*self.altered(id)?).clone();
+        changed.foreign_keys.iter_mut().filter(|key| key.name == name).for_each(|key| key.validated = true);
+        Ok(self.transaction(false).put_table(changed)?)
+    }
+}

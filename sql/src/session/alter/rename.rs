@@ -1,0 +1,134 @@
+//! New names, and the views that know the old ones.
+
+use std::sync::Arc;
+
+use amphora_storage::schema::{Table, TableId};
+
+use super::super::Session;
+use super::super::ddl::{relation_exists, table_gone};
+use crate::binder::alter::rename_column_in;
+use crate::error::{Result, SqlError};
+use crate::frontend;
+
+impl Session {
+    pub(super) fn rename_column(&mut self, id: TableId, old: &str, new: &str) -> Result<()> {
+        let table = self.altered(id)?;
+        let position = table.column_position(old).ok_or_else(|| {
+            SqlError::undefined_column(format!("column \"{old}\" does not exist"))
+        })?;
+        if table.column_position(new).is_some() {
+            let message = format!("column \"{new}\" of relation \"{}\" already exists", table.name);
+            return Err(SqlError::duplicate_column(message));
+        }
+        if let Some((_, view)) = self.views_reading(&table, old)?.into_iter().next() {
+            return Err(SqlError::feature_not_supported(format!(
+                "column \"{old}\" cannot be renamed while view \"{view}\" reads it"
+            ))
+            .with_hint("Drop the view, rename the column, and create the view again."));
+        }
+        let mut changed = (*table).clone();
+        changed.columns[position].name = new.to_owned();
+        for check in &mut changed.checks {
+            check.expression = rename_column_in(&check.expression, old, new)?;
+        }
+        Ok(self.transaction(false).put_table(changed)?)
+    }
+
+    pub(super) fn rename_table(&mut self, id: TableId, new: &str) -> Result<()> {
+        let table = self.altered(id)?;
+        let catalog = self.transaction(false).catalog();
+        if relation_exists(&catalog, &table.schema, new) {
+            return Err(SqlError::duplicate_table(format!("relation \"{new}\" already exists")));
+        }
+        if let Some(view) = catalog.views().find(|view| view.depends_on.contains(&id)) {
+            return Err(SqlError::feature_not_supported(format!(
+                "table \"{}\" cannot be renamed while view \"{}\" reads it",
+                table.name, view.name
+            ))
+            .with_hint("Drop the view, rename the table, and create the view again."));
+        }
+        let changed = Table { name: new.to_owned(), ..(*table).clone() };
+        Ok(self.transaction(false).put_table(changed)?)
+    }
+
+    pub(super) fn rename_constraint(&mut self, id: TableId, old: &str, new: &str) -> Result<()> {
+        let table = self.altered(id)?;
+        let indexes = table.all_indexes().filter(|i| i.constraint).map(|i| i.name.as_str());
+        let checks = table.checks.iter().map(|check| check.name.as_str());
+        let keys = table.foreign_keys.iter().map(|key| key.name.as_str());
+        let names: Vec<&str> = indexes.chain(checks).chain(keys).collect();
+        if !names.contains(&old) {
+            return Err(SqlError::undefined_object(format!(
+                "constraint \"{old}\" for table \"{}\" does not exist",
+                table.name
+            )));
+        }
+        let is_index = table.all_indexes().any(|i| i.constraint && i.name == old);
+        if is_index {
+            return self.rename_index_of(&table, old, new);
+        }
+        if names.contains(&new) {
+            return Err(SqlError::duplicate_object(format!(
+                "constraint \"{new}\" for relation \"{}\" already exists",
+                table.name
+            )));
+        }
+        let mut changed = (*table).clone();
+        let checks = changed.checks.iter_mut().map(|check| &mut check.name);
+        let keys = changed.foreign_keys.iter_mut().map(|key| &mut key.name);
+        checks.chain(keys).filter(|name| *name == old).for_each(|name| *name = new.to_owned());
+        Ok(self.transaction(false).put_table(changed)?)
+    }
+
+    fn rename_index_of(&mut self, table: &Arc<Table>, old: &str, new: &str) -> Result<()> {
+        let catalog = self.transaction(false).catalog();
+        if relation_exists(&catalog, &table.schema, new) {
+            return Err(SqlError::duplicate_table(format!("relation \"{new}\" already exists")));
+        }
+        let mut changed = (**table).clone();
+        let indexes = std::iter::once(&mut changed.primary).chain(&mut changed.indexes);
+        indexes.filter(|index| index.name == old).for_each(|index| index.name = new.to_owned());
+        Ok(self.transaction(false).put_table(changed)?)
+    }
+
+    /// ALTER INDEX … RENAME TO
+    pub(in crate::session) async fn rename_index(
+        &mut self,
+        table: TableId,
+        old: &str,
+        new: &str,
+    ) -> Result<()> {
+        let catalog = self.lock_catalog().await?;
+        let table = catalog.table_by_id(table).ok_or_else(table_gone)?;
+        if table.is_strong() {
+            self.transaction(false).lock_table(table).await?;
+        }
+        self.rename_index_of(table, old, new)
+    }
+
+    /// The views that cannot do without a column: those whose query is none when the column has no name that
+    /// could be known.
+    pub(super) fn views_reading(&mut self, table: &Table, column: &str) -> Result<Vec<(TableId, String)>> {
+        let catalog = self.transaction(false).catalog();
+        let views: Vec<_> =
+            catalog.views().filter(|view| view.depends_on.contains(&table.id)).cloned().collect();
+        if views.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut without = table.clone();
+        let hidden = without.columns.iter_mut().filter(|c| c.name == column);
+        // No identifier is empty.
+        hidden.for_each(|c| c.name = String::new());
+        let mut trial = (*catalog).clone();
+        trial.put(Arc::new(without));
+        let (_, planner) = self.planner(&Arc::new(trial));
+        let mut reading = Vec::new();
+        for view in views {
+            let parsed = frontend::parse(&view.query)?;
+            if parsed.iter().any(|query| frontend::prepare(query, &planner).is_err()) {
+                reading.push((view.id, view.name.clone()));
+            }
+        }
+        Ok(reading)
+    }
+}
