@@ -19,7 +19,6 @@ use crate::error::{Result, SqlError};
 use crate::expr::Expr;
 use crate::frontend::PlannerContext;
 use crate::parser;
-use crate::types::CastContext;
 
 /// What ADD COLUMN or ADD CONSTRAINT adds. Positions count the visible columns, a new one last.
 pub(crate) struct Additions {
@@ -79,7 +78,21 @@ pub(crate) fn additions(
             let own: Vec<String> = key.columns.iter().map(fold).collect();
             binder.new_foreign_key(&mut draft, key, &own)?;
         }
-        Addition::Constraint(constraint) => binder.table_constraint(&mut draft, constraint)?,
+        Addition::Constraint(constraint) => {
+            if let TableConstraint::PrimaryKey(key) = constraint {
+                let names = key.columns.iter().filter_map(|column| match &column.column.expr {
+                    ast::Expr::Identifier(ident) => Some(fold(ident)),
+                    _ => None,
+                });
+                let mut missing = names.filter(|name| table.column_position(name).is_none());
+                if let Some(name) = missing.next() {
+                    let table = &table.name;
+                    let message = format!("column \"{name}\" of relation \"{table}\" does not exist");
+                    return Err(SqlError::undefined_column(message));
+                }
+            }
+            binder.table_constraint(&mut draft, constraint)?;
+        }
     }
     // The draft numbers columns by position.
     let new_id = ColumnId(table.next_column_id);
@@ -148,19 +161,13 @@ pub(crate) fn conversion(
         Some(using) => binder.table_expr(using, Some(table), &DataType::Unknown, Clause::Check)?,
         None => old,
     };
-    let from = value.ty();
     let value = binder.assign(value, &column.name, &ty).map_err(|error| match (error.sqlstate, using) {
         ("42804", None) => {
-            let message =
-                format!("column \"{}\" cannot be cast automatically to type {name}", column.name);
-            let error = SqlError::datatype_mismatch(message);
-            match crate::types::can_cast(&from, &ty.base(), CastContext::Explicit) {
-                true => error.with_hint(format!(
-                    "You might need to specify \"USING {}::{name}\".",
-                    crate::catalog::quoted(&column.name)
-                )),
-                false => error,
-            }
+            let message = format!("column \"{}\" cannot be cast automatically to type {name}", column.name);
+            SqlError::datatype_mismatch(message).with_hint(format!(
+                "You might need to specify \"USING {}::{name}\".",
+                crate::catalog::quoted(&column.name)
+            ))
         }
         ("42804", Some(_)) => SqlError::datatype_mismatch(format!(
             "result of USING clause for column \"{}\" cannot be cast automatically to type {name}",

@@ -17,8 +17,8 @@
 //! that LATERAL is no special case.
 
 mod aggregate;
-mod analyze;
 pub(crate) mod alter;
+mod analyze;
 mod call;
 mod coerce;
 mod copy;

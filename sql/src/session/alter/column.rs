@@ -160,7 +160,9 @@ impl Session {
             return Err(SqlError::feature_not_supported(
                 "SET NOT NULL is not supported on leaderless tables",
             )
-            .with_hint("Another node may be writing a NULL at the same moment. Declare it when the table is made."));
+            .with_hint(
+                "Another node may be writing a NULL at the same moment. Declare it when the table is made.",
+            ));
         }
         self.verify(table, &Verify { not_null: vec![position], ..Verify::default() })?;
         let mut changed = (**table).clone();
@@ -235,8 +237,10 @@ impl Session {
             .with_hint("Add a column of the new type, fill it, and drop this one."));
         }
         if let Some((_, view)) = self.views_reading(table, &column.name)?.into_iter().next() {
-            return Err(SqlError::feature_not_supported("cannot alter type of a column used by a view or rule")
-                .with_detail(format!("rule _RETURN on view {view} depends on column \"{}\"", column.name)));
+            return Err(SqlError::feature_not_supported(
+                "cannot alter type of a column used by a view or rule",
+            )
+            .with_detail(format!("rule _RETURN on view {view} depends on column \"{}\"", column.name)));
         }
         let mut changed = (**table).clone();
         changed.columns[position].ty = new.ty.clone();
@@ -254,8 +258,7 @@ impl Session {
             // A plain string's own type is part of what is kept.
             let was = format!("::{}", column.ty.base().unmodified());
             if let Some(value) = default.strip_suffix(&was).filter(|value| value.starts_with('\'')) {
-                changed.columns[position].default =
-                    Some(format!("{value}::{}", new.ty.base().unmodified()));
+                changed.columns[position].default = Some(format!("{value}::{}", new.ty.base().unmodified()));
             }
         }
         let in_key = table.foreign_keys.iter().any(|key| key.columns.contains(&column.id));
@@ -313,7 +316,11 @@ impl Session {
     }
 
     /// Foreign keys that refer to an index of a table: the tables that have them, and their names.
-    pub(super) fn keys_on_index(&mut self, table: &Arc<Table>, index: &Index) -> Vec<(TableId, String, String)> {
+    pub(super) fn keys_on_index(
+        &mut self,
+        table: &Arc<Table>,
+        index: &Index,
+    ) -> Vec<(TableId, String, String)> {
         let catalog = self.transaction(false).catalog();
         let keys = catalog.referencing(table.id).into_iter();
         keys.filter(|(_, key)| referenced_index(table, key).is_some_and(|i| i.id == index.id))

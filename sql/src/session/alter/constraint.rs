@@ -24,6 +24,11 @@ impl Session {
                 let primary = matches!(constraint, TableConstraint::PrimaryKeyUsingIndex(_));
                 let index = crate::binder::fold(&using.index_name);
                 let name = using.name.as_ref().map_or_else(|| index.clone(), crate::binder::fold);
+                if name != index {
+                    out.notice(Notice::plain(format!(
+                        "ALTER TABLE / ADD CONSTRAINT USING INDEX will rename index \"{index}\" to \"{name}\""
+                    )));
+                }
                 return self.constraint_using_index(id, &index, &name, primary);
             }
             TableConstraint::Check(_) if not_valid => {
@@ -68,7 +73,8 @@ impl Session {
         }
         if !added.checks.is_empty() {
             let mut changed = (*self.altered(id)?).clone();
-            let new = added.checks.iter().map(|(name, e)| Check { name: name.clone(), expression: e.clone() });
+            let new =
+                added.checks.iter().map(|(name, e)| Check { name: name.clone(), expression: e.clone() });
             changed.checks.extend(new);
             self.transaction(false).put_table(changed)?;
             let table = self.altered(id)?;
@@ -145,13 +151,7 @@ impl Session {
     }
 
     /// ADD … USING INDEX: an index that is there becomes the constraint's.
-    fn constraint_using_index(
-        &mut self,
-        id: TableId,
-        index: &str,
-        name: &str,
-        primary: bool,
-    ) -> Result<()> {
+    fn constraint_using_index(&mut self, id: TableId, index: &str, name: &str, primary: bool) -> Result<()> {
         let table = self.altered(id)?;
         let Some(found) = table.indexes.iter().find(|i| i.name == index).cloned() else {
             return Err(SqlError::undefined_object(format!("index \"{index}\" does not exist")));

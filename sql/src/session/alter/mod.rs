@@ -82,7 +82,9 @@ impl Session {
             }
             Op::RenameTable { table_name: RenameTableNameKind::To(name) | RenameTableNameKind::As(name) } => {
                 let parts = crate::binder::name_parts(name)?;
-                let [new] = &parts[..] else { return Err(SqlError::syntax_error("a table keeps its schema")) };
+                let [new] = &parts[..] else {
+                    return Err(SqlError::syntax_error("a table keeps its schema"));
+                };
                 self.rename_table(id, &fold(new)).map(|()| None)
             }
             Op::RenameConstraint { old_name, new_name } => {
@@ -117,10 +119,10 @@ impl Session {
             AlterColumnOperation::SetDataType { data_type, using, .. } => {
                 self.change_type(&table, position, data_type, using.as_ref())
             }
-            AlterColumnOperation::AddGenerated { .. } => Err(SqlError::feature_not_supported(
-                "ALTER COLUMN … ADD GENERATED is not yet supported",
-            )
-            .with_hint("Create a sequence, and SET DEFAULT nextval(…).")),
+            AlterColumnOperation::AddGenerated { .. } => {
+                Err(SqlError::feature_not_supported("ALTER COLUMN … ADD GENERATED is not yet supported")
+                    .with_hint("Create a sequence, and SET DEFAULT nextval(…)."))
+            }
         }
     }
 

@@ -13,9 +13,9 @@ use crate::frontend;
 impl Session {
     pub(super) fn rename_column(&mut self, id: TableId, old: &str, new: &str) -> Result<()> {
         let table = self.altered(id)?;
-        let position = table.column_position(old).ok_or_else(|| {
-            SqlError::undefined_column(format!("column \"{old}\" does not exist"))
-        })?;
+        let position = table
+            .column_position(old)
+            .ok_or_else(|| SqlError::undefined_column(format!("column \"{old}\" does not exist")))?;
         if table.column_position(new).is_some() {
             let message = format!("column \"{new}\" of relation \"{}\" already exists", table.name);
             return Err(SqlError::duplicate_column(message));

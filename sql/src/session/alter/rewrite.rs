@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use amphora_replication::{Direction, KeyRange, Scan, Transaction};
+use amphora_replication::{Direction, KeyRange, Scan};
 use amphora_storage::schema::{IndexId, Table};
 use amphora_storage::{Datum, Row};
 
@@ -32,12 +32,11 @@ pub(super) struct Verify {
 
 /// For each column of the new table its value over a row of the old one; NULL for what that has not.
 pub(super) fn copy_columns(old: &Table, new: &Table) -> Vec<Expr> {
-    let value = |column: &amphora_storage::schema::Column| {
-        match old.columns.iter().position(|c| c.id == column.id) {
+    let value =
+        |column: &amphora_storage::schema::Column| match old.columns.iter().position(|c| c.id == column.id) {
             Some(position) => Expr::Column(position, old.columns[position].ty.base()),
             None => Expr::Literal(Datum::Null, column.ty.base()),
-        }
-    };
+        };
     new.columns.iter().map(value).collect()
 }
 
@@ -105,8 +104,8 @@ impl Session {
             .map(|(name, e)| Ok((name, Expression::compile(&e, builder)?)))
             .collect::<Result<Vec<_>>>()?;
         let run = self.runtime(&Arc::from([]), None);
-        let txn: &dyn Transaction = self.transaction(false).as_ref();
-        let context = run.context(txn);
+        let txn = self.transaction(false);
+        let context = run.context(txn.as_ref());
         blocking(|| {
             each_row(table, &context, |row| {
                 if let Some(&column) = what.not_null.iter().find(|&&c| row[c].is_null()) {
