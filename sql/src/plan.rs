@@ -195,15 +195,114 @@ pub struct WindowCall {
     pub function: WindowFunction,
     /// Arguments
     pub args: Vec<Expr>,
+    /// FILTER (WHERE …), of an aggregate
+    pub filter: Option<Expr>,
     /// PARTITION BY
     pub partition_by: Vec<Expr>,
     /// ORDER BY
     pub order_by: Vec<SortKey>,
+    /// Which rows of the partition it sees
+    pub frame: Frame,
     /// Result type
     pub ty: DataType,
 }
 
-/// What a window call computes (frames other than the default are for the next issue).
+impl WindowCall {
+    /// Calls `f` with every expression of the call.
+    pub fn exprs(&self, f: &mut dyn FnMut(&Expr)) {
+        self.args.iter().chain(&self.filter).chain(&self.partition_by).for_each(&mut *f);
+        self.order_by.iter().for_each(|k| f(&k.expr));
+        self.frame.start.offset().into_iter().chain(self.frame.end.offset()).for_each(f);
+    }
+
+    /// Like [`WindowCall::exprs`]; `f` may change what it is given.
+    pub fn exprs_mut(&mut self, f: &mut dyn FnMut(&mut Expr)) {
+        self.args.iter_mut().chain(&mut self.filter).chain(&mut self.partition_by).for_each(&mut *f);
+        self.order_by.iter_mut().for_each(|k| f(&mut k.expr));
+        for bound in [&mut self.frame.start, &mut self.frame.end] {
+            if let FrameBound::Preceding(e) | FrameBound::Following(e) = bound {
+                f(e);
+            }
+        }
+    }
+}
+
+/// The rows around the current one that a window call sees (PostgreSQL manual, section 4.2.8).
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// In what offsets count
+    pub units: FrameUnits,
+    /// The first row
+    pub start: FrameBound,
+    /// The last row
+    pub end: FrameBound,
+    /// Rows that are left out again
+    pub exclude: FrameExclusion,
+}
+
+impl Frame {
+    /// RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW.
+    pub fn standard() -> Frame {
+        Frame {
+            units: FrameUnits::Range,
+            start: FrameBound::UnboundedPreceding,
+            end: FrameBound::CurrentRow,
+            exclude: FrameExclusion::NoOthers,
+        }
+    }
+}
+
+/// What the offsets of a frame count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameUnits {
+    /// Rows
+    Rows,
+    /// Distance of the ORDER BY value
+    Range,
+    /// Groups of rows that are equal in ORDER BY
+    Groups,
+}
+
+/// Where a frame begins or ends. Offsets read no column; they are `bigint`, or for RANGE what
+/// [`crate::functions::range_offset_type`] says.
+#[derive(Clone, Debug)]
+pub enum FrameBound {
+    /// The partition's first row
+    UnboundedPreceding,
+    /// So far before the current row
+    Preceding(Expr),
+    /// The current row; its first or last peer, unless units are rows
+    CurrentRow,
+    /// So far after the current row
+    Following(Expr),
+    /// The partition's last row
+    UnboundedFollowing,
+}
+
+impl FrameBound {
+    /// How far from the current row.
+    pub fn offset(&self) -> Option<&Expr> {
+        match self {
+            FrameBound::Preceding(e) | FrameBound::Following(e) => Some(e),
+            _ => None,
+        }
+    }
+}
+
+/// EXCLUDE
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameExclusion {
+    /// Nothing
+    NoOthers,
+    /// The current row
+    CurrentRow,
+    /// The current row and its peers
+    Group,
+    /// The current row's peers
+    Ties,
+}
+
+/// What a window call computes.
 #[derive(Clone, Copy, Debug)]
 pub enum WindowFunction {
     /// `row_number`
@@ -212,8 +311,20 @@ pub enum WindowFunction {
     Rank,
     /// `dense_rank`
     DenseRank,
+    /// `percent_rank`
+    PercentRank,
+    /// `cume_dist`
+    CumeDist,
+    /// `ntile`
+    Ntile,
     /// `lag` and `lead` (true)
     Shift(bool),
+    /// `first_value`
+    FirstValue,
+    /// `last_value`
+    LastValue,
+    /// `nth_value`
+    NthValue,
     /// Any aggregate
     Aggregate(&'static AggregateFunction),
 }

@@ -206,11 +206,7 @@ macro_rules! node_parts {
                     aggregates.$iter().for_each(|a| $aggregate(a, f));
                 }
                 Node::Window { functions, .. } => {
-                    for call in functions {
-                        call.args.$iter().for_each(&mut *f);
-                        call.partition_by.$iter().for_each(&mut *f);
-                        $keys(&$($m)? call.order_by, f);
-                    }
+                    functions.$iter().for_each(|call| call.$exprs(f));
                 }
                 Node::Sort { keys, limit, .. } => {
                     $keys(keys, f);

@@ -1,18 +1,18 @@
 //! Calls: functions, aggregates, window functions, and the forms that only look like functions.
 
-use amphora_storage::{DataType, Datum};
+use amphora_storage::DataType;
 use sqlparser::ast;
 use sqlparser::ast::{
     DuplicateTreatment, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Spanned,
-    WindowFrameBound, WindowFrameUnits, WindowSpec, WindowType,
+    WindowSpec,
 };
 
-use super::level::{AGGREGATE_BASE, Clause, SET_BASE, SetCall, WINDOW_BASE};
+use super::level::{AGGREGATE_BASE, Clause, SET_BASE, SetCall};
 use super::{Binder, fold, name_parts};
 use crate::error::{Result, SqlError};
 use crate::expr::Expr;
 use crate::functions;
-use crate::plan::{Aggregate, SortKey, WindowCall, WindowFunction};
+use crate::plan::{Aggregate, SortKey, WindowFunction};
 use crate::types::{self, CastContext};
 use crate::walk::same_expr;
 
@@ -31,7 +31,7 @@ impl Binder<'_> {
             return Err(self.at(error, last.span));
         }
         self.function_named(&name, call).map_err(|error| {
-            let place = matches!(error.sqlstate, "42883" | "42725" | "42803" | "42P20" | "0A000");
+            let place = matches!(error.sqlstate, "42883" | "42725" | "42803" | "42809" | "42P20" | "0A000");
             if place { self.at(error, call.name.span()) } else { error }
         })
     }
@@ -91,8 +91,9 @@ impl Binder<'_> {
                 Ok(Expr::Row(items))
             }
             _ if functions::is_set_function(name) => self.set_function(name, args),
-            "row_number" | "rank" | "dense_rank" | "lag" | "lead" => {
-                Err(SqlError::wrong_object_type(format!("window function {name} requires an OVER clause")))
+            _ if super::window::is_window_function(name) => {
+                let message = format!("window function {name} requires an OVER clause");
+                Err(SqlError::wrong_object_type(message))
             }
             _ => self.call_named(name, args),
         }
@@ -212,13 +213,13 @@ impl Binder<'_> {
                     "DISTINCT is not implemented for window functions",
                 ));
             }
-            if filter.is_some() || !order_by.is_empty() {
+            if !order_by.is_empty() {
                 return Err(SqlError::feature_not_supported(
-                    "FILTER and ORDER BY are not supported for aggregates over a window",
+                    "aggregate ORDER BY is not implemented for window functions",
                 ));
             }
             let function = WindowFunction::Aggregate(resolved.function);
-            return self.window_call(function, args, window, resolved.return_type);
+            return self.window_call(function, args, filter, window, resolved.return_type);
         }
         let ty = resolved.return_type;
         let call =
@@ -254,100 +255,6 @@ impl Binder<'_> {
         Ok(Expr::Column(SET_BASE + level.sets.len() - 1, ty))
     }
 
-    // Window functions.
-
-    /// The definition that OVER names or gives.
-    fn window_spec(&mut self, over: &WindowType) -> Result<WindowSpec> {
-        match over {
-            WindowType::NamedWindow(name) => self.named_window(name),
-            WindowType::WindowSpec(spec) => match &spec.window_name {
-                None => Ok(spec.clone()),
-                Some(name) => {
-                    let mut base = self.named_window(name)?;
-                    base.order_by.extend(spec.order_by.iter().cloned());
-                    base.window_frame = spec.window_frame.clone().or(base.window_frame);
-                    Ok(base)
-                }
-            },
-        }
-    }
-
-    fn named_window(&mut self, name: &ast::Ident) -> Result<WindowSpec> {
-        let folded = fold(name);
-        let found =
-            self.level()?.named_windows.iter().find(|(n, _)| *n == folded).map(|(_, spec)| spec.clone());
-        found.ok_or_else(|| {
-            self.at(SqlError::undefined_object(format!("window \"{folded}\" does not exist")), name.span)
-        })
-    }
-
-    fn window_function(
-        &mut self,
-        name: &str,
-        list: &ast::FunctionArgumentList,
-        spec: &WindowSpec,
-    ) -> Result<Expr> {
-        let mut args = self.in_clause(Clause::Window, |b| b.call_args(&list.args))?;
-        let (function, ty) = match (name, args.len()) {
-            ("row_number", 0) => (WindowFunction::RowNumber, DataType::Int8),
-            ("rank", 0) => (WindowFunction::Rank, DataType::Int8),
-            ("dense_rank", 0) => (WindowFunction::DenseRank, DataType::Int8),
-            ("lag" | "lead", 1..=3) => {
-                let value = self.settle(args.remove(0))?;
-                let ty = value.ty();
-                let mut rest = args.into_iter();
-                let offset = rest.next().unwrap_or(Expr::Literal(Datum::Int4(1), DataType::Int4));
-                let offset = self.coerce(offset, &DataType::Int4, CastContext::Implicit)?;
-                let default = rest.next().unwrap_or(Expr::Literal(Datum::Null, ty.clone()));
-                let default = self.coerce(default, &ty, CastContext::Implicit)?;
-                args = vec![value, offset, default];
-                (WindowFunction::Shift(name == "lead"), ty)
-            }
-            ("row_number" | "rank" | "dense_rank" | "lag" | "lead", _) => {
-                return Err(SqlError::undefined_function(format!(
-                    "function {name} does not take these arguments"
-                )));
-            }
-            ("percent_rank" | "cume_dist" | "ntile" | "first_value" | "last_value" | "nth_value", _) => {
-                return Err(SqlError::feature_not_supported(format!(
-                    "window function {name} is not yet supported"
-                )));
-            }
-            _ if functions::is_function(name) => {
-                return Err(SqlError::wrong_object_type(format!(
-                    "OVER specified, but {name} is not a window function nor an aggregate function"
-                )));
-            }
-            _ => return Err(SqlError::undefined_function(format!("function {name} does not exist"))),
-        };
-        self.window_call(function, args, spec, ty)
-    }
-
-    fn window_call(
-        &mut self,
-        function: WindowFunction,
-        args: Vec<Expr>,
-        spec: &WindowSpec,
-        ty: DataType,
-    ) -> Result<Expr> {
-        let clause = self.level()?.clause;
-        if !clause.allows_windows() {
-            return Err(clause.no_windows());
-        }
-        if spec.window_frame.as_ref().is_some_and(|frame| !is_default_frame(frame)) {
-            return Err(SqlError::feature_not_supported(
-                "window frames other than RANGE UNBOUNDED PRECEDING are not yet supported",
-            ));
-        }
-        let (partition_by, order_by) = self.in_clause(Clause::Window, |b| {
-            let partition = spec.partition_by.iter().map(|e| b.typed(e)).collect::<Result<_>>()?;
-            Ok((partition, b.sort_keys(&spec.order_by)?))
-        })?;
-        let level = self.level()?;
-        level.windows.push(WindowCall { function, args, partition_by, order_by, ty: ty.clone() });
-        Ok(Expr::Column(WINDOW_BASE + level.windows.len() - 1, ty))
-    }
-
     /// The keys of an ORDER BY that has no output columns to refer to.
     pub(super) fn sort_keys(&mut self, keys: &[ast::OrderByExpr]) -> Result<Vec<SortKey>> {
         keys.iter()
@@ -370,12 +277,6 @@ pub(super) fn sort_key(expr: Expr, options: &ast::OrderByOptions) -> Result<Sort
     };
     let nulls_first = options.nulls_first.unwrap_or(descending);
     Ok(SortKey { expr, descending, nulls_first })
-}
-
-fn is_default_frame(frame: &ast::WindowFrame) -> bool {
-    frame.units == WindowFrameUnits::Range
-        && matches!(frame.start_bound, WindowFrameBound::Preceding(None))
-        && matches!(frame.end_bound, None | Some(WindowFrameBound::CurrentRow))
 }
 
 fn same_aggregate(a: &Aggregate, b: &Aggregate) -> bool {

@@ -42,6 +42,7 @@ mod subquery;
 mod table_option;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -63,12 +63,7 @@ impl Binder<'_> {
     ) -> Result<Plan> {
         reject(select)?;
         let (plan, scope) = self.from(&select.from)?;
-        let mut level = Level::new(scope, Clause::Where);
-        for definition in &select.named_window {
-            if let ast::NamedWindowExpr::WindowSpec(spec) = &definition.1 {
-                level.named_windows.push((fold(&definition.0), spec.clone()));
-            }
-        }
+        let level = Level::new(scope, Clause::Where);
         let (bound, level) = self.in_level(level, |b| b.clauses(select, tail, expected))?;
         self.assemble(plan, bound, level, tail)
     }
@@ -79,6 +74,7 @@ impl Binder<'_> {
         tail: &Tail<'_>,
         expected: Option<&[DataType]>,
     ) -> Result<Bound> {
+        self.define_windows(&select.named_window)?;
         let condition = match &select.selection {
             Some(e) => Some(self.condition(e, "WHERE")?),
             None => None,
@@ -392,7 +388,7 @@ impl Binder<'_> {
             }
         }
         for call in &mut level.windows {
-            exprs.extend(call.args.iter_mut().chain(&mut call.partition_by));
+            exprs.extend(call.args.iter_mut().chain(&mut call.filter).chain(&mut call.partition_by));
             exprs.extend(call.order_by.iter_mut().map(|k| &mut k.expr));
         }
         exprs.extend(level.sets.iter_mut().flat_map(|s| &mut s.args));

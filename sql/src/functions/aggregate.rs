@@ -22,6 +22,11 @@ use crate::types::{FormatContext, to_text};
 pub trait AggregateState: Send {
     /// Takes one row's arguments, cast to the aggregate's types.
     fn update(&mut self, args: &[Datum]) -> Result<()>;
+    /// Takes back one row it was given before, the oldest; false if it cannot, and must start anew.
+    fn retract(&mut self, args: &[Datum]) -> Result<bool> {
+        let _ = args;
+        Ok(false)
+    }
     /// The value of what was seen so far; the state may go on afterwards, as window frames need.
     fn finish(&self) -> Result<Datum>;
     /// Bytes held, for the memory budget.
@@ -71,6 +76,13 @@ impl AggregateState for Count {
         Ok(())
     }
 
+    fn retract(&mut self, args: &[Datum]) -> Result<bool> {
+        if args.first().is_none_or(|d| !d.is_null()) {
+            self.rows -= 1;
+        }
+        Ok(true)
+    }
+
     fn finish(&self) -> Result<Datum> {
         Ok(Datum::Int8(self.rows))
     }
@@ -110,6 +122,14 @@ impl AggregateState for IntSum {
         Ok(())
     }
 
+    fn retract(&mut self, args: &[Datum]) -> Result<bool> {
+        if let Some(v) = args[0].as_i64() {
+            self.sum -= i128::from(v);
+            self.count -= 1;
+        }
+        Ok(true)
+    }
+
     fn finish(&self) -> Result<Datum> {
         if self.count == 0 {
             return Ok(Datum::Null);
@@ -131,6 +151,15 @@ struct NumericSum {
     sum: Number,
     count: i64,
     average: bool,
+    /// The greatest scale of a value, and how many have it: the sum's scale must not outlive them
+    scale: i64,
+    at_scale: i64,
+}
+
+impl NumericSum {
+    fn boxed(average: bool) -> Box<dyn AggregateState> {
+        Box::new(NumericSum { sum: Number::from(0), count: 0, average, scale: 0, at_scale: 0 })
+    }
 }
 
 impl AggregateState for NumericSum {
@@ -138,9 +167,35 @@ impl AggregateState for NumericSum {
         if args[0].is_null() {
             return Ok(());
         }
-        self.sum = decimal::add(&self.sum, numeric(&args[0])?)?;
+        let value = numeric(&args[0])?;
+        self.sum = decimal::add(&self.sum, value)?;
         self.count += 1;
+        if let Some(d) = value.as_finite() {
+            let scale = decimal::scale(d);
+            if scale > self.scale || self.at_scale == 0 {
+                (self.scale, self.at_scale) = (scale, 1);
+            } else if scale == self.scale {
+                self.at_scale += 1;
+            }
+        }
         Ok(())
+    }
+
+    fn retract(&mut self, args: &[Datum]) -> Result<bool> {
+        if args[0].is_null() {
+            return Ok(true);
+        }
+        let value = numeric(&args[0])?;
+        let (Some(d), Some(_)) = (value.as_finite(), self.sum.as_finite()) else { return Ok(false) };
+        if decimal::scale(d) == self.scale {
+            if self.at_scale == 1 {
+                return Ok(false);
+            }
+            self.at_scale -= 1;
+        }
+        self.sum = decimal::subtract(&self.sum, value)?;
+        self.count -= 1;
+        Ok(true)
     }
 
     fn finish(&self) -> Result<Datum> {
@@ -215,6 +270,16 @@ impl AggregateState for IntervalSum {
             self.count += 1;
         }
         Ok(())
+    }
+
+    fn retract(&mut self, args: &[Datum]) -> Result<bool> {
+        if let Datum::Interval(i) = &args[0] {
+            self.months -= i64::from(i.months);
+            self.days -= i64::from(i.days);
+            self.micros -= i128::from(i.micros);
+            self.count -= 1;
+        }
+        Ok(true)
     }
 
     fn finish(&self) -> Result<Datum> {
@@ -476,10 +541,6 @@ fn float_variance(moment: Moment) -> Box<dyn AggregateState> {
     Box::new(FloatVariance(FloatMoments::default(), moment))
 }
 
-fn zero() -> Number {
-    Number::from(0)
-}
-
 /// One statistical aggregate over every numeric type.
 macro_rules! moments {
     ($($name:literal => $moment:expr),* $(,)?) => {
@@ -541,7 +602,7 @@ pub(super) static AGGREGATES: &[AggregateFunction] = &[
     aggregate("sum", &[Int4], Int8, |_, _| IntSum::boxed(SumAs::Int8)),
     aggregate("sum", &[Int8], Numeric, |_, _| IntSum::boxed(SumAs::Numeric)),
     aggregate("sum", &[Numeric], Numeric, |_, _| {
-        Box::new(NumericSum { sum: zero(), count: 0, average: false })
+        NumericSum::boxed(false)
     }),
     aggregate("sum", &[Float4], Float4, |_, _| FloatSum::boxed(false, true)),
     aggregate("sum", &[Float8], Float8, |_, _| FloatSum::boxed(false, false)),
@@ -550,7 +611,7 @@ pub(super) static AGGREGATES: &[AggregateFunction] = &[
     aggregate("avg", &[Int4], Numeric, |_, _| IntSum::boxed(SumAs::Average)),
     aggregate("avg", &[Int8], Numeric, |_, _| IntSum::boxed(SumAs::Average)),
     aggregate("avg", &[Numeric], Numeric, |_, _| {
-        Box::new(NumericSum { sum: zero(), count: 0, average: true })
+        NumericSum::boxed(true)
     }),
     aggregate("avg", &[Float4], Float8, |_, _| FloatSum::boxed(true, false)),
     aggregate("avg", &[Float8], Float8, |_, _| FloatSum::boxed(true, false)),

@@ -24,6 +24,7 @@ mod json;
 mod json_build;
 mod math;
 mod pattern;
+mod range_offset;
 mod resolve;
 mod set_returning;
 mod signature;
@@ -45,6 +46,7 @@ pub use aggregate::{AggregateFunction, AggregateState, NewState};
 pub use comparison::{compare, is_distinct};
 pub use context::{Call, EvalContext, NoSession, SessionHook};
 pub use pattern::{LikePattern, compile_regex};
+pub use range_offset::{check_range_offset, range_bound, range_key, range_offset_type};
 use resolve::{Choice, bind, choose};
 pub use set_returning::{Rows, SetFunction};
 pub use signature::{Signature, Ty};
@@ -209,8 +211,6 @@ pub fn all_functions() -> impl Iterator<Item = &'static ScalarFunction> {
         string::FUNCTIONS,
         binary_string::FUNCTIONS,
         pattern::FUNCTIONS,
-        //        datetime::FUNCTIONS,
-        //        to_char::FUNCTIONS,
         datetime::CLOCKS,
         datetime::FIELDS,
         datetime::FUNCTIONS,

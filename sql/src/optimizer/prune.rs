@@ -197,13 +197,11 @@ fn narrow(plan: &mut Plan, wanted: &[bool]) -> Moved {
             let inner = input.width();
             let mut needed = wanted[..inner].to_vec();
             for call in functions.iter() {
-                call.args.iter().chain(&call.partition_by).for_each(|e| need(&mut needed, e));
-                call.order_by.iter().for_each(|k| need(&mut needed, &k.expr));
+                call.exprs(&mut |e| need(&mut needed, e));
             }
             let mut moved = narrow(input, &needed);
             for call in functions.iter_mut() {
-                call.args.iter_mut().chain(&mut call.partition_by).for_each(|e| remap(e, &moved));
-                call.order_by.iter_mut().for_each(|k| remap(&mut k.expr, &moved));
+                call.exprs_mut(&mut |e| remap(e, &moved));
             }
             let base = input.width();
             moved.extend((0..functions.len()).map(|i| Some(base + i)));

@@ -14,6 +14,7 @@ mod command;
 mod copy;
 mod cursor;
 mod dialect;
+pub(crate) mod exclusion;
 mod limits;
 mod position;
 mod rewrite;

@@ -4,10 +4,18 @@ use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 
 /// The unquoted keyword of a token.
-fn keyword(token: Option<&TokenWithSpan>) -> Keyword {
+pub(super) fn keyword(token: Option<&TokenWithSpan>) -> Keyword {
     match token.map(|t| &t.token) {
         Some(Token::Word(word)) if word.quote_style.is_none() => word.keyword,
         _ => Keyword::NoKeyword,
+    }
+}
+
+/// The unquoted word of a token, in lower case.
+pub(super) fn word(token: Option<&TokenWithSpan>) -> Option<String> {
+    match token.map(|t| &t.token) {
+        Some(Token::Word(word)) if word.quote_style.is_none() => Some(word.value.to_ascii_lowercase()),
+        _ => None,
     }
 }
 
@@ -16,9 +24,10 @@ fn keyword(token: Option<&TokenWithSpan>) -> Keyword {
 /// - `TABLE t` → `SELECT * FROM t`
 /// - `IN ((SELECT …), …)` → `IN (coalesce((SELECT …)), …)`, lest the list be read as one query
 /// - strings with a line break between them become one
+/// - `EXCLUDE` of a window frame becomes a mark (`exclusion`)
 /// - `FOR NO KEY UPDATE` → `FOR UPDATE`, `FOR KEY SHARE` → `FOR SHARE`: Amphora has two strengths of lock
 pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let tokens = mark_lists(join_strings(tokens));
+    let tokens = super::exclusion::mark(mark_lists(join_strings(tokens)));
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let mut tokens = tokens.into_iter().peekable();
     let mut first = true;

@@ -287,6 +287,12 @@ fn window(f: &amphora_sql::plan::WindowFunction) -> String {
                 "lag".into()
             }
         }
+        W::PercentRank => "percent_rank".into(),
+        W::CumeDist => "cume_dist".into(),
+        W::Ntile => "ntile".into(),
+        W::FirstValue => "first_value".into(),
+        W::LastValue => "last_value".into(),
+        W::NthValue => "nth_value".into(),
         W::Aggregate(a) => a.name.into(),
     }
 }
