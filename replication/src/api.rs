@@ -206,6 +206,11 @@ pub trait Transaction: Send {
     /// writes up to now.
     fn scan(&self, scan: &Scan) -> Result<Box<dyn RowStream>>;
 
+    /// From now on, until it is called with false or the statement begins anew, [`get`](Transaction::get)
+    /// and [`scan`](Transaction::scan) see the transaction as it stands at this moment: what the
+    /// statements of one WITH write, none of them reads.
+    fn hold_reads(&mut self, hold: bool);
+
     /// Inserts rows (full width; a hidden key is filled here). Checks every unique index. One outcome
     /// per row. With [`OnConflict::Error`] the first conflict fails with 23505.
     async fn insert(

@@ -356,6 +356,9 @@ pub struct Prepared {
     pub statement: Statement,
     /// WITH queries, each run once, in order
     pub ctes: Vec<Plan>,
+    /// The WITH queries that write: the position in `ctes`, whose plan has only the columns, and what it
+    /// does. With any of them, everything in WITH runs before the statement, and nobody sees the writes.
+    pub writes: Vec<(usize, Statement)>,
     /// Types of `$1 …`
     pub parameters: Vec<DataType>,
     /// Output columns; empty if it gives no rows

@@ -60,6 +60,15 @@ pub struct WriteBuffer {
 }
 
 impl WriteBuffer {
+    /// A copy of the writes as they stand, to be read and not to be written to.
+    pub fn frozen(&self) -> WriteBuffer {
+        WriteBuffer {
+            strong: self.strong.clone(),
+            leaderless: self.leaderless.clone(),
+            ..WriteBuffer::default()
+        }
+    }
+
     /// True if nothing is buffered.
     pub fn is_empty(&self) -> bool {
         self.strong.is_empty() && self.leaderless.is_empty()

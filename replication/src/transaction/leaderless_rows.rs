@@ -6,6 +6,7 @@ use amphora_storage::schema::{IndexId, Table};
 use amphora_storage::{Row, Timestamp, key};
 
 use super::HybridTransaction;
+use super::buffer::WriteBuffer;
 use super::strong_rows::unique_violation;
 use crate::Result;
 use crate::api::{InsertOutcome, OnConflict, StoredRow};
@@ -13,7 +14,17 @@ use crate::leaderless::surface::{self, PendingRow};
 
 impl HybridTransaction {
     pub(super) fn leaderless_get(&self, table: &Table, key: &[u8]) -> Result<Option<StoredRow>> {
-        let row = match self.buffer.get_row(key) {
+        self.leaderless_get_in(&self.buffer, table, key)
+    }
+
+    /// The row as this buffer over what is committed has it.
+    pub(super) fn leaderless_get_in(
+        &self,
+        buffer: &WriteBuffer,
+        table: &Table,
+        key: &[u8],
+    ) -> Result<Option<StoredRow>> {
+        let row = match buffer.get_row(key) {
             Some(pending) => pending.row(table)?,
             None => match self.context.leaderless.state(key)? {
                 Some(state) => surface::visible(table, &state)?,

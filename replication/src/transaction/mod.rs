@@ -105,6 +105,8 @@ pub struct HybridTransaction {
     /// What the keys of new rows are looked for at, once that must be newer than what the statement reads:
     /// whoever inserts collides with what is there now, not with what was there when the statement began
     latest: Option<Arc<SnapshotHold>>,
+    /// The writes that reads see, while that is not all of them (`hold_reads`)
+    held: Option<Box<WriteBuffer>>,
     /// Height of the buffer when the current statement began
     statement: usize,
     /// Savepoints, as heights
@@ -134,6 +136,7 @@ impl HybridTransaction {
             check: None,
             latest: None,
             buffer: WriteBuffer::default(),
+            held: None,
             statement: 0,
             savepoints: Vec::new(),
             locks: HashMap::new(),
@@ -143,6 +146,11 @@ impl HybridTransaction {
             ddl: None,
             finished: false,
         }
+    }
+
+    /// The own writes that a statement's reads see.
+    fn visible(&self) -> &WriteBuffer {
+        self.held.as_deref().unwrap_or(&self.buffer)
     }
 
     fn snapshot(&self) -> Timestamp {
@@ -544,6 +552,7 @@ impl Transaction for HybridTransaction {
         self.statement = self.buffer.mark();
         self.check = None;
         self.latest = None;
+        self.held = None;
         if access == Access::Strong {
             let keep = self.options.isolation == IsolationLevel::RepeatableRead && self.snapshot.is_some();
             if !keep {
@@ -577,11 +586,18 @@ impl Transaction for HybridTransaction {
 
     fn get(&self, table: &Arc<Table>, key: &[Datum]) -> Result<Option<StoredRow>> {
         let key = key::row_key(table, key)?;
-        if table.is_strong() { self.strong_get(table, &key) } else { self.leaderless_get(table, &key) }
+        match table.is_strong() {
+            true => self.strong_get_in(self.visible(), table, &key),
+            false => self.leaderless_get_in(self.visible(), table, &key),
+        }
     }
 
     fn scan(&self, scan: &Scan) -> Result<Box<dyn RowStream>> {
         scan::open(self, scan)
+    }
+
+    fn hold_reads(&mut self, hold: bool) {
+        self.held = hold.then(|| Box::new(self.buffer.frozen()));
     }
 
     async fn insert(
@@ -770,6 +786,7 @@ impl Transaction for HybridTransaction {
 
 impl HybridTransaction {
     fn undo_statement(&mut self) {
+        self.held = None;
         self.buffer.rollback_to(self.statement);
         if let Err(e) = self.rebuild_draft() {
             // The draft was decodable when it was written.

@@ -25,7 +25,7 @@ pub(super) fn open(tx: &HybridTransaction, scan: &Scan) -> Result<Box<dyn RowStr
     if !scan.table.is_strong() {
         return Ok(Box::new(LeaderlessRows {
             inner: tx.context.store.scan_plain(Cf::Leaderless, range.clone(), scan.direction.into())?,
-            overlay: Overlay::new(tx.buffer.row_range(&range.start, &range.end)?, scan.direction),
+            overlay: Overlay::new(tx.visible().row_range(&range.start, &range.end)?, scan.direction),
             table: scan.table.clone(),
             columns,
             peeked: None,
@@ -35,7 +35,7 @@ pub(super) fn open(tx: &HybridTransaction, scan: &Scan) -> Result<Box<dyn RowStr
     }
     let entries = StrongEntries {
         inner: tx.context.store.scan(range.clone(), tx.snapshot(), scan.direction.into())?,
-        overlay: Overlay::new(tx.buffer.range(&range.start, &range.end), scan.direction),
+        overlay: Overlay::new(tx.visible().range(&range.start, &range.end), scan.direction),
         peeked: None,
         done: false,
         direction: scan.direction,
@@ -52,7 +52,7 @@ pub(super) fn open(tx: &HybridTransaction, scan: &Scan) -> Result<Box<dyn RowStr
     let mut own = std::collections::HashMap::new();
     for (_, entry) in &entries.overlay.items {
         if let Some(row_key) = entry
-            && let Some(Some(bytes)) = tx.buffer.get(row_key)
+            && let Some(Some(bytes)) = tx.visible().get(row_key)
         {
             own.insert(row_key.clone(), bytes.clone());
         }

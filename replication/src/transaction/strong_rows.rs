@@ -6,6 +6,7 @@ use amphora_storage::schema::{Index, IndexId, Table};
 use amphora_storage::{Datum, Row, Timestamp, key, row};
 
 use super::HybridTransaction;
+use super::buffer::WriteBuffer;
 use crate::api::{InsertOutcome, IsolationLevel, LockMode, OnConflict, StoredRow};
 use crate::error::ErrorKind;
 use crate::{Error, Result};
@@ -39,7 +40,16 @@ impl HybridTransaction {
     }
 
     fn value_at(&self, key: &[u8], at: Timestamp) -> Result<Option<(Timestamp, Arc<[u8]>)>> {
-        if let Some(own) = self.buffer.get(key) {
+        self.value_in(&self.buffer, key, at)
+    }
+
+    fn value_in(
+        &self,
+        buffer: &WriteBuffer,
+        key: &[u8],
+        at: Timestamp,
+    ) -> Result<Option<(Timestamp, Arc<[u8]>)>> {
+        if let Some(own) = buffer.get(key) {
             return Ok(own.as_ref().map(|v| (Timestamp::ZERO, v.clone())));
         }
         let version = self.context.store.get(key, at)?;
@@ -53,7 +63,17 @@ impl HybridTransaction {
     }
 
     pub(super) fn strong_get(&self, table: &Table, key: &[u8]) -> Result<Option<StoredRow>> {
-        let Some((version, bytes)) = self.strong_value(key)? else { return Ok(None) };
+        self.strong_get_in(&self.buffer, table, key)
+    }
+
+    /// The row as this buffer over the snapshot has it.
+    pub(super) fn strong_get_in(
+        &self,
+        buffer: &WriteBuffer,
+        table: &Table,
+        key: &[u8],
+    ) -> Result<Option<StoredRow>> {
+        let Some((version, bytes)) = self.value_in(buffer, key, self.snapshot())? else { return Ok(None) };
         Ok(Some(StoredRow { row: row::decode_row(table, &bytes)?, version }))
     }
 

@@ -276,6 +276,13 @@ impl Binder<'_> {
                 let plan = match cte.source {
                     CteSource::Shared(id) => node(Node::CteScan(id), schema.clone()),
                     CteSource::Working(id) => node(Node::WorkTable(id), schema.clone()),
+                    CteSource::Silent => {
+                        let error = SqlError::feature_not_supported(format!(
+                            "WITH query \"{}\" does not have a RETURNING clause",
+                            cte.name
+                        ));
+                        return Err(self.at(error, part.span));
+                    }
                     CteSource::Inline(plan, levels) => {
                         let mut plan = *plan;
                         plan.shift_outer(

@@ -113,6 +113,10 @@ pub(crate) struct Binder<'a> {
     tables: Vec<Arc<Table>>,
     /// Finished WITH queries
     ctes: Vec<Plan>,
+    /// Those of them that write, by position
+    writes: Vec<(usize, Statement)>,
+    /// How many queries are being bound, one inside another
+    nesting: usize,
     /// Names of WITH queries in scope
     cte_names: Vec<query::CteName>,
     /// Next id of a recursive working table
@@ -137,6 +141,8 @@ impl<'a> Binder<'a> {
                 .collect(),
             tables: Vec::new(),
             ctes: Vec::new(),
+            writes: Vec::new(),
+            nesting: 0,
             cte_names: Vec::new(),
             recursions: 0,
             levels: Vec::new(),
@@ -164,10 +170,11 @@ impl<'a> Binder<'a> {
             };
             visit_statement(&mut statement, &mut resolve);
             self.ctes.iter_mut().for_each(|plan| plan.visit_exprs_mut(&mut resolve));
+            self.writes.iter_mut().for_each(|(_, write)| visit_statement(write, &mut resolve));
         }
         let ddl = matches!(&statement, Statement::Command(c) if is_ddl(c));
         let strong = ddl || self.tables.iter().any(|t| t.is_strong());
-        Ok(Prepared { statement, ctes: self.ctes, parameters, schema, tables: self.tables, strong })
+        Ok(Prepared { statement, ctes: self.ctes, writes: self.writes, parameters, schema, tables: self.tables, strong })
     }
 
     fn ast(&mut self, ast: &Ast) -> Result<(Statement, Arc<[Field]>)> {

@@ -32,6 +32,8 @@ pub(super) enum CteSource {
     Inline(Box<Plan>, usize),
     /// The working table of the recursive query being bound
     Working(usize),
+    /// It writes and returns nothing
+    Silent,
 }
 
 /// What follows a query's body.
@@ -77,10 +79,12 @@ impl Binder<'_> {
     /// A query. Output columns that are untyped literals stay so, unless `expected` has a type for them.
     pub(super) fn query(&mut self, query: &ast::Query, expected: Option<&[DataType]>) -> Result<Plan> {
         let names = self.cte_names.len();
-        if let Some(with) = &query.with {
-            self.with(with)?;
-        }
-        let plan = self.query_body(query, expected);
+        self.nesting += 1;
+        let plan = match &query.with {
+            Some(with) => self.with(with).and_then(|()| self.query_body(query, expected)),
+            None => self.query_body(query, expected),
+        };
+        self.nesting -= 1;
         self.cte_names.truncate(names);
         plan
     }
@@ -203,7 +207,7 @@ impl Binder<'_> {
                     .with_hint("Write SELECT * FROM the table."))
             }
             SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => Err(
-                SqlError::feature_not_supported("statements that write are not supported in WITH or FROM"),
+                SqlError::feature_not_supported("statements that write are not supported in FROM"),
             ),
         }
     }
@@ -336,6 +340,10 @@ impl Binder<'_> {
                 return Err(self.at(error, cte.alias.name.span));
             }
             let aliases: Vec<String> = cte.alias.columns.iter().map(|c| fold(&c.name)).collect();
+            if let Some(statement) = writing_body(&cte.query) {
+                self.writing_cte(cte, name, &aliases, statement)?;
+                continue;
+            }
             let plan = match self.recursive_parts(with.recursive, &name, &cte.query) {
                 Some((base, step, distinct)) => self.recursive(&name, &aliases, base, step, distinct)?,
                 None => {
@@ -352,6 +360,30 @@ impl Binder<'_> {
             };
             self.cte_names.push(CteName { name, fields, source });
         }
+        Ok(())
+    }
+
+    /// A WITH query that writes: its rows are what RETURNING gives.
+    fn writing_cte(
+        &mut self,
+        cte: &ast::Cte,
+        name: String,
+        aliases: &[String],
+        statement: &ast::Statement,
+    ) -> Result<()> {
+        if self.nesting > 1 || !self.levels.is_empty() {
+            let error = SqlError::feature_not_supported(
+                "WITH clause containing a data-modifying statement must be at the top level",
+            );
+            return Err(self.at(error, cte.alias.name.span));
+        }
+        let (bound, schema) = self.under_with(cte.query.with.as_ref(), |b| b.statement(statement))?;
+        self.ctes.push(node(Node::Values(Vec::new()), schema.clone()));
+        let id = self.ctes.len() - 1;
+        self.writes.push((id, bound));
+        let source = if schema.is_empty() { CteSource::Silent } else { CteSource::Shared(id) };
+        let fields = rename(&schema, aliases, &name)?;
+        self.cte_names.push(CteName { name, fields, source });
         Ok(())
     }
 

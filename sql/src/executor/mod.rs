@@ -50,7 +50,7 @@ pub use expression::Expression;
 pub use foreign_key::{Deferred, SharedDeferred};
 pub use guard::{DEFAULT_MEMORY, Guard};
 pub use lock::LockedQuery;
-pub use runtime::{Context, OuterRow, Query, Runtime};
+pub use runtime::{Context, OuterRow, Query, Runtime, Shared};
 pub use statistics::{NodeStatistics, Statistics};
 pub use write::{Written, run_delete, run_insert, run_update};
 

@@ -1,12 +1,13 @@
 //! What the operators of one execution share.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use amphora_replication::{Engine, Transaction};
-use amphora_storage::schema::Catalog;
+use amphora_storage::schema::{Catalog, Table, TableId};
 use amphora_storage::{Datum, Row};
+use parking_lot::Mutex;
 
 use super::foreign_key::SharedDeferred;
 use super::guard::{Guard, Held};
@@ -37,6 +38,22 @@ pub struct Runtime {
     ctes: RefCell<Vec<Cte>>,
     work: RefCell<HashMap<usize, Arc<Vec<Row>>>>,
     locked: RefCell<Vec<Row>>,
+    shared: Option<Shared>,
+}
+
+/// What the statements of one WITH that writes share: the rows of those that have run, in order, and the
+/// rows they changed, which no other of them may change again.
+#[derive(Clone, Default)]
+pub struct Shared {
+    ctes: Vec<Arc<Vec<Row>>>,
+    changed: Arc<Mutex<HashSet<(TableId, Vec<Datum>)>>>,
+}
+
+impl Shared {
+    /// The next WITH query has run.
+    pub fn push(&mut self, rows: Vec<Row>) {
+        self.ctes.push(Arc::new(rows));
+    }
 }
 
 /// A WITH query: run when it is first read.
@@ -144,12 +161,30 @@ impl Runtime {
             ctes: RefCell::default(),
             work: RefCell::default(),
             locked: RefCell::default(),
+            shared: None,
+        }
+    }
+
+    /// Makes this execution one of a statement whose WITH queries write.
+    pub fn share(&mut self, shared: Shared) {
+        self.shared = Some(shared);
+    }
+
+    /// True if the row has not been changed by another part of the same statement; now it has been.
+    pub(crate) fn may_change(&self, table: &Table, row: &[Datum]) -> bool {
+        match &self.shared {
+            None => true,
+            Some(shared) => shared.changed.lock().insert((table.id, table.key_of(row))),
         }
     }
 
     /// Makes the WITH queries ready to be read.
     pub(crate) fn set_ctes(&mut self, plans: &[Plan], builder: &mut Builder) -> Result<()> {
-        let ctes = plans.iter().map(|plan| Ok(Cte::Waiting(builder.build(plan)?))).collect::<Result<_>>()?;
+        let done = self.shared.as_ref().map_or(&[][..], |shared| &shared.ctes);
+        let mut ctes: Vec<Cte> = done.iter().take(plans.len()).cloned().map(Cte::Done).collect();
+        for plan in &plans[ctes.len()..] {
+            ctes.push(Cte::Waiting(builder.build(plan)?));
+        }
         self.ctes = RefCell::new(ctes);
         Ok(())
     }
@@ -195,6 +230,17 @@ impl Query {
         run.set_ctes(&prepared.ctes, builder)?;
         let root = builder.build(plan)?;
         Ok(Query { run, root, done: false })
+    }
+
+    /// All rows, kept within the statement's budget of memory.
+    pub fn all(&mut self, txn: &dyn Transaction) -> Result<Vec<Row>> {
+        let (mut rows, mut held) = (Vec::new(), Held::default());
+        drain(self.root.as_mut(), &self.run.context(txn), |row| {
+            held.add(&self.run.guard, &row)?;
+            rows.push(row);
+            Ok(())
+        })?;
+        Ok(rows)
     }
 
     /// Appends a batch of rows to `out`; false once there are no more.

@@ -269,6 +269,7 @@ impl Inserter {
                     }
                     let Some(new) = update.apply(&old.row, &row, &context)? else { continue };
                     self.constraints.check(&new, &context)?;
+                    self.run.may_change(&self.table, &old.row);
                     self.touched.insert(update.key(&old.row));
                     self.touched.insert(update.key(&new));
                     changes.push((old, new.clone()));
@@ -362,6 +363,9 @@ impl Targets {
         super::drain(self.source.as_mut(), context, |mut row| {
             if versioned {
                 let version = row.pop().and_then(|v| v.as_i64()).unwrap_or(0);
+                if !context.run.may_change(table, &row) {
+                    return Ok(());
+                }
                 let stored = StoredRow { row: row.clone(), version: Timestamp(version.cast_unsigned()) };
                 return each(stored, row);
             }
@@ -373,8 +377,8 @@ impl Targets {
                 return Ok(());
             }
             match context.txn.get(table, &key)? {
-                Some(stored) => each(stored, row),
-                None => Ok(()),
+                Some(stored) if context.run.may_change(table, &stored.row) => each(stored, row),
+                _ => Ok(()),
             }
         })
     }

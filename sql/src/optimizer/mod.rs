@@ -47,11 +47,18 @@ use planner::Planner;
 /// Plans a bound statement.
 pub fn optimize(mut prepared: Prepared, context: &PlannerContext) -> Result<Prepared> {
     let p = &Planner::new(context);
-    inline::inline(&mut prepared.ctes, &mut prepared.statement);
+    // Among statements that write, each WITH query is run once and where it stands.
+    if prepared.writes.is_empty() {
+        inline::inline(&mut prepared.ctes, &mut prepared.statement);
+    }
     for plan in &mut prepared.ctes {
         fold::fold_plan(plan)?;
     }
     fold::fold_statement(&mut prepared.statement)?;
+    for (_, write) in &mut prepared.writes {
+        fold::fold_statement(write)?;
+        statement(p, write);
+    }
     for plan in &mut prepared.ctes {
         optimize_plan(p, plan);
     }

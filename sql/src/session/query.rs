@@ -9,7 +9,7 @@ use super::statement::{Job, Outcome, Place, interruptible};
 use super::transaction::Block;
 use super::{Output, Session};
 use crate::error::{Result, SqlError};
-use crate::executor::{self, LockedQuery, Query, Written, blocking, blocking_unless};
+use crate::executor::{self, LockedQuery, Query, Shared, Written, blocking, blocking_unless};
 use crate::explain;
 use crate::plan::{Explain, Plan, Prepared, Statement};
 
@@ -24,6 +24,11 @@ impl Session {
         sent: &mut bool,
         out: &mut dyn Output,
     ) -> Result<Outcome> {
+        if !prepared.writes.is_empty() {
+            let rows = self.query_among_writes(plan, prepared, &job.params, deadline).await?;
+            let tag = format!("SELECT {}", rows.len());
+            return self.show_rows(job, &prepared.schema, rows, tag, out).await;
+        }
         let run = self.runtime(&job.params, deadline);
         let format = run.eval.format.clone();
         let query = if LockedQuery::is_needed(plan) {
@@ -107,6 +112,71 @@ impl Session {
         self.show_rows(job, &prepared.schema, written.rows, tag, out).await
     }
 
+    /// Runs what stands in a WITH of which some writes: each part once, in order, to its end. Reads are
+    /// held, so that the parts and the statement after them all see the state before.
+    async fn run_writes(
+        &mut self,
+        prepared: &Prepared,
+        params: &Arc<[Datum]>,
+        deadline: Option<Instant>,
+    ) -> Result<Shared> {
+        let mut shared = Shared::default();
+        let Some(txn) = &mut self.tx.txn else { return Err(SqlError::internal("no transaction")) };
+        txn.hold_reads(true);
+        for (id, plan) in prepared.ctes.iter().enumerate() {
+            let rows = match prepared.writes.iter().find(|(write, _)| *write == id) {
+                Some((_, statement)) => {
+                    let part = self.write_part(statement, prepared, params, deadline, Some(&shared)).await?;
+                    part.1.rows
+                }
+                None => self.collect(plan, prepared, params, deadline, &shared)?,
+            };
+            shared.push(rows);
+        }
+        Ok(shared)
+    }
+
+    /// All rows of a query that belongs to a statement with writes in its WITH.
+    fn collect(
+        &mut self,
+        plan: &Plan,
+        prepared: &Prepared,
+        params: &Arc<[Datum]>,
+        deadline: Option<Instant>,
+        shared: &Shared,
+    ) -> Result<Vec<Row>> {
+        let mut run = self.runtime(params, deadline);
+        run.share(shared.clone());
+        let mut query = Query::new(plan, prepared, run)?;
+        let Some(txn) = &self.tx.txn else { return Err(SqlError::internal("no transaction")) };
+        blocking(|| query.all(txn.as_ref()))
+    }
+
+    /// The rows of a query whose WITH writes. They are shown when the writes can no longer be restarted.
+    async fn query_among_writes(
+        &mut self,
+        plan: &Plan,
+        prepared: &Prepared,
+        params: &Arc<[Datum]>,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Row>> {
+        if LockedQuery::is_needed(plan) {
+            return Err(SqlError::feature_not_supported(
+                "SELECT FOR UPDATE with a statement that writes in WITH is not supported",
+            ));
+        }
+        let shared = self.run_writes(prepared, params, deadline).await?;
+        let rows = self.collect(plan, prepared, params, deadline, &shared)?;
+        self.release_reads();
+        Ok(rows)
+    }
+
+    fn release_reads(&mut self) {
+        if let Some(txn) = &mut self.tx.txn {
+            txn.hold_reads(false);
+        }
+    }
+
     pub(super) async fn write(
         &mut self,
         statement: &Statement,
@@ -114,13 +184,33 @@ impl Session {
         params: &Arc<[Datum]>,
         deadline: Option<Instant>,
     ) -> Result<(&'static str, Written)> {
+        if prepared.writes.is_empty() {
+            return self.write_part(statement, prepared, params, deadline, None).await;
+        }
+        let shared = self.run_writes(prepared, params, deadline).await?;
+        let written = self.write_part(statement, prepared, params, deadline, Some(&shared)).await?;
+        self.release_reads();
+        Ok(written)
+    }
+
+    async fn write_part(
+        &mut self,
+        statement: &Statement,
+        prepared: &Prepared,
+        params: &Arc<[Datum]>,
+        deadline: Option<Instant>,
+        shared: Option<&Shared>,
+    ) -> Result<(&'static str, Written)> {
         let name = match statement {
             Statement::Insert(_) => "INSERT",
             Statement::Update(_) => "UPDATE",
             _ => "DELETE",
         };
         self.check_writable(name)?;
-        let run = self.runtime(params, deadline);
+        let mut run = self.runtime(params, deadline);
+        if let Some(shared) = shared {
+            run.share(shared.clone());
+        }
         let cancel = self.shared.cancel.clone();
         let Some(txn) = &mut self.tx.txn else { return Err(SqlError::internal("no transaction")) };
         let txn = txn.as_mut();
@@ -152,6 +242,10 @@ impl Session {
         if explain.analyze {
             let begin = Instant::now();
             match &explain.statement {
+                Statement::Query(plan) if !prepared.writes.is_empty() => {
+                    self.query_among_writes(plan, prepared, params, deadline).await?;
+                    report.ran(executor::Statistics::default(), begin.elapsed());
+                }
                 Statement::Query(plan) => {
                     let run = self.runtime(params, deadline);
                     let (mut query, statistics) = Query::measured(plan, prepared, run)?;

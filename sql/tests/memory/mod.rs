@@ -59,6 +59,7 @@ impl Engine for MemoryEngine {
             state,
             savepoints: Vec::new(),
             dirty: false,
+            held: None,
         })
     }
 
@@ -89,6 +90,8 @@ struct MemoryTransaction {
     statement: State,
     savepoints: Vec<State>,
     dirty: bool,
+    /// What reads see, while that is not the state
+    held: Option<State>,
 }
 
 struct Batches(std::vec::IntoIter<StoredRow>);
@@ -196,6 +199,7 @@ impl Transaction for MemoryTransaction {
             }
         }
         self.statement = self.state.clone();
+        self.held = None;
         Ok(())
     }
 
@@ -204,6 +208,7 @@ impl Transaction for MemoryTransaction {
         self.base = self.state.version;
         self.statement = self.state.clone();
         self.dirty = false;
+        self.held = None;
         Ok(())
     }
 
@@ -212,14 +217,20 @@ impl Transaction for MemoryTransaction {
     }
 
     fn get(&self, table: &Arc<Table>, key: &[Datum]) -> Result<Option<StoredRow>> {
-        Ok(self.state.rows.get(&table.keyspace()).and_then(|rows| rows.get(key)).map(stored))
+        let state = self.held.as_ref().unwrap_or(&self.state);
+        Ok(state.rows.get(&table.keyspace()).and_then(|rows| rows.get(key)).map(stored))
+    }
+
+    fn hold_reads(&mut self, hold: bool) {
+        self.held = hold.then(|| self.state.clone());
     }
 
     fn scan(&self, scan: &Scan) -> Result<Box<dyn RowStream>> {
         let Some(index) = scan.table.index(scan.index) else {
             return Err(Error::new("XX000", "no such index"));
         };
-        let rows = self.state.rows.get(&scan.table.keyspace()).cloned().unwrap_or_default();
+        let state = self.held.as_ref().unwrap_or(&self.state);
+        let rows = state.rows.get(&scan.table.keyspace()).cloned().unwrap_or_default();
         let mut found: Vec<&Row> =
             rows.values().filter(|row| inside(&scan.range, &values(index, row))).collect();
         found.sort_by_key(|row| values(index, row));
