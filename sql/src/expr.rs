@@ -100,7 +100,10 @@ impl Expr {
             | Expr::Subscript { ty, .. } => ty.clone(),
             Expr::Cast { to, .. } => to.clone(),
             Expr::Array { element, .. } => element.clone().array(),
-            Expr::Row(_) => DataType::Record,
+            Expr::Row(items) => {
+                let fields = items.iter().enumerate();
+                DataType::Row(fields.map(|(i, e)| (format!("f{}", i + 1), e.ty().base())).collect())
+            }
             Expr::Subquery(s) => s.ty.clone(),
             Expr::And(_)
             | Expr::Or(_)

@@ -153,6 +153,7 @@ pub fn is_exact(ty: &DataType) -> bool {
         | DataType::Interval
         | DataType::Jsonb
         | DataType::Record
+        | DataType::Row(_)
         | DataType::Crdt(_) => false,
         DataType::Array(t) => is_exact(t),
         _ => true,

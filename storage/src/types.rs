@@ -4,6 +4,8 @@
 //! `numeric(8,2)`), or one of Amphora's CRDT types over a base type. Every type has the OID by which
 //! clients know it; a CRDT type shows its base type's OID, so that every driver decodes it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 /// A column or expression type, with its modifier.
@@ -85,6 +87,8 @@ pub enum DataType {
     Regoperator,
     /// `regcollation`: an OID that prints as a collation's name
     Regcollation,
+    /// A row whose fields are known: what a table's name gives where a value stands. Never stored.
+    Row(Arc<[(String, DataType)]>),
 }
 
 /// The mergeable column types (`docs/leaderless.md`).
@@ -133,6 +137,19 @@ impl DataType {
         }
     }
 
+    /// True of rows, whether their fields are known or not.
+    pub fn is_record(&self) -> bool {
+        matches!(self, DataType::Record | DataType::Row(_))
+    }
+
+    /// The fields of a row whose fields are known.
+    pub fn fields(&self) -> Option<&[(String, DataType)]> {
+        match self {
+            DataType::Row(fields) => Some(fields),
+            _ => None,
+        }
+    }
+
     /// An array of this type.
     pub fn array(self) -> DataType {
         DataType::Array(Box::new(self))
@@ -171,7 +188,7 @@ impl DataType {
             DataType::Regcollation => 4191,
             DataType::Regclass => 2205,
             DataType::Regtype => 2206,
-            DataType::Record => 2249,
+            DataType::Record | DataType::Row(_) => 2249,
             DataType::Void => 2278,
             DataType::Uuid => 2950,
             DataType::Jsonb => 3802,
@@ -204,7 +221,7 @@ impl DataType {
                 DataType::Regtype => 2211,
                 DataType::Uuid => 2951,
                 DataType::Jsonb => 3807,
-                DataType::Record => 2287,
+                DataType::Record | DataType::Row(_) => 2287,
                 _ => 2277,
             },
         }
@@ -418,7 +435,7 @@ impl std::fmt::Display for DataType {
             DataType::Regnamespace => "regnamespace",
             DataType::Regrole => "regrole",
             DataType::Array(t) => return write!(f, "{t}[]"),
-            DataType::Record => "record",
+            DataType::Record | DataType::Row(_) => "record",
             DataType::Void => "void",
             DataType::Unknown => "unknown",
             DataType::Crdt(Crdt::Counter) => "crdt_counter",

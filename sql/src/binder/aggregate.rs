@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use amphora_storage::DataType;
+
+use super::grouping_sets::{self, Sets, resolve_grouping};
 use super::level::{AGGREGATE_BASE, WINDOW_BASE};
 use super::query::node;
 use super::scope::Scope;
@@ -14,6 +17,8 @@ use crate::walk::same_expr;
 /// The keys of a GROUP BY.
 pub(super) struct Grouping {
     keys: Vec<Expr>,
+    /// The keys of each grouping set, where there are several; then the last key is the set's number
+    sets: Option<Vec<Vec<usize>>>,
 }
 
 impl Grouping {
@@ -24,7 +29,22 @@ impl Grouping {
                 unique.push(key);
             }
         }
-        Grouping { keys: unique }
+        Grouping { keys: unique, sets: None }
+    }
+
+    /// A grouping by several sets of keys, over rows of this width.
+    pub(super) fn sets(found: Sets, width: usize) -> Grouping {
+        let mut keys = found.keys;
+        keys.push(Expr::Column(width, DataType::Int4));
+        Grouping { keys, sets: Some(found.sets) }
+    }
+
+    /// Replaces GROUPING calls.
+    pub(super) fn resolve(&self, e: &mut Expr) -> Result<()> {
+        match &self.sets {
+            None => resolve_grouping(e, &self.keys, &[(0..self.keys.len()).collect()], None),
+            Some(sets) => resolve_grouping(e, &self.keys, sets, self.keys.last()),
+        }
     }
 
     fn key(&self, e: &Expr) -> Option<usize> {
@@ -68,7 +88,7 @@ impl Grouping {
             if i >= AGGREGATE_BASE || self.key(&column).is_some() {
                 continue;
             }
-            if !self.implied(i, scope) {
+            if self.sets.is_some() || !self.implied(i, scope) {
                 let error = SqlError::grouping_error(format!(
                     "column \"{}\" must appear in the GROUP BY clause or be used in an aggregate function",
                     scope.display(i)
@@ -125,13 +145,17 @@ impl Grouping {
     }
 
     /// The operator.
-    pub(super) fn plan(self, input: Plan, aggregates: Vec<Aggregate>) -> Plan {
+    pub(super) fn plan(self, input: Plan, aggregates: Vec<Aggregate>) -> Result<Plan> {
+        if let Some(sets) = &self.sets {
+            let keys = self.keys.len().saturating_sub(1);
+            return grouping_sets::plan(input, &self.keys[..keys], sets, aggregates);
+        }
         let unnamed = |ty| Field { name: "?column?".into(), ty, origin: None };
         let fields = self.keys.iter().map(|key| match key {
             Expr::Column(i, _) => input.schema.get(*i).cloned().unwrap_or_else(|| unnamed(key.ty())),
             other => unnamed(other.ty()),
         });
         let schema: Arc<[Field]> = fields.chain(aggregates.iter().map(|a| unnamed(a.ty.clone()))).collect();
-        node(Node::Aggregate { input: Box::new(input), keys: self.keys, aggregates }, schema)
+        Ok(node(Node::Aggregate { input: Box::new(input), keys: self.keys, aggregates }, schema))
     }
 }

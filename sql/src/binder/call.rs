@@ -51,7 +51,14 @@ impl Binder<'_> {
             FunctionArguments::List(list) => list,
         };
         if !call.within_group.is_empty() {
-            return Err(SqlError::feature_not_supported("WITHIN GROUP is not supported"));
+            return self.ordered_set(name, list, &call.within_group, call.filter.as_deref(), call.over.is_some());
+        }
+        if functions::is_ordered_set(name) {
+            let message = format!("WITHIN GROUP is required for ordered-set aggregate {name}");
+            return Err(SqlError::wrong_object_type(message));
+        }
+        if name == "grouping" {
+            return self.grouping_call(list);
         }
         let window = match &call.over {
             Some(over) => Some(self.window_spec(over)?),
@@ -221,9 +228,18 @@ impl Binder<'_> {
             let function = WindowFunction::Aggregate(resolved.function);
             return self.window_call(function, args, filter, window, resolved.return_type);
         }
+        if distinct && order_by.iter().any(|k| !args.iter().any(|a| same_expr(a, &k.expr))) {
+            return Err(SqlError::invalid_column_reference(
+                "in an aggregate with DISTINCT, ORDER BY expressions must appear in argument list",
+            ));
+        }
         let ty = resolved.return_type;
-        let call =
-            Aggregate { function: resolved.function, args, distinct, filter, order_by, ty: ty.clone() };
+        self.add_aggregate(Aggregate { function: resolved.function, args, distinct, filter, order_by, ty })
+    }
+
+    /// Notes an aggregate call, unless the same was met before.
+    fn add_aggregate(&mut self, call: Aggregate) -> Result<Expr> {
+        let ty = call.ty.clone();
         let level = self.level()?;
         let known = level.aggregates.iter().position(|a| same_aggregate(a, &call));
         let index = known.unwrap_or_else(|| {
@@ -231,6 +247,92 @@ impl Binder<'_> {
             level.aggregates.len() - 1
         });
         Ok(Expr::Column(AGGREGATE_BASE + index, ty))
+    }
+
+    /// `name(direct) WITHIN GROUP (ORDER BY keys)`
+    fn ordered_set(
+        &mut self,
+        name: &str,
+        list: &ast::FunctionArgumentList,
+        within: &[ast::OrderByExpr],
+        filter: Option<&ast::Expr>,
+        over: bool,
+    ) -> Result<Expr> {
+        let hypothetical = functions::hypothetical(name);
+        if !functions::is_ordered_set(name) && hypothetical.is_none() {
+            let error = match functions::is_aggregate(name) {
+                true => SqlError::wrong_object_type(format!(
+                    "{name} is not an ordered-set aggregate, so it cannot have WITHIN GROUP"
+                )),
+                false => SqlError::wrong_object_type(format!(
+                    "WITHIN GROUP specified, but {name} is not an aggregate function"
+                )),
+            };
+            return Err(error);
+        }
+        if over {
+            return Err(SqlError::feature_not_supported(format!(
+                "OVER is not supported for ordered-set aggregate {name}"
+            )));
+        }
+        let clause = self.level()?.clause;
+        if !clause.allows_aggregates() {
+            return Err(clause.no_aggregates());
+        }
+        let direct = self.in_clause(Clause::Aggregate, |b| b.call_args(&list.args))?;
+        let mut keys = self.in_clause(Clause::Aggregate, |b| b.sort_keys(within))?;
+        let filter = match filter {
+            Some(filter) => Some(self.in_clause(Clause::Filter, |b| b.condition(filter, "FILTER"))?),
+            None => None,
+        };
+        let Some(function) = hypothetical else {
+            let ordered = keys.iter().map(|k| k.expr.clone());
+            let args: Vec<Expr> = direct.into_iter().chain(ordered).collect();
+            let actual: Vec<DataType> = args.iter().map(|a| a.ty().base()).collect();
+            let resolved = functions::resolve_aggregate(name, &actual)?;
+            let args = self.arguments(args, &resolved.arg_types)?;
+            // The rows are ordered by the values as they are aggregated.
+            if let ([key], Some(last)) = (&mut keys[..], args.last()) {
+                key.expr = last.clone();
+            }
+            let (function, ty) = (resolved.function, resolved.return_type);
+            return self.add_aggregate(Aggregate {
+                function,
+                args,
+                distinct: false,
+                filter,
+                order_by: keys,
+                ty,
+            });
+        };
+        if direct.len() != keys.len() {
+            let types: Vec<DataType> =
+                direct.iter().chain(keys.iter().map(|k| &k.expr)).map(|e| e.ty().base()).collect();
+            let shown: Vec<String> = types.iter().map(super::coerce::type_name).collect();
+            return Err(SqlError::undefined_function(format!(
+                "function {name}({}) does not exist",
+                shown.join(", ")
+            ))
+            .with_hint(format!(
+                "To use the hypothetical-set aggregate {name}, the number of hypothetical direct arguments (here {}) must match the number of ordering columns (here {}).",
+                direct.len(),
+                keys.len()
+            )));
+        }
+        let mut args = Vec::with_capacity(4 * keys.len());
+        for (value, key) in direct.into_iter().zip(&mut keys) {
+            let (mut both, _) = self.unify(vec![value, key.expr.clone()], "WITHIN GROUP")?;
+            if let Some(ordered) = both.pop() {
+                key.expr = ordered;
+            }
+            args.extend(both);
+        }
+        let flag = |b: bool| Expr::Literal(amphora_storage::Datum::Bool(b), DataType::Bool);
+        args.extend(keys.iter().map(|k| k.expr.clone()));
+        args.extend(keys.iter().map(|k| flag(k.descending)));
+        args.extend(keys.iter().map(|k| flag(k.nulls_first)));
+        let ty = function.signature.returns.data_type().unwrap_or(DataType::Int8);
+        self.add_aggregate(Aggregate { function, args, distinct: false, filter, order_by: keys, ty })
     }
 
     fn set_function(&mut self, name: &str, args: Vec<Expr>) -> Result<Expr> {
@@ -243,12 +345,7 @@ impl Binder<'_> {
         let args = self.arguments(args, &resolved.arg_types)?;
         let ty = match &resolved.columns[..] {
             [(_, ty)] => ty.clone(),
-            _ => {
-                return Err(SqlError::feature_not_supported(format!(
-                    "function {name} returns several columns and is not supported in the SELECT list"
-                ))
-                .with_hint("Call it in FROM."));
-            }
+            columns => DataType::Row(columns.into()),
         };
         let level = self.level()?;
         level.sets.push(SetCall { function: resolved.function, args, ty: ty.clone() });

@@ -4,6 +4,7 @@ use amphora_storage::DataType;
 use sqlparser::ast;
 use sqlparser::ast::{ArrayElemTypeDef, CharacterLength, DataType as Ast, ExactNumberInfo, TimezoneInfo};
 
+use super::from::Found;
 use super::{Binder, fold, name_parts};
 use crate::error::{Result, SqlError};
 use crate::types;
@@ -82,8 +83,15 @@ impl Binder<'_> {
         };
         let arguments: Vec<String> = arguments.iter().map(|a| a.to_lowercase()).collect();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        types::type_from_name(schema.as_deref(), &text, &arguments)
-            .ok_or_else(|| self.at(undefined_type(&fold(last)), last.span))
+        if let Some(ty) = types::type_from_name(schema.as_deref(), &text, &arguments) {
+            return Ok(ty);
+        }
+        // A table's name is the type of its rows.
+        if let Ok(Found::Table(table)) = self.find_relation(name) {
+            let fields = table.visible_columns().iter().map(|c| (c.name.clone(), c.ty.base()));
+            return Ok(DataType::Row(fields.collect()));
+        }
+        Err(self.at(undefined_type(&fold(last)), last.span))
     }
 }
 

@@ -163,7 +163,7 @@ impl Binder<'_> {
                 NewColumn { name, ty: self.data_type(&column.data_type)?, not_null: false, default: None }
             }
         };
-        if matches!(new.ty, DataType::Unknown | DataType::Record | DataType::Void) {
+        if matches!(new.ty, DataType::Unknown | DataType::Record | DataType::Row(_) | DataType::Void) {
             let message = format!("column \"{}\" has pseudo-type {}", new.name, new.ty);
             return Err(SqlError::invalid_table_definition(message));
         }

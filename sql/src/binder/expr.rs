@@ -56,6 +56,12 @@ impl Binder<'_> {
             Ast::ILike { negated, any: false, expr, pattern, escape_char } => {
                 self.like(if *negated { "!~~*" } else { "~~*" }, expr, pattern, escape_char.as_deref())
             }
+            Ast::Like { negated, any: true, expr, pattern, escape_char: None } => {
+                self.any_of(expr, if *negated { "!~~" } else { "~~" }, pattern, false)
+            }
+            Ast::ILike { negated, any: true, expr, pattern, escape_char: None } => {
+                self.any_of(expr, if *negated { "!~~*" } else { "~~*" }, pattern, false)
+            }
             Ast::SimilarTo { negated, expr, pattern, escape_char } => {
                 self.similar(*negated, expr, pattern, escape_char.as_deref())
             }
@@ -269,13 +275,40 @@ impl Binder<'_> {
                     let index = self.expr(index)?;
                     self.subscript(bound, index)?
                 }
-                ast::AccessExpr::Subscript(ast::Subscript::Slice { .. }) => {
-                    return Err(SqlError::feature_not_supported("array slices are not yet supported"));
+                ast::AccessExpr::Subscript(ast::Subscript::Slice { lower_bound, upper_bound, stride: None }) => {
+                    self.slice(bound, lower_bound.as_ref(), upper_bound.as_ref())?
                 }
-                _ => return Err(SqlError::feature_not_supported("field selection is not supported")),
+                ast::AccessExpr::Subscript(_) => {
+                    return Err(SqlError::syntax_error("a slice has two bounds"));
+                }
+                ast::AccessExpr::Dot(Ast::Identifier(name)) if super::record::is_star(name) => bound,
+                ast::AccessExpr::Dot(Ast::Identifier(name)) => self.select_field(bound, name)?,
+                ast::AccessExpr::Dot(_) => {
+                    return Err(SqlError::feature_not_supported("this field selection is not supported"));
+                }
             };
         }
         Ok(bound)
+    }
+
+    /// `array[low:high]`
+    fn slice(&mut self, array: Expr, low: Option<&Ast>, high: Option<&Ast>) -> Result<Expr> {
+        let ty = array.ty().base();
+        if !matches!(ty, DataType::Array(_)) {
+            return Err(match ty {
+                DataType::Jsonb => SqlError::datatype_mismatch("jsonb subscript does not support slices"),
+                other => not_subscriptable(&other),
+            });
+        }
+        let mut bound = |e: Option<&Ast>, absent: i32| match e {
+            None => Ok(Expr::Literal(Datum::Int4(absent), DataType::Int4)),
+            Some(e) => {
+                let e = self.expr(e)?;
+                self.coerce(e, &DataType::Int4, CastContext::Assignment)
+            }
+        };
+        let args = vec![array, bound(low, 1)?, bound(high, i32::MAX)?];
+        Ok(Expr::Call { function: &crate::functions::SLICE, args, ty })
     }
 
     fn subscript(&mut self, array: Expr, index: Expr) -> Result<Expr> {

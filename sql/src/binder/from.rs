@@ -383,7 +383,11 @@ impl Binder<'_> {
         let parts = name_parts(name)?;
         let own = parts.last().map(|i| fold(i)).unwrap_or_default();
         let shown = alias.map_or_else(|| own.clone(), |a| fold(&a.name));
-        let names = alias_columns(alias)?;
+        let definitions = self.column_definitions(alias)?;
+        let names = match definitions {
+            Some(_) => Vec::new(),
+            None => alias_columns(alias)?,
+        };
         if own == "unnest" && args.len() > 1 {
             let (arrays, _) = self.with_lateral(|b| {
                 b.in_level(Level::new(Scope::default(), Clause::From), |b| b.call_args(args))
@@ -414,12 +418,30 @@ impl Binder<'_> {
             })
             .map_err(|error| self.at(error, name.span()))?;
         let (function, args, mut columns) = bound;
-        if function.is_none() {
-            let ty = args.first().map_or(DataType::Void, Expr::ty);
-            columns.push((own, ty));
+        let ty = args.first().map_or(DataType::Void, Expr::ty);
+        match (&function, ty.fields()) {
+            (None, Some(fields)) => columns.extend_from_slice(fields),
+            (None, None) => columns.push((own.clone(), ty.clone())),
+            (Some(_), _) => {}
         }
-        // A function of one column names it as the alias, if there is one.
-        if let ([column], Some(_)) = (&mut columns[..], alias) {
+        match (definitions, function.is_some_and(|f| f.needs_definitions())) {
+            (Some(definitions), true) => columns = definitions,
+            (None, true) => {
+                let message = "a column definition list is required for functions returning \"record\"";
+                return Err(self.at(SqlError::syntax_error(message), name.span()));
+            }
+            (Some(_), false) => {
+                let message =
+                    "a column definition list is only allowed for functions returning \"record\"";
+                return Err(self.at(SqlError::syntax_error(message), name.span()));
+            }
+            (None, false) => {}
+        }
+        let scalar = columns.len() == 1 && !ordinality && ty.fields().is_none();
+        // A function of one column that has no name names it as the alias, if there is one.
+        if let ([column], Some(_)) = (&mut columns[..], alias)
+            && column.0 == own
+        {
             column.0 = shown.clone();
         }
         if ordinality {
@@ -428,6 +450,15 @@ impl Binder<'_> {
         let schema = rename(&super::query::fields_of(&columns), &names, &shown)?;
         let plan = match function {
             Some(function) => node(Node::FunctionScan { function, args, ordinality }, schema.clone()),
+            None if ty.fields().is_some() => {
+                let row = node(Node::Values(vec![args]), super::query::fields_of(&[(own, ty.clone())]));
+                let whole = Expr::Column(0, ty);
+                let mut exprs: Vec<Expr> = self.every_field(&whole)?.into_iter().map(|i| i.expr).collect();
+                if ordinality {
+                    exprs.push(Expr::Literal(amphora_storage::Datum::Int8(1), DataType::Int8));
+                }
+                project(row, exprs, schema.clone())
+            }
             None => {
                 let mut exprs = args;
                 if ordinality {
@@ -436,7 +467,24 @@ impl Binder<'_> {
                 node(Node::Values(vec![exprs]), schema.clone())
             }
         };
-        Ok((plan, Scope::relation(shown, None, &schema)))
+        let mut scope = Scope::relation(shown, None, &schema);
+        scope.relations[0].scalar = scalar;
+        Ok((plan, scope))
+    }
+
+    /// `AS x(a integer, b text)`: what the columns of a function that returns `record` are.
+    fn column_definitions(&self, alias: Option<&ast::TableAlias>) -> Result<Option<Vec<(String, DataType)>>> {
+        let Some(alias) = alias.filter(|a| a.columns.iter().any(|c| c.data_type.is_some())) else {
+            return Ok(None);
+        };
+        let mut columns = Vec::with_capacity(alias.columns.len());
+        for column in &alias.columns {
+            let Some(ty) = &column.data_type else {
+                return Err(self.at(SqlError::syntax_error("a column without a type"), column.name.span));
+            };
+            columns.push((fold(&column.name), self.data_type(ty)?));
+        }
+        Ok(Some(columns))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use amphora_storage::schema::Table;
+use amphora_storage::{DataType, Datum};
 use sqlparser::ast;
 use sqlparser::ast::{AssignmentTarget, FromTable, Spanned, TableFactor, UpdateTableFromKind};
 
@@ -16,7 +17,16 @@ use super::select::filter;
 use super::{Binder, fold};
 use crate::error::{Result, SqlError};
 use crate::expr::{Expr, Subquery, SubqueryKind};
+use crate::functions;
 use crate::plan::{Delete, Field, Plan, Statement, Update};
+use crate::types::CastContext;
+
+/// The column and the subscripts of an assignment to a part of it (see `parser/rewrite.rs`).
+fn subscripts(name: &ast::ObjectName) -> Option<(ast::ObjectName, String)> {
+    let (last, column) = name.0.split_last()?;
+    let last = last.as_ident().filter(|i| i.quote_style.is_none() && i.value.starts_with('['))?;
+    Some((ast::ObjectName(column.to_vec()), last.value.clone()))
+}
 
 impl Binder<'_> {
     pub(super) fn update(&mut self, update: &ast::Update) -> Result<(Statement, Arc<[Field]>)> {
@@ -90,6 +100,9 @@ impl Binder<'_> {
         let mut bound: Vec<(usize, Expr)> = Vec::with_capacity(assignments.len());
         for assignment in assignments {
             match &assignment.target {
+                AssignmentTarget::ColumnName(name) if subscripts(name).is_some() => {
+                    self.assign_part(table, name, &assignment.value, &mut bound)?;
+                }
                 AssignmentTarget::ColumnName(name) => {
                     let column = self.target_column(table, name)?;
                     let value = self.assigned(table, column, &assignment.value)?;
@@ -111,6 +124,77 @@ impl Binder<'_> {
             }
         }
         Ok(bound)
+    }
+
+    /// `column[i] = value`, `column[i:j] = array`, `document['key'] = value`. Several of one column go on
+    /// from each other.
+    fn assign_part(
+        &mut self,
+        table: &Table,
+        name: &ast::ObjectName,
+        value: &ast::Expr,
+        bound: &mut Vec<(usize, Expr)>,
+    ) -> Result<()> {
+        let (column_name, text) = match subscripts(name) {
+            Some(parts) => parts,
+            None => return Err(SqlError::internal("an assignment without subscripts")),
+        };
+        let column = self.target_column(table, &column_name)?;
+        let target = &table.columns[column];
+        let ty = target.ty.base();
+        let ast::Expr::CompoundFieldAccess { access_chain, .. } =
+            crate::parser::parse_expression(&format!("a{text}"))?
+        else {
+            return Err(SqlError::syntax_error(format!("syntax error in subscripts {text}")));
+        };
+        let [ast::AccessExpr::Subscript(subscript)] = &access_chain[..] else {
+            return Err(SqlError::feature_not_supported("an assignment takes one subscript"));
+        };
+        let known = bound.iter().position(|(c, _)| *c == column);
+        let old = match known {
+            Some(i) => bound[i].1.clone(),
+            None => Expr::Column(column, ty.clone()),
+        };
+        let value = self.expr(value)?;
+        let int = |b: &mut Self, e: Option<&ast::Expr>| match e {
+            Some(e) => {
+                let index = b.expr(e)?;
+                b.coerce(index, &DataType::Int4, CastContext::Assignment)
+            }
+            None => Err(SqlError::feature_not_supported("array slices in assignments need both bounds")),
+        };
+        let new = match (&ty, subscript) {
+            (DataType::Array(element), ast::Subscript::Index { index }) => {
+                let index = int(self, Some(index))?;
+                let value = self.assign(value, &target.name, element)?;
+                Expr::Call { function: &functions::ASSIGN, args: vec![old, index, value], ty }
+            }
+            (DataType::Array(_), ast::Subscript::Slice { lower_bound, upper_bound, .. }) => {
+                let (low, high) = (int(self, lower_bound.as_ref())?, int(self, upper_bound.as_ref())?);
+                let value = self.assign(value, &target.name, &ty)?;
+                Expr::Call { function: &functions::ASSIGN_SLICE, args: vec![old, low, high, value], ty }
+            }
+            (DataType::Jsonb, ast::Subscript::Index { index }) => {
+                let key = self.expr(index)?;
+                let key = self.coerce(key, &DataType::Text, CastContext::Assignment)?;
+                let value = self.assign(value, &target.name, &DataType::Jsonb)?;
+                let empty = Expr::Literal(Datum::jsonb(crate::types::parse_json("{}")?), DataType::Jsonb);
+                let old = Expr::Coalesce(vec![old, empty], DataType::Jsonb);
+                let path = Expr::Array { items: vec![key], element: DataType::Text };
+                self.call_named("jsonb_set", vec![old, path, value])?
+            }
+            (other, _) => {
+                return Err(SqlError::datatype_mismatch(format!(
+                    "cannot subscript type {} because it does not support subscripting",
+                    super::coerce::type_name(other)
+                )));
+            }
+        };
+        match known {
+            Some(i) => bound[i].1 = new,
+            None => bound.push((column, new)),
+        }
+        Ok(())
     }
 
     fn assigned(&mut self, table: &Table, column: usize, value: &ast::Expr) -> Result<Expr> {
@@ -136,6 +220,21 @@ impl Binder<'_> {
                     return Err(mismatch());
                 }
                 columns.iter().zip(values).map(|(&c, v)| Ok((c, self.assigned(table, c, v)?))).collect()
+            }
+            // ROW(…)
+            ast::Expr::Function(row) if row.name.to_string().eq_ignore_ascii_case("row") => {
+                let ast::FunctionArguments::List(list) = &row.args else { return Err(mismatch()) };
+                if list.args.len() != columns.len() {
+                    return Err(mismatch());
+                }
+                let mut bound = Vec::with_capacity(columns.len());
+                for (&column, arg) in columns.iter().zip(&list.args) {
+                    let ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(value)) = arg else {
+                        return Err(mismatch());
+                    };
+                    bound.push((column, self.assigned(table, column, value)?));
+                }
+                Ok(bound)
             }
             ast::Expr::Subquery(query) => {
                 let (plan, correlated) = self.subplan(query)?;

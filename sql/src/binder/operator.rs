@@ -113,7 +113,11 @@ impl Binder<'_> {
         right: &Ast,
         all: bool,
     ) -> Result<Expr> {
-        let symbol = symbol(op);
+        self.any_of(left, &symbol(op), right, all)
+    }
+
+    /// Like [`any_all`](Self::any_all), the operator by its symbol.
+    pub(super) fn any_of(&mut self, left: &Ast, symbol: &str, right: &Ast, all: bool) -> Result<Expr> {
         let left = self.expr(left)?;
         if let Ast::Subquery(query) = unwrap_nested(right) {
             return self.quantified(left, &symbol, query, all);

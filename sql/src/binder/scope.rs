@@ -29,6 +29,8 @@ pub(super) struct Relation {
     pub(super) schema: Option<String>,
     /// Its columns in the row
     pub(super) columns: std::ops::Range<usize>,
+    /// It is a function of one value, and its name stands for that
+    pub(super) scalar: bool,
     /// The stored table it is
     pub(super) table: Option<std::sync::Arc<amphora_storage::schema::Table>>,
 }
@@ -64,7 +66,7 @@ impl Scope {
         Scope {
             columns: columns.collect(),
             star: (0..fields.len()).collect(),
-            relations: vec![Relation { name, schema, columns: 0..fields.len(), table: None }],
+            relations: vec![Relation { name, schema, columns: 0..fields.len(), scalar: false, table: None }],
         }
     }
 
@@ -199,10 +201,7 @@ impl Binder<'_> {
         for depth in 0..self.levels.len() {
             let level = &self.levels[self.levels.len() - 1 - depth];
             if let Some(relation) = level.scope.find_relation(None, &name).filter(|_| level.visible) {
-                let columns = level.scope.star_of(relation);
-                let columns =
-                    columns.into_iter().map(|c| self.reference(depth, c, ident)).collect::<Result<_>>()?;
-                return Ok(Expr::Row(columns));
+                return self.whole_row(depth, relation, ident);
             }
         }
         let mut error = SqlError::undefined_column(format!("column \"{name}\" does not exist"));
@@ -210,6 +209,33 @@ impl Binder<'_> {
             error = error.with_hint(format!("Perhaps you meant to reference the column \"{close}\"."));
         }
         Err(self.at(error, ident.span))
+    }
+
+    /// A relation taken as a row. A table's row that an outer join left empty is NULL.
+    fn whole_row(&mut self, depth: usize, relation: usize, ident: &ast::Ident) -> Result<Expr> {
+        let level = &self.levels[self.levels.len() - 1 - depth];
+        let columns = level.scope.star_of(relation);
+        if let (true, [column]) = (level.scope.relations[relation].scalar, &columns[..]) {
+            return self.reference(depth, *column, ident);
+        }
+        let fields: Vec<(String, DataType)> = columns
+            .iter()
+            .map(|&c| (level.scope.columns[c].name.clone(), level.scope.columns[c].ty.base()))
+            .collect();
+        let from = &level.scope.relations[relation];
+        let key = from.table.as_ref().filter(|t| !t.hidden_key).and_then(|t| t.primary.columns.first());
+        let key = key.map(|k| from.columns.start + k);
+        let row =
+            columns.into_iter().map(|c| self.reference(depth, c, ident)).collect::<Result<Vec<_>>>()?;
+        let ty = DataType::Row(fields.into());
+        let named = super::record::named(Expr::Row(row), &ty);
+        let Some(key) = key else { return Ok(named) };
+        let key = Box::new(self.reference(depth, key, ident)?);
+        Ok(Expr::Case {
+            branches: vec![(Expr::IsNull { input: key, negated: true }, named)],
+            otherwise: Box::new(Expr::Literal(amphora_storage::Datum::Null, ty.clone())),
+            ty,
+        })
     }
 
     /// `t.c` or `s.t.c`.

@@ -20,8 +20,10 @@ use sqlparser::ast::{SelectItem, SelectItemQualifiedWildcardKind, Spanned};
 
 use super::aggregate::Grouping;
 use super::call::sort_key;
+use super::grouping_sets::has_sets;
 use super::level::{Clause, Level, SET_BASE, WINDOW_BASE};
 use super::query::{Tail, distinct, node, ordinal, project};
+use super::record::is_star;
 use super::{Binder, fold, name_parts};
 use crate::error::{Result, SqlError};
 use crate::expr::Expr;
@@ -90,14 +92,19 @@ impl Binder<'_> {
             }
         }
         let mut keys = Vec::new();
+        let mut sets = None;
         if let ast::GroupByExpr::Expressions(exprs, modifiers) = &select.group_by {
             if !modifiers.is_empty() {
                 return Err(SqlError::feature_not_supported(
                     "ROLLUP, CUBE and GROUPING SETS are not supported",
                 ));
             }
-            for e in exprs {
-                keys.push(self.in_clause(Clause::GroupBy, |b| b.group_key(e, &items))?);
+            if has_sets(exprs) {
+                sets = Some(self.grouping_sets(exprs, &items)?);
+            } else {
+                for e in exprs {
+                    keys.push(self.in_clause(Clause::GroupBy, |b| b.group_key(e, &items))?);
+                }
             }
         } else {
             return Err(SqlError::feature_not_supported("GROUP BY ALL is not supported"));
@@ -127,7 +134,11 @@ impl Binder<'_> {
                 }
             };
         let grouped = !keys.is_empty() || having.is_some() || !self.level()?.aggregates.is_empty();
-        let grouping = grouped.then(|| Grouping::new(keys));
+        let width = self.level()?.scope.columns.len();
+        let grouping = match sets {
+            Some(sets) => Some(Grouping::sets(sets, width)),
+            None => grouped.then(|| Grouping::new(keys)),
+        };
         Ok(Bound { items, condition, grouping, having, order, distinct })
     }
 
@@ -136,6 +147,10 @@ impl Binder<'_> {
         let mut items = Vec::with_capacity(projection.len());
         for item in projection {
             match item {
+                SelectItem::UnnamedExpr(e) if is_row_star(e) => {
+                    let row = self.expr(e)?;
+                    items.extend(self.every_field(&row)?);
+                }
                 SelectItem::UnnamedExpr(e) => {
                     let expr = self.expr(e)?;
                     items.push(self.item(expr, output_name(e))?);
@@ -190,7 +205,7 @@ impl Binder<'_> {
     }
 
     /// A GROUP BY key: an input column before an output name, a position, or any expression.
-    fn group_key(&mut self, e: &ast::Expr, items: &[Item]) -> Result<Expr> {
+    pub(super) fn group_key(&mut self, e: &ast::Expr, items: &[Item]) -> Result<Expr> {
         let expr = match ordinal(e, items.len(), "GROUP BY").map_err(|error| self.at(error, e.span()))? {
             Some(i) => items[i].expr.clone(),
             None => match e {
@@ -251,7 +266,7 @@ impl Binder<'_> {
         let grouped = bound.grouping.is_some();
         if let Some(mut grouping) = bound.grouping.take() {
             self.regroup(&mut grouping, &mut bound, &mut level)?;
-            plan = grouping.plan(plan, std::mem::take(&mut level.aggregates));
+            plan = grouping.plan(plan, std::mem::take(&mut level.aggregates))?;
             if let Some(having) = bound.having.take() {
                 plan = filter(plan, having);
             }
@@ -395,6 +410,9 @@ impl Binder<'_> {
         let scope = &level.scope;
         let mentions = &level.mentions;
         // Keys that a primary key implies are found first, because they widen the group's row.
+        for e in &mut exprs {
+            grouping.resolve(e)?;
+        }
         for e in &exprs {
             grouping.complete(e, scope, mentions)?;
         }
@@ -541,6 +559,13 @@ fn reject(select: &ast::Select) -> Result<()> {
     Err(SqlError::feature_not_supported(format!("{what} is not supported")))
 }
 
+/// True of `(row).*`.
+fn is_row_star(e: &ast::Expr) -> bool {
+    use ast::{AccessExpr, Expr};
+    matches!(e, Expr::CompoundFieldAccess { access_chain, .. }
+        if matches!(access_chain.last(), Some(AccessExpr::Dot(Expr::Identifier(name))) if is_star(name)))
+}
+
 /// The name PostgreSQL gives an output column without AS.
 pub(super) fn output_name(e: &ast::Expr) -> String {
     name_of(e).map_or_else(|| "?column?".into(), |(name, _)| name)
@@ -557,7 +582,13 @@ fn name_of(e: &ast::Expr) -> Option<(String, bool)> {
         E::Identifier(ident) => Some((fold(ident), true)),
         E::CompoundIdentifier(idents) => Some((fold(idents.last()?), true)),
         E::Nested(inner) | E::Collate { expr: inner, .. } => name_of(inner),
-        E::CompoundFieldAccess { root, .. } => name_of(root),
+        E::CompoundFieldAccess { root, access_chain } => {
+            let field = access_chain.iter().rev().find_map(|access| match access {
+                ast::AccessExpr::Dot(E::Identifier(name)) => Some(fold(name)),
+                _ => None,
+            });
+            field.map(|name| (name, true)).or_else(|| name_of(root))
+        }
         E::Cast { expr, data_type, .. } => match name_of(expr) {
             Some((name, true)) => Some((name, true)),
             _ => Some((type_column_name(data_type), false)),

@@ -215,6 +215,8 @@ fn compile(expr: &Expr, builder: &mut Builder) -> Result<Node> {
         Expr::Outer { depth, position, .. } => Node::Outer { depth: *depth, position: *position },
         Expr::Parameter(index, _) => Node::Parameter(*index),
         Expr::Call { function, args, ty } => compile_call(function, args, ty, builder)?,
+        // Only the fields' names are new.
+        Expr::Cast { input, from, to, .. } if from.is_record() && to.is_record() => compile(input, builder)?,
         Expr::Cast { input, from, to, explicit } => {
             let context = if *explicit { CastContext::Explicit } else { CastContext::Assignment };
             let input = compile(input, builder)?;

@@ -100,6 +100,8 @@ impl Operator for SystemScan {
 pub(super) struct FunctionScan {
     call: SetCall,
     ordinality: bool,
+    /// The function may give rows as single values, and they are to be several columns
+    spread: bool,
     rows: Option<Rows>,
     number: i64,
 }
@@ -112,9 +114,15 @@ impl FunctionScan {
         schema: &[Field],
         builder: &mut Builder,
     ) -> Result<FunctionScan> {
-        let ty = schema.first().map_or(DataType::Void, |f| f.ty.clone());
+        let columns = &schema[..schema.len() - usize::from(ordinality)];
+        // A function whose rows are of a type that the call says is told all of it.
+        let ty = match (function.is_row_typed(), columns) {
+            (false, [first, ..]) | (true, [first]) if !function.needs_definitions() => first.ty.clone(),
+            _ => DataType::Row(columns.iter().map(|f| (f.name.clone(), f.ty.base())).collect()),
+        };
         let call = SetCall::new(function, args, ty, builder)?;
-        Ok(FunctionScan { call, ordinality, rows: None, number: 0 })
+        let spread = columns.len() > 1;
+        Ok(FunctionScan { call, ordinality, spread, rows: None, number: 0 })
     }
 }
 
@@ -127,6 +135,11 @@ impl Operator for FunctionScan {
         for _ in 0..BATCH {
             let Some(row) = rows.next() else { return Ok(false) };
             let mut row = row?;
+            if self.spread
+                && let [Datum::Record(fields)] = &row[..]
+            {
+                row = fields.to_vec();
+            }
             if self.ordinality {
                 self.number += 1;
                 row.push(Datum::Int8(self.number));

@@ -54,7 +54,7 @@ impl fmt::Debug for AggregateFunction {
 /// Makes the state of a new group.
 pub type NewState = fn(&[DataType], &EvalContext) -> Box<dyn AggregateState>;
 
-const fn aggregate(
+pub(super) const fn aggregate(
     name: &'static str,
     args: &'static [Ty],
     returns: Ty,
@@ -418,6 +418,36 @@ impl AggregateState for StringAgg {
     }
 }
 
+/// `string_agg(bytea, bytea)`
+#[derive(Default)]
+struct BytesAgg {
+    bytes: Option<Vec<u8>>,
+}
+
+impl AggregateState for BytesAgg {
+    fn update(&mut self, args: &[Datum]) -> Result<()> {
+        let Datum::Bytea(value) = &args[0] else { return Ok(()) };
+        match &mut self.bytes {
+            None => self.bytes = Some(value.to_vec()),
+            Some(bytes) => {
+                if let Datum::Bytea(separator) = &args[1] {
+                    bytes.extend_from_slice(separator);
+                }
+                bytes.extend_from_slice(value);
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<Datum> {
+        Ok(self.bytes.as_deref().map_or(Datum::Null, |b| Datum::Bytea(Arc::from(b))))
+    }
+
+    fn memory(&self) -> usize {
+        64 + self.bytes.as_ref().map_or(0, Vec::capacity)
+    }
+}
+
 /// `array_agg(x)`, NULLs included
 struct ArrayAgg {
     element: DataType,
@@ -469,10 +499,13 @@ impl AggregateState for JsonAgg {
     fn update(&mut self, args: &[Datum]) -> Result<()> {
         if !self.text.is_empty() {
             self.text.push_str(", ");
+            if !self.object && !self.binary && matches!(args[0], Datum::Array(_) | Datum::Record(_)) {
+                self.text.push_str("\n ");
+            }
         }
         if self.object {
             if args[0].is_null() {
-                return Err(SqlError::null_value_not_allowed("field name must not be null"));
+                return Err(SqlError::invalid_parameter_value("field name must not be null"));
             }
             crate::types::write_json_string(&to_text(&args[0], &self.types[0], &self.format), &mut self.text);
             self.text.push_str(" : ");
@@ -628,6 +661,7 @@ pub(super) static AGGREGATES: &[AggregateFunction] = &[
     aggregate("bit_xor", &[Int2], Int2, |_, _| fold(bit_xor)),
     aggregate("bit_xor", &[Int4], Int4, |_, _| fold(bit_xor)),
     aggregate("bit_xor", &[Int8], Int8, |_, _| fold(bit_xor)),
+    aggregate("string_agg", &[Bytea, Bytea], Bytea, |_, _| Box::new(BytesAgg::default())),
     aggregate("string_agg", &[Text, Text], Text, |_, _| Box::new(StringAgg::default())),
     aggregate("array_agg", &[AnyElement], Array(&AnyElement), |types, _| {
         let element = types.first().cloned().unwrap_or(DataType::Text);

@@ -129,6 +129,72 @@ fn contains(whole: &[Datum], part: &[Datum]) -> bool {
     part.iter().all(|p| !p.is_null() && whole.contains(p))
 }
 
+/// `array[low:high]`; parts beyond either end are not there.
+pub(crate) static SLICE: ScalarFunction =
+    function("slice", &[AnyArray, Int4, Int4], AnyArray, |a, c| {
+        let items = items(&a[0])?;
+        let low = usize::try_from(int(&a[1])? - 1).unwrap_or(0).min(items.len());
+        let high = usize::try_from(int(&a[2])?).unwrap_or(0).clamp(low, items.len());
+        Ok(result(c, items[low..high].to_vec()))
+    });
+
+/// The most elements of an array.
+const MAX_ELEMENTS: i64 = 134_217_727;
+
+/// `SET array[i] = value`: the array with this element, and NULLs up to it.
+pub(crate) static ASSIGN: ScalarFunction =
+    function("array_assign", &[AnyArray, Int4, AnyElement], AnyArray, |a, c| {
+        if a[1].is_null() {
+            return Err(null_subscript());
+        }
+        assign(items(&a[0])?, int(&a[1])?, int(&a[1])?, std::slice::from_ref(&a[2]), c)
+    })
+    .called_on_null();
+
+/// `SET array[low:high] = array`.
+pub(crate) static ASSIGN_SLICE: ScalarFunction =
+    function("array_assign_slice", &[AnyArray, Int4, Int4, AnyArray], AnyArray, |a, c| {
+        if a[1].is_null() || a[2].is_null() {
+            return Err(null_subscript());
+        }
+        if a[3].is_null() {
+            return Ok(a[0].clone());
+        }
+        let (low, high) = (int(&a[1])?, int(&a[2])?);
+        if high < low {
+            return Err(SqlError::array_subscript_error("upper bound cannot be less than lower bound"));
+        }
+        let source = items(&a[3])?;
+        let wanted = usize::try_from(high - low + 1).unwrap_or(usize::MAX);
+        if source.len() < wanted {
+            return Err(SqlError::array_subscript_error("source array too small"));
+        }
+        assign(items(&a[0])?, low, high, &source[..wanted], c)
+    })
+    .called_on_null();
+
+fn null_subscript() -> SqlError {
+    SqlError::null_value_not_allowed("array subscript in assignment must not be null")
+}
+
+fn assign(old: &[Datum], low: i64, high: i64, values: &[Datum], c: &Call<'_>) -> Result<Datum> {
+    if low < 1 || old.is_empty() && low != 1 {
+        return Err(SqlError::feature_not_supported("arrays whose lower bound is not 1 are not supported"));
+    }
+    if high > MAX_ELEMENTS {
+        return Err(SqlError::program_limit_exceeded(format!(
+            "array size exceeds the maximum allowed ({MAX_ELEMENTS})"
+        )));
+    }
+    let (low, high) = (low as usize - 1, high as usize);
+    let mut new = old.to_vec();
+    if new.len() < high {
+        new.resize(high, Datum::Null);
+    }
+    new.splice(low..high, values.iter().cloned());
+    Ok(result(c, new))
+}
+
 fn fill(a: &[Datum], c: &Call<'_>) -> Result<Datum> {
     let sizes = items(&a[1])?;
     match sizes {

@@ -102,6 +102,10 @@ pub(super) fn scale_interval(i: &Span, factor: f64) -> Result<Datum> {
 }
 
 /// An interval divided by a count, for averages.
+pub(super) fn multiply_interval(i: &Span, factor: f64) -> Result<Datum> {
+    scale(i, |v| v * factor)
+}
+
 pub(super) fn divide_interval(i: &Span, divisor: f64) -> Result<Datum> {
     scale(i, |v| v / divisor)
 }

@@ -41,15 +41,7 @@ pub(super) fn write_json(
             out.push(']');
         }
         Datum::Record(fields) => {
-            out.push('{');
-            for (i, field) in fields.iter().enumerate() {
-                if i > 0 {
-                    out.push(',');
-                }
-                out.push_str(&format!("\"f{}\":", i + 1));
-                write_json(field, &DataType::Unknown, format, out)?;
-            }
-            out.push('}');
+            write_row(fields, data_type, ",", format, out)?;
         }
         Datum::Timestamp(_) | Datum::Timestamptz(_) | Datum::Date(_) => {
             write_json_string(&crate::types::to_iso_text(value, format), out);
@@ -57,6 +49,59 @@ pub(super) fn write_json(
         other => write_json_string(&to_text(other, data_type, format), out),
     }
     Ok(())
+}
+
+/// A row as an object, its fields by their names.
+fn write_row(
+    values: &[Datum],
+    data_type: &DataType,
+    separator: &str,
+    format: &FormatContext,
+    out: &mut String,
+) -> Result<()> {
+    let fields = data_type.fields().unwrap_or_default();
+    out.push('{');
+    for (i, value) in values.iter().enumerate() {
+        if i > 0 {
+            out.push_str(separator);
+        }
+        match fields.get(i) {
+            Some((name, _)) => write_json_string(name, out),
+            None => out.push_str(&format!("\"f{}\"", i + 1)),
+        }
+        out.push(':');
+        write_json(value, fields.get(i).map_or(&DataType::Unknown, |f| &f.1), format, out)?;
+    }
+    out.push('}');
+    Ok(())
+}
+
+/// `row_to_json(row, true)`: a line for each field.
+fn pretty_row(a: &[Datum], c: &Call<'_>) -> Result<Datum> {
+    let separator = if a[1].as_bool() == Some(true) { ",\n " } else { "," };
+    let mut out = String::new();
+    match &a[0] {
+        Datum::Record(values) => {
+            write_row(values, &arg_type(c, 0), separator, &c.context.format, &mut out)?;
+        }
+        other => write_json(other, &arg_type(c, 0), &c.context.format, &mut out)?,
+    }
+    Ok(Datum::text(out))
+}
+
+/// `array_to_json(array, true)`: a line for each element.
+fn pretty_array(a: &[Datum], c: &Call<'_>) -> Result<Datum> {
+    let Datum::Array(array) = &a[0] else { return json(one(a, c)?) };
+    let separator = if a[1].as_bool() == Some(true) { ",\n " } else { "," };
+    let mut out = String::from("[");
+    for (i, item) in array.items.iter().enumerate() {
+        if i > 0 {
+            out.push_str(separator);
+        }
+        write_json(item, &array.element, &c.context.format, &mut out)?;
+    }
+    out.push(']');
+    json(out)
 }
 
 fn arg_type(c: &Call<'_>, i: usize) -> DataType {
@@ -165,6 +210,8 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("to_json", &[AnyElement], Json, |a, c| json(one(a, c)?)).stable(),
     function("to_jsonb", &[AnyElement], Jsonb, |a, c| jsonb(one(a, c)?)).stable(),
     function("row_to_json", &[Record], Json, |a, c| json(one(a, c)?)).stable(),
+    function("row_to_json", &[Record, Bool], Json, pretty_row).stable(),
+    function("array_to_json", &[AnyArray, Bool], Json, pretty_array).stable(),
     function("array_to_json", &[AnyArray], Json, |a, c| json(one(a, c)?)).stable(),
     function("json_build_array", &[], Json, |a, c| json(list(a, c)?)).called_on_null().stable(),
     function("json_build_array", &[Any], Json, |a, c| json(list(a, c)?)).variadic().called_on_null().stable(),

@@ -22,9 +22,12 @@ mod datetime_operator;
 mod decimal;
 mod json;
 mod json_build;
+mod json_path;
 mod math;
+mod ordered_set;
 mod pattern;
 mod range_offset;
+mod record;
 mod resolve;
 mod set_returning;
 mod signature;
@@ -45,7 +48,10 @@ use crate::error::{Result, SqlError};
 pub use aggregate::{AggregateFunction, AggregateState, NewState};
 pub use comparison::{compare, is_distinct};
 pub use context::{Call, EvalContext, NoSession, SessionHook};
+pub use ordered_set::{hypothetical, is_ordered_set};
 pub use pattern::{LikePattern, compile_regex};
+pub(crate) use array::{ASSIGN, ASSIGN_SLICE, SLICE};
+pub(crate) use record::{FIELD, GROUPING};
 pub use range_offset::{check_range_offset, range_bound, range_key, range_offset_type};
 use resolve::{Choice, bind, choose};
 pub use set_returning::{Rows, SetFunction};
@@ -218,6 +224,8 @@ pub fn all_functions() -> impl Iterator<Item = &'static ScalarFunction> {
         json::FUNCTIONS,
         json_build::FUNCTIONS,
         array::FUNCTIONS,
+        json_path::FUNCTIONS,
+        record::FUNCTIONS,
         system::FUNCTIONS,
         system::PRIVILEGES,
     ];
@@ -238,6 +246,7 @@ pub fn all_operators() -> impl Iterator<Item = &'static ScalarFunction> {
         binary_string::OPERATORS,
         pattern::OPERATORS,
         json::OPERATORS,
+        json_path::OPERATORS,
         array::OPERATORS,
     ];
     families.into_iter().flatten()
@@ -245,12 +254,19 @@ pub fn all_operators() -> impl Iterator<Item = &'static ScalarFunction> {
 
 /// Every aggregate.
 pub fn all_aggregates() -> impl Iterator<Item = &'static AggregateFunction> {
-    [aggregate::AGGREGATES, aggregate::EXTREMES, aggregate::STATISTICAL].into_iter().flatten()
+    let families = [
+        aggregate::AGGREGATES,
+        aggregate::EXTREMES,
+        aggregate::STATISTICAL,
+        ordered_set::ORDERED_SET,
+        ordered_set::REGRESSION,
+    ];
+    families.into_iter().flatten()
 }
 
 /// Every set-returning function.
 pub fn all_set_functions() -> impl Iterator<Item = &'static SetFunction> {
-    set_returning::SET_FUNCTIONS.iter()
+    set_returning::SET_FUNCTIONS.iter().chain(record::SET_FUNCTIONS).chain(json_path::SET_FUNCTIONS)
 }
 
 /// True if a scalar function of this name exists, with whatever arguments.
@@ -342,7 +358,10 @@ pub fn resolve_set_function(name: &str, types: &[DataType]) -> Result<ResolvedSe
     let overloads = SET_FUNCTIONS.get(name).ok_or_else(|| undefined(name, &types))?;
     let (function, arg_types, return_type) = select(overloads, |f| f.signature, name, &types)?;
     let columns = match function.columns {
-        [] => vec![(function.name.to_string(), return_type)],
+        [] => match return_type.fields() {
+            Some(fields) => fields.to_vec(),
+            None => vec![(function.name.to_string(), return_type)],
+        },
         columns => {
             let real = |ty: Ty| ty.data_type().unwrap_or_else(|| return_type.clone());
             columns.iter().map(|(name, ty)| (name.to_string(), real(*ty))).collect()

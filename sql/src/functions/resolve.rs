@@ -175,6 +175,10 @@ pub(super) fn bind(signature: &Signature, actual: &[DataType]) -> Option<(Vec<Da
             Some(DataType::Unknown) | None => DataType::Text,
             Some(t) => t.clone(),
         }),
+        Ty::Record => Some(match actual {
+            Some(row @ DataType::Row(_)) => row.clone(),
+            _ => DataType::Record,
+        }),
         Ty::Bpchar => Some(match actual {
             Some(t @ DataType::Char(_)) => t.clone(),
             _ => DataType::Text,

@@ -41,7 +41,7 @@ impl fmt::Debug for SetFunction {
 
 type Eval = fn(&[Datum], &Call<'_>) -> Result<Rows>;
 
-const fn set(name: &'static str, args: &'static [Ty], returns: Ty, eval: Eval) -> SetFunction {
+pub(super) const fn set(name: &'static str, args: &'static [Ty], returns: Ty, eval: Eval) -> SetFunction {
     SetFunction {
         name,
         signature: Signature { args, variadic: false, returns },
@@ -52,6 +52,21 @@ const fn set(name: &'static str, args: &'static [Ty], returns: Ty, eval: Eval) -
 }
 
 impl SetFunction {
+    pub(super) const fn called_on_null(mut self) -> SetFunction {
+        self.strict = false;
+        self
+    }
+
+    /// True if what its rows are depends on the call.
+    pub fn is_row_typed(&self) -> bool {
+        self.columns.is_empty() && matches!(self.signature.returns, Record | AnyElement)
+    }
+
+    /// True if only the call's column definitions say what its columns are.
+    pub fn needs_definitions(&self) -> bool {
+        self.columns.is_empty() && self.signature.returns == Record
+    }
+
     const fn columns(mut self, columns: &'static [(&'static str, Ty)]) -> SetFunction {
         self.columns = columns;
         self
@@ -153,7 +168,10 @@ fn generate_subscripts(a: &[Datum], call: &Call<'_>) -> Result<Rows> {
     let Datum::Array(array) = &a[0] else { return Err(wrong_kind()) };
     let count = if int(&a[1])? == 1 { array.items.len() as i32 } else { 0 };
     let first = call.arg_types.first().map_or(1, DataType::lower_bound);
-    Ok(one_column((first..first + count).map(Datum::Int4)))
+    match a.get(2).and_then(Datum::as_bool) {
+        Some(true) => Ok(one_column((first..first + count).rev().map(Datum::Int4))),
+        _ => Ok(one_column((first..first + count).map(Datum::Int4))),
+    }
 }
 
 /// The document of a `json` or `jsonb` argument.
@@ -267,6 +285,7 @@ pub(super) static SET_FUNCTIONS: &[SetFunction] = &[
     set("generate_subscripts", &[AnyArray, Int4], Int4, generate_subscripts),
     set("generate_subscripts", &[Int2vector, Int4], Int4, generate_subscripts),
     set("generate_subscripts", &[Oidvector, Int4], Int4, generate_subscripts),
+    set("generate_subscripts", &[AnyArray, Int4, Bool], Int4, generate_subscripts),
     set("unnest", &[AnyArray], AnyElement, unnest),
     set("jsonb_array_elements", &[Jsonb], Jsonb, |a, _| array_elements(a, false)).columns(ELEMENT_JSONB),
     set("jsonb_array_elements_text", &[Jsonb], Text, |a, _| array_elements(a, true)).columns(ELEMENT_TEXT),

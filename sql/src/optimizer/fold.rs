@@ -246,6 +246,7 @@ fn depends_on_session(ty: &DataType) -> bool {
         | DataType::Regnamespace
         | DataType::Regrole
         | DataType::Record
+        | DataType::Row(_)
         | DataType::Unknown => true,
         DataType::Array(element) => depends_on_session(&element),
         _ => false,

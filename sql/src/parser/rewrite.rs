@@ -27,7 +27,7 @@ pub(super) fn word(token: Option<&TokenWithSpan>) -> Option<String> {
 /// - `EXCLUDE` of a window frame becomes a mark (`exclusion`)
 /// - `FOR NO KEY UPDATE` → `FOR UPDATE`, `FOR KEY SHARE` → `FOR SHARE`: Amphora has two strengths of lock
 pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let tokens = super::exclusion::mark(mark_lists(join_strings(tokens)));
+    let tokens = super::exclusion::mark(mark_subscripts(mark_lists(join_strings(tokens))));
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let mut tokens = tokens.into_iter().peekable();
     let mut first = true;
@@ -44,11 +44,77 @@ pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             }
             Keyword::KEY
                 if keyword(out.last()) == Keyword::FOR && keyword(tokens.peek()) == Keyword::SHARE => {}
+            // `(row).*`: the star is a name, for all fields.
+            _ if token.token == Token::Mul && ends_with_row_dot(&out) => {
+                out.push(TokenWithSpan::new(Token::make_word("*", None), token.span));
+            }
             _ => out.push(token),
         }
         first = false;
     }
     out
+}
+
+/// The subscripts of a column that SET assigns to become a part of its name, as they are written:
+/// `SET a[2] = 1` → `SET a."[2]" = 1`.
+fn mark_subscripts(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    if !tokens.iter().any(|t| t.token == Token::LBracket)
+        || !tokens.iter().any(|t| keyword(Some(t)) == Keyword::SET)
+    {
+        return tokens;
+    }
+    let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    let (mut depth, mut set_depth) = (0_usize, None);
+    let mut i = 0;
+    while i < tokens.len() {
+        let token = &tokens[i];
+        match &token.token {
+            Token::LParen => depth += 1,
+            Token::RParen => {
+                depth = depth.saturating_sub(1);
+                set_depth = set_depth.filter(|d| *d <= depth);
+            }
+            _ => {}
+        }
+        match keyword(Some(token)) {
+            Keyword::SET => set_depth = Some(depth),
+            Keyword::WHERE | Keyword::FROM | Keyword::RETURNING if set_depth == Some(depth) => set_depth = None,
+            _ => {}
+        }
+        let target = matches!(token.token, Token::Word(_))
+            && set_depth == Some(depth)
+            && (keyword(out.last()) == Keyword::SET
+                || matches!(out.last(), Some(t) if t.token == Token::Comma));
+        out.push(token.clone());
+        i += 1;
+        if target && let Some(end) = subscripts_end(&tokens[i..]) {
+            let text: Vec<String> = tokens[i..i + end].iter().map(|t| t.token.to_string()).collect();
+            out.push(TokenWithSpan::new(Token::Period, Span::empty()));
+            out.push(TokenWithSpan::new(Token::make_word(&text.join(" "), None), tokens[i].span));
+            i += end;
+        }
+    }
+    out
+}
+
+/// How many tokens the subscripts before `=` are.
+fn subscripts_end(tokens: &[TokenWithSpan]) -> Option<usize> {
+    let mut depth = 0_usize;
+    for (i, token) in tokens.iter().enumerate() {
+        match &token.token {
+            Token::LBracket => depth += 1,
+            Token::RBracket => depth = depth.saturating_sub(1),
+            Token::Eq if depth == 0 => return (i > 0).then_some(i),
+            _ if depth == 0 => return None,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// True after `).`
+fn ends_with_row_dot(tokens: &[TokenWithSpan]) -> bool {
+    matches!(tokens, [.., TokenWithSpan { token: Token::RParen, .. }, TokenWithSpan { token: Token::Period, .. }])
 }
 
 /// Wraps a subquery that begins an IN list.

@@ -111,7 +111,7 @@ pub fn parse_binary(bytes: &[u8], data_type: &DataType) -> Result<Datum> {
         DataType::Array(element) => read_array(&mut r, element)?,
         DataType::Int2vector => read_array(&mut r, &DataType::Int2)?,
         DataType::Oidvector => read_array(&mut r, &DataType::Oid)?,
-        DataType::Record => read_record(&mut r)?,
+        DataType::Record | DataType::Row(_) => read_record(&mut r)?,
         DataType::Void => Datum::Null,
         DataType::Crdt(c) => return parse_binary(bytes, &c.base()),
     };

@@ -76,7 +76,7 @@ pub fn can_cast(from: &DataType, to: &DataType) -> Option<CastContext> {
         Some(context) => Some(context),
         None if from == T::Void || to == T::Void || to == T::Unknown => None,
         None if string(&to) => Some(if to == T::InternalChar { Explicit } else { Assignment }),
-        None if string(&from) && to != T::Record => Some(Explicit),
+        None if string(&from) && !to.is_record() => Some(Explicit),
         None => None,
     }
 }

@@ -74,7 +74,7 @@ pub fn category(data_type: &DataType) -> Category {
         DataType::Interval => Category::Timespan,
         DataType::Bytea | DataType::Uuid | DataType::Json | DataType::Jsonb => Category::User,
         DataType::Array(_) | DataType::Int2vector | DataType::Oidvector => Category::Array,
-        DataType::Record | DataType::Void => Category::Pseudo,
+        DataType::Record | DataType::Row(_) | DataType::Void => Category::Pseudo,
         DataType::Unknown => Category::Unknown,
         DataType::Crdt(c) => category(&c.base()),
     }

@@ -66,7 +66,7 @@ pub fn parse(text: &str, data_type: &DataType, ctx: &FormatContext) -> Result<Da
             Datum::array(element.clone(), items.collect::<Result<_>>()?)
         }
         DataType::Void => Datum::Null,
-        DataType::Record => {
+        DataType::Record | DataType::Row(_) => {
             return Err(SqlError::feature_not_supported(
                 "input of anonymous composite types is not implemented",
             ));
