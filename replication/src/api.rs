@@ -211,6 +211,9 @@ pub trait Transaction: Send {
     /// statements of one WITH write, none of them reads.
     fn hold_reads(&mut self, hold: bool);
 
+    /// While this is on, reads see everything although they are held: what is checked after a write.
+    fn see_all(&mut self, all: bool);
+
     /// Inserts rows (full width; a hidden key is filled here). Checks every unique index. One outcome
     /// per row. With [`OnConflict::Error`] the first conflict fails with 23505.
     async fn insert(

@@ -107,6 +107,8 @@ pub struct HybridTransaction {
     latest: Option<Arc<SnapshotHold>>,
     /// The writes that reads see, while that is not all of them (`hold_reads`)
     held: Option<Box<WriteBuffer>>,
+    /// Reads see all writes although they are held
+    see_all: bool,
     /// Height of the buffer when the current statement began
     statement: usize,
     /// Savepoints, as heights
@@ -137,6 +139,7 @@ impl HybridTransaction {
             latest: None,
             buffer: WriteBuffer::default(),
             held: None,
+            see_all: false,
             statement: 0,
             savepoints: Vec::new(),
             locks: HashMap::new(),
@@ -150,7 +153,10 @@ impl HybridTransaction {
 
     /// The own writes that a statement's reads see.
     fn visible(&self) -> &WriteBuffer {
-        self.held.as_deref().unwrap_or(&self.buffer)
+        match &self.held {
+            Some(held) if !self.see_all => held,
+            _ => &self.buffer,
+        }
     }
 
     fn snapshot(&self) -> Timestamp {
@@ -553,6 +559,7 @@ impl Transaction for HybridTransaction {
         self.check = None;
         self.latest = None;
         self.held = None;
+        self.see_all = false;
         if access == Access::Strong {
             let keep = self.options.isolation == IsolationLevel::RepeatableRead && self.snapshot.is_some();
             if !keep {
@@ -598,6 +605,10 @@ impl Transaction for HybridTransaction {
 
     fn hold_reads(&mut self, hold: bool) {
         self.held = hold.then(|| Box::new(self.buffer.frozen()));
+    }
+
+    fn see_all(&mut self, all: bool) {
+        self.see_all = all;
     }
 
     async fn insert(
@@ -787,6 +798,7 @@ impl Transaction for HybridTransaction {
 impl HybridTransaction {
     fn undo_statement(&mut self) {
         self.held = None;
+        self.see_all = false;
         self.buffer.rollback_to(self.statement);
         if let Err(e) = self.rebuild_draft() {
             // The draft was decodable when it was written.

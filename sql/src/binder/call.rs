@@ -51,7 +51,13 @@ impl Binder<'_> {
             FunctionArguments::List(list) => list,
         };
         if !call.within_group.is_empty() {
-            return self.ordered_set(name, list, &call.within_group, call.filter.as_deref(), call.over.is_some());
+            return self.ordered_set(
+                name,
+                list,
+                &call.within_group,
+                call.filter.as_deref(),
+                call.over.is_some(),
+            );
         }
         if functions::is_ordered_set(name) {
             let message = format!("WITHIN GROUP is required for ordered-set aggregate {name}");

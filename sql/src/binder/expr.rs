@@ -275,9 +275,11 @@ impl Binder<'_> {
                     let index = self.expr(index)?;
                     self.subscript(bound, index)?
                 }
-                ast::AccessExpr::Subscript(ast::Subscript::Slice { lower_bound, upper_bound, stride: None }) => {
-                    self.slice(bound, lower_bound.as_ref(), upper_bound.as_ref())?
-                }
+                ast::AccessExpr::Subscript(ast::Subscript::Slice {
+                    lower_bound,
+                    upper_bound,
+                    stride: None,
+                }) => self.slice(bound, lower_bound.as_ref(), upper_bound.as_ref())?,
                 ast::AccessExpr::Subscript(_) => {
                     return Err(SqlError::syntax_error("a slice has two bounds"));
                 }

@@ -431,8 +431,7 @@ impl Binder<'_> {
                 return Err(self.at(SqlError::syntax_error(message), name.span()));
             }
             (Some(_), false) => {
-                let message =
-                    "a column definition list is only allowed for functions returning \"record\"";
+                let message = "a column definition list is only allowed for functions returning \"record\"";
                 return Err(self.at(SqlError::syntax_error(message), name.span()));
             }
             (None, false) => {}

@@ -64,7 +64,9 @@ pub(super) fn has_sets(exprs: &[Ast]) -> bool {
 /// Every set of one part with every set of the other.
 fn cross(left: Vec<Vec<usize>>, right: &[Vec<usize>]) -> Result<Vec<Vec<usize>>> {
     if left.len() * right.len() > MAX_SETS {
-        return Err(SqlError::statement_too_complex(format!("too many grouping sets present (maximum {MAX_SETS})")));
+        return Err(SqlError::statement_too_complex(format!(
+            "too many grouping sets present (maximum {MAX_SETS})"
+        )));
     }
     let both = |a: &Vec<usize>| -> Vec<Vec<usize>> {
         right.iter().map(|b| a.iter().chain(b).copied().collect()).collect()
@@ -216,7 +218,12 @@ pub(super) fn resolve_grouping(
 }
 
 /// The grouping itself. Output: the keys, the set's number, the aggregates.
-pub(super) fn plan(input: Plan, keys: &[Expr], sets: &[Vec<usize>], aggregates: Vec<Aggregate>) -> Result<Plan> {
+pub(super) fn plan(
+    input: Plan,
+    keys: &[Expr],
+    sets: &[Vec<usize>],
+    aggregates: Vec<Aggregate>,
+) -> Result<Plan> {
     let unnamed = |ty: DataType| Field { name: "?column?".into(), ty, origin: None };
     let number = |n: usize| Expr::Literal(Datum::Int4(i32::try_from(n).unwrap_or(i32::MAX)), DataType::Int4);
     let width = input.width();
@@ -231,8 +238,11 @@ pub(super) fn plan(input: Plan, keys: &[Expr], sets: &[Vec<usize>], aggregates: 
     let mut branches = Vec::new();
     for (n, _) in sets.iter().enumerate().filter(|(_, set)| set.is_empty()) {
         let totals: Arc<[Field]> = aggregates.iter().map(|a| unnamed(a.ty.clone())).collect();
-        let node_ =
-            Node::Aggregate { input: Box::new(input.clone()), keys: Vec::new(), aggregates: aggregates.clone() };
+        let node_ = Node::Aggregate {
+            input: Box::new(input.clone()),
+            keys: Vec::new(),
+            aggregates: aggregates.clone(),
+        };
         let nulls = keys.iter().map(|k| Expr::Literal(Datum::Null, k.ty()));
         let values = totals.iter().enumerate().map(|(i, f)| Expr::Column(i, f.ty.clone()));
         let exprs = nulls.chain([number(n)]).chain(values).collect();
@@ -240,18 +250,19 @@ pub(super) fn plan(input: Plan, keys: &[Expr], sets: &[Vec<usize>], aggregates: 
     }
     let keyed: Vec<usize> = (0..sets.len()).filter(|&n| !sets[n].is_empty()).collect();
     if !keyed.is_empty() {
-        let numbers = Expr::Array { items: keyed.iter().map(|&n| number(n)).collect(), element: DataType::Int4 };
+        let numbers =
+            Expr::Array { items: keyed.iter().map(|&n| number(n)).collect(), element: DataType::Int4 };
         let unnest = functions::resolve_set_function("unnest", &[DataType::Int4.array()])?;
-        let mut exprs: Vec<ProjectItem> = (0..width)
-            .map(|i| ProjectItem::Scalar(Expr::Column(i, input.schema[i].ty.clone())))
-            .collect();
+        let mut exprs: Vec<ProjectItem> =
+            (0..width).map(|i| ProjectItem::Scalar(Expr::Column(i, input.schema[i].ty.clone()))).collect();
         exprs.push(ProjectItem::Set { function: unnest.function, args: vec![numbers] });
         let mut wide = input.schema.to_vec();
         wide.push(unnamed(DataType::Int4));
         let taken = node(Node::ProjectSet { input: Box::new(input), exprs }, Arc::from(wide));
         let set = Expr::Column(width, DataType::Int4);
         let in_sets = |(k, key): (usize, &Expr)| {
-            let having: Vec<Expr> = keyed.iter().filter(|&&n| sets[n].contains(&k)).map(|&n| number(n)).collect();
+            let having: Vec<Expr> =
+                keyed.iter().filter(|&&n| sets[n].contains(&k)).map(|&n| number(n)).collect();
             if having.len() == keyed.len() {
                 return key.clone();
             }

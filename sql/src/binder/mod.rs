@@ -176,7 +176,15 @@ impl<'a> Binder<'a> {
         }
         let ddl = matches!(&statement, Statement::Command(c) if is_ddl(c));
         let strong = ddl || self.tables.iter().any(|t| t.is_strong());
-        Ok(Prepared { statement, ctes: self.ctes, writes: self.writes, parameters, schema, tables: self.tables, strong })
+        Ok(Prepared {
+            statement,
+            ctes: self.ctes,
+            writes: self.writes,
+            parameters,
+            schema,
+            tables: self.tables,
+            strong,
+        })
     }
 
     fn ast(&mut self, ast: &Ast) -> Result<(Statement, Arc<[Field]>)> {

@@ -206,9 +206,9 @@ impl Binder<'_> {
                 Err(SqlError::feature_not_supported(format!("TABLE {name} is not supported here"))
                     .with_hint("Write SELECT * FROM the table."))
             }
-            SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => Err(
-                SqlError::feature_not_supported("statements that write are not supported in FROM"),
-            ),
+            SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
+                Err(SqlError::feature_not_supported("statements that write are not supported in FROM"))
+            }
         }
     }
 

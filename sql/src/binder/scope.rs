@@ -225,8 +225,7 @@ impl Binder<'_> {
         let from = &level.scope.relations[relation];
         let key = from.table.as_ref().filter(|t| !t.hidden_key).and_then(|t| t.primary.columns.first());
         let key = key.map(|k| from.columns.start + k);
-        let row =
-            columns.into_iter().map(|c| self.reference(depth, c, ident)).collect::<Result<Vec<_>>>()?;
+        let row = columns.into_iter().map(|c| self.reference(depth, c, ident)).collect::<Result<Vec<_>>>()?;
         let ty = DataType::Row(fields.into());
         let named = super::record::named(Expr::Row(row), &ty);
         let Some(key) = key else { return Ok(named) };

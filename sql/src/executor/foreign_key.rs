@@ -483,12 +483,18 @@ impl Enforcer {
 
     /// The statement has written all it will: acts, and checks.
     pub(crate) async fn finish(&mut self, txn: &mut dyn Transaction, run: &mut Runtime) -> Result<()> {
+        txn.see_all(true);
+        let finished = self.finish_all(txn, run).await;
+        txn.see_all(false);
+        self.held.release(&run.guard);
+        finished
+    }
+
+    async fn finish_all(&mut self, txn: &mut dyn Transaction, run: &mut Runtime) -> Result<()> {
         while let Some(work) = self.queue.pop_front() {
             self.work_off(&work, txn, run).await?;
         }
-        self.check_wanted(txn, run, true).await?;
-        self.held.release(&run.guard);
-        Ok(())
+        self.check_wanted(txn, run, true).await
     }
 
     async fn work_off(&mut self, work: &Work, txn: &mut dyn Transaction, run: &mut Runtime) -> Result<()> {

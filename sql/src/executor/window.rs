@@ -115,7 +115,8 @@ impl Window {
         })?;
         let mut sorted: &[SortKey] = &[];
         for spec in &self.specs {
-            let ordered = sorted.len() >= spec.keys.len() && same_keys(&sorted[..spec.keys.len()], &spec.keys);
+            let ordered =
+                sorted.len() >= spec.keys.len() && same_keys(&sorted[..spec.keys.len()], &spec.keys);
             rows = spec.run(rows, width, ordered, context)?;
             if !ordered {
                 sorted = &spec.keys;

@@ -634,18 +634,14 @@ pub(super) static AGGREGATES: &[AggregateFunction] = &[
     aggregate("sum", &[Int2], Int8, |_, _| IntSum::boxed(SumAs::Int8)),
     aggregate("sum", &[Int4], Int8, |_, _| IntSum::boxed(SumAs::Int8)),
     aggregate("sum", &[Int8], Numeric, |_, _| IntSum::boxed(SumAs::Numeric)),
-    aggregate("sum", &[Numeric], Numeric, |_, _| {
-        NumericSum::boxed(false)
-    }),
+    aggregate("sum", &[Numeric], Numeric, |_, _| NumericSum::boxed(false)),
     aggregate("sum", &[Float4], Float4, |_, _| FloatSum::boxed(false, true)),
     aggregate("sum", &[Float8], Float8, |_, _| FloatSum::boxed(false, false)),
     aggregate("sum", &[Interval], Interval, |_, _| IntervalSum::boxed(false)),
     aggregate("avg", &[Int2], Numeric, |_, _| IntSum::boxed(SumAs::Average)),
     aggregate("avg", &[Int4], Numeric, |_, _| IntSum::boxed(SumAs::Average)),
     aggregate("avg", &[Int8], Numeric, |_, _| IntSum::boxed(SumAs::Average)),
-    aggregate("avg", &[Numeric], Numeric, |_, _| {
-        NumericSum::boxed(true)
-    }),
+    aggregate("avg", &[Numeric], Numeric, |_, _| NumericSum::boxed(true)),
     aggregate("avg", &[Float4], Float8, |_, _| FloatSum::boxed(true, false)),
     aggregate("avg", &[Float8], Float8, |_, _| FloatSum::boxed(true, false)),
     aggregate("avg", &[Interval], Interval, |_, _| IntervalSum::boxed(true)),

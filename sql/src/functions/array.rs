@@ -130,13 +130,12 @@ fn contains(whole: &[Datum], part: &[Datum]) -> bool {
 }
 
 /// `array[low:high]`; parts beyond either end are not there.
-pub(crate) static SLICE: ScalarFunction =
-    function("slice", &[AnyArray, Int4, Int4], AnyArray, |a, c| {
-        let items = items(&a[0])?;
-        let low = usize::try_from(int(&a[1])? - 1).unwrap_or(0).min(items.len());
-        let high = usize::try_from(int(&a[2])?).unwrap_or(0).clamp(low, items.len());
-        Ok(result(c, items[low..high].to_vec()))
-    });
+pub(crate) static SLICE: ScalarFunction = function("slice", &[AnyArray, Int4, Int4], AnyArray, |a, c| {
+    let items = items(&a[0])?;
+    let low = usize::try_from(int(&a[1])? - 1).unwrap_or(0).min(items.len());
+    let high = usize::try_from(int(&a[2])?).unwrap_or(0).clamp(low, items.len());
+    Ok(result(c, items[low..high].to_vec()))
+});
 
 /// The most elements of an array.
 const MAX_ELEMENTS: i64 = 134_217_727;

@@ -46,13 +46,13 @@ use amphora_storage::{DataType, Datum};
 
 use crate::error::{Result, SqlError};
 pub use aggregate::{AggregateFunction, AggregateState, NewState};
+pub(crate) use array::{ASSIGN, ASSIGN_SLICE, SLICE};
 pub use comparison::{compare, is_distinct};
 pub use context::{Call, EvalContext, NoSession, SessionHook};
 pub use ordered_set::{hypothetical, is_ordered_set};
 pub use pattern::{LikePattern, compile_regex};
-pub(crate) use array::{ASSIGN, ASSIGN_SLICE, SLICE};
-pub(crate) use record::{FIELD, GROUPING};
 pub use range_offset::{check_range_offset, range_bound, range_key, range_offset_type};
+pub(crate) use record::{FIELD, GROUPING};
 use resolve::{Choice, bind, choose};
 pub use set_returning::{Rows, SetFunction};
 pub use signature::{Signature, Ty};

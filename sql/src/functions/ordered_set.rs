@@ -182,8 +182,20 @@ impl AggregateState for Hypothetical {
             let nulls_first = flag(3 * keys + i);
             let one = match (a.is_null(), b.is_null()) {
                 (true, true) => Ordering::Equal,
-                (true, false) => if nulls_first { Ordering::Less } else { Ordering::Greater },
-                (false, true) => if nulls_first { Ordering::Greater } else { Ordering::Less },
+                (true, false) => {
+                    if nulls_first {
+                        Ordering::Less
+                    } else {
+                        Ordering::Greater
+                    }
+                }
+                (false, true) => {
+                    if nulls_first {
+                        Ordering::Greater
+                    } else {
+                        Ordering::Less
+                    }
+                }
                 _ if flag(2 * keys + i) => b.cmp(a),
                 _ => a.cmp(b),
             };
@@ -330,7 +342,11 @@ pub(super) static ORDERED_SET: &[AggregateFunction] = &[
     aggregate("mode", &[AnyElement], AnyElement, |_, _| Box::new(Mode::default())),
 ];
 
-const fn standing(name: &'static str, returns: super::signature::Ty, new_state: super::NewState) -> AggregateFunction {
+const fn standing(
+    name: &'static str,
+    returns: super::signature::Ty,
+    new_state: super::NewState,
+) -> AggregateFunction {
     AggregateFunction { name, signature: Signature { args: &[Any], variadic: true, returns }, new_state }
 }
 

@@ -78,7 +78,9 @@ fn mark_subscripts(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         }
         match keyword(Some(token)) {
             Keyword::SET => set_depth = Some(depth),
-            Keyword::WHERE | Keyword::FROM | Keyword::RETURNING if set_depth == Some(depth) => set_depth = None,
+            Keyword::WHERE | Keyword::FROM | Keyword::RETURNING if set_depth == Some(depth) => {
+                set_depth = None
+            }
             _ => {}
         }
         let target = matches!(token.token, Token::Word(_))
@@ -114,7 +116,10 @@ fn subscripts_end(tokens: &[TokenWithSpan]) -> Option<usize> {
 
 /// True after `).`
 fn ends_with_row_dot(tokens: &[TokenWithSpan]) -> bool {
-    matches!(tokens, [.., TokenWithSpan { token: Token::RParen, .. }, TokenWithSpan { token: Token::Period, .. }])
+    matches!(
+        tokens,
+        [.., TokenWithSpan { token: Token::RParen, .. }, TokenWithSpan { token: Token::Period, .. }]
+    )
 }
 
 /// Wraps a subquery that begins an IN list.

@@ -60,6 +60,7 @@ impl Engine for MemoryEngine {
             savepoints: Vec::new(),
             dirty: false,
             held: None,
+            see_all: false,
         })
     }
 
@@ -92,6 +93,7 @@ struct MemoryTransaction {
     dirty: bool,
     /// What reads see, while that is not the state
     held: Option<State>,
+    see_all: bool,
 }
 
 struct Batches(std::vec::IntoIter<StoredRow>);
@@ -200,6 +202,7 @@ impl Transaction for MemoryTransaction {
         }
         self.statement = self.state.clone();
         self.held = None;
+        self.see_all = false;
         Ok(())
     }
 
@@ -209,6 +212,7 @@ impl Transaction for MemoryTransaction {
         self.statement = self.state.clone();
         self.dirty = false;
         self.held = None;
+        self.see_all = false;
         Ok(())
     }
 
@@ -217,7 +221,7 @@ impl Transaction for MemoryTransaction {
     }
 
     fn get(&self, table: &Arc<Table>, key: &[Datum]) -> Result<Option<StoredRow>> {
-        let state = self.held.as_ref().unwrap_or(&self.state);
+        let state = self.held.as_ref().filter(|_| !self.see_all).unwrap_or(&self.state);
         Ok(state.rows.get(&table.keyspace()).and_then(|rows| rows.get(key)).map(stored))
     }
 
@@ -225,11 +229,15 @@ impl Transaction for MemoryTransaction {
         self.held = hold.then(|| self.state.clone());
     }
 
+    fn see_all(&mut self, all: bool) {
+        self.see_all = all;
+    }
+
     fn scan(&self, scan: &Scan) -> Result<Box<dyn RowStream>> {
         let Some(index) = scan.table.index(scan.index) else {
             return Err(Error::new("XX000", "no such index"));
         };
-        let state = self.held.as_ref().unwrap_or(&self.state);
+        let state = self.held.as_ref().filter(|_| !self.see_all).unwrap_or(&self.state);
         let rows = state.rows.get(&scan.table.keyspace()).cloned().unwrap_or_default();
         let mut found: Vec<&Row> =
             rows.values().filter(|row| inside(&scan.range, &values(index, row))).collect();

@@ -123,7 +123,9 @@ impl Frame {
         let Range { start, end } = self.rows;
         let [a, b] = &self.holes;
         let clamp = move |from: usize, to: usize| from.clamp(start, end)..to.clamp(start, end);
-        [clamp(start, a.start), clamp(a.end, b.start), clamp(b.end, end)].into_iter().filter(|r| !r.is_empty())
+        [clamp(start, a.start), clamp(a.end, b.start), clamp(b.end, end)]
+            .into_iter()
+            .filter(|r| !r.is_empty())
     }
 
     pub(super) fn nth(&self, n: usize) -> Option<usize> {

@@ -175,7 +175,8 @@ impl Evaluation<'_> {
                     match value {
                         Value::Object(map) => out.extend(in_order(map).into_iter().map(|(_, v)| v)),
                         _ if self.strict => {
-                            let message = "jsonpath wildcard member accessor can only be applied to an object";
+                            let message =
+                                "jsonpath wildcard member accessor can only be applied to an object";
                             return Err(SqlError::new("2203C", message));
                         }
                         _ => {}
@@ -256,9 +257,9 @@ impl Evaluation<'_> {
             _ => None,
         };
         let whole = one.and_then(|n| n.as_finite().map(|d| decimal::truncate(d, 0).to_string()));
-        whole.and_then(|digits| digits.parse().ok()).ok_or_else(|| {
-            SqlError::new("22033", "jsonpath array subscript is not a single numeric value")
-        })
+        whole
+            .and_then(|digits| digits.parse().ok())
+            .ok_or_else(|| SqlError::new("22033", "jsonpath array subscript is not a single numeric value"))
     }
 
     fn method(&self, method: Method, values: Vec<Value>, out: &mut Vec<Value>) -> Result<()> {
@@ -297,8 +298,7 @@ impl Evaluation<'_> {
                         Value::String(s) => s.trim().to_owned(),
                         Value::Number(n) => n.to_string(),
                         _ => {
-                            let message =
-                                "jsonpath item method .double() can only be applied to a string or numeric value";
+                            let message = "jsonpath item method .double() can only be applied to a string or numeric value";
                             return Err(SqlError::new("22036", message));
                         }
                     };
@@ -323,9 +323,8 @@ impl Evaluation<'_> {
                             Method::Ceiling => "ceiling",
                             _ => "floor",
                         };
-                        let message = format!(
-                            "jsonpath item method .{name}() can only be applied to a numeric value"
-                        );
+                        let message =
+                            format!("jsonpath item method .{name}() can only be applied to a numeric value");
                         return Err(SqlError::new("22036", message));
                     };
                     out.push(from_number(&rounded(method, n)?));

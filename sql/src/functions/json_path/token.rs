@@ -18,8 +18,8 @@ pub(super) enum Token {
 }
 
 const SYMBOLS: [&str; 26] = [
-    "**", "&&", "||", "==", "!=", "<>", "<=", ">=", "$", "@", ".", "[", "]", "(", ")", "{", "}", "?", ",", "<",
-    ">", "!", "+", "-", "*", "/",
+    "**", "&&", "||", "==", "!=", "<>", "<=", ">=", "$", "@", ".", "[", "]", "(", ")", "{", "}", "?", ",",
+    "<", ">", "!", "+", "-", "*", "/",
 ];
 
 /// 42601, where the text goes wrong.
@@ -61,7 +61,8 @@ pub(super) fn tokens(text: &str) -> Result<Vec<(Token, &str)>> {
             rest = &rest[1..];
             Token::Symbol("%")
         } else {
-            let symbol = SYMBOLS.into_iter().find(|s| rest.starts_with(s)).ok_or_else(|| syntax_error(rest))?;
+            let symbol =
+                SYMBOLS.into_iter().find(|s| rest.starts_with(s)).ok_or_else(|| syntax_error(rest))?;
             rest = &rest[symbol.len()..];
             Token::Symbol(symbol)
         };
