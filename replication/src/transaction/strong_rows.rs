@@ -62,10 +62,6 @@ impl HybridTransaction {
         Ok(self.context.store.get(key, self.latest())?.map_or(Timestamp::ZERO, |v| v.ts))
     }
 
-    pub(super) fn strong_get(&self, table: &Table, key: &[u8]) -> Result<Option<StoredRow>> {
-        self.strong_get_in(&self.buffer, table, key)
-    }
-
     /// The row as this buffer over the snapshot has it.
     pub(super) fn strong_get_in(
         &self,
