@@ -271,6 +271,7 @@ impl Binder<'_> {
         if let [part] = &parts[..] {
             let bare = fold(part);
             if let Some(cte) = self.cte_names.iter().rev().find(|c| c.name == bare).cloned() {
+                self.with_depth = self.with_depth.max(cte.depth);
                 let shown = alias.map_or(bare, |a| fold(&a.name));
                 let schema = rename(&cte.fields, &names, &shown)?;
                 let plan = match cte.source {

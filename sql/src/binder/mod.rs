@@ -121,6 +121,8 @@ pub(crate) struct Binder<'a> {
     nesting: usize,
     /// Names of WITH queries in scope
     cte_names: Vec<query::CteName>,
+    /// How deep the WITH queries lie that the one being bound has read from
+    with_depth: usize,
     /// Next id of a recursive working table
     recursions: usize,
     /// Query levels, outermost first
@@ -146,6 +148,7 @@ impl<'a> Binder<'a> {
             writes: Vec::new(),
             nesting: 0,
             cte_names: Vec::new(),
+            with_depth: 0,
             recursions: 0,
             levels: Vec::new(),
             no_parameters: false,

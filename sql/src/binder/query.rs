@@ -15,12 +15,17 @@ use crate::expr::Expr;
 use crate::plan::{Field, Node, Plan, SortKey};
 use crate::types::{self, CastContext};
 
+/// WITH queries that read from each other in a row, at most: one is planned and run inside the other.
+const MAX_WITH_DEPTH: usize = 64;
+
 /// A WITH query in scope.
 #[derive(Clone, Debug)]
 pub(super) struct CteName {
     pub(super) name: String,
     pub(super) fields: Arc<[Field]>,
     pub(super) source: CteSource,
+    /// How many WITH queries stand on each other in it
+    pub(super) depth: usize,
 }
 
 /// Where a WITH query's rows come from.
@@ -344,6 +349,7 @@ impl Binder<'_> {
                 self.writing_cte(cte, name, &aliases, statement)?;
                 continue;
             }
+            let outside = std::mem::take(&mut self.with_depth);
             let plan = match self.recursive_parts(with.recursive, &name, &cte.query) {
                 Some((base, step, distinct)) => self.recursive(&name, &aliases, base, step, distinct)?,
                 None => {
@@ -358,7 +364,14 @@ impl Binder<'_> {
                 self.ctes.push(plan);
                 CteSource::Shared(self.ctes.len() - 1)
             };
-            self.cte_names.push(CteName { name, fields, source });
+            let depth = self.with_depth + 1;
+            if depth > MAX_WITH_DEPTH {
+                return Err(SqlError::statement_too_complex("stack depth limit exceeded").with_hint(
+                    format!("At most {MAX_WITH_DEPTH} WITH queries may read from each other in a row."),
+                ));
+            }
+            self.with_depth = outside;
+            self.cte_names.push(CteName { name, fields, source, depth });
         }
         Ok(())
     }
@@ -421,7 +434,8 @@ impl Binder<'_> {
         let id = self.recursions;
         self.recursions += 1;
         let source = CteSource::Working(id);
-        self.cte_names.push(CteName { name: name.to_owned(), fields: fields.clone(), source });
+        let depth = self.with_depth;
+        self.cte_names.push(CteName { name: name.to_owned(), fields: fields.clone(), source, depth });
         let step = self.set_expr(step, None);
         self.cte_names.pop();
         let step = step?;

@@ -56,6 +56,9 @@ struct Bound {
     distinct: Option<Vec<Key>>,
 }
 
+/// Columns of a result, at most, as in PostgreSQL (`MaxTupleAttributeNumber`).
+const MAX_ITEMS: usize = 1664;
+
 impl Binder<'_> {
     pub(super) fn select(
         &mut self,
@@ -187,6 +190,10 @@ impl Binder<'_> {
                     return Err(SqlError::feature_not_supported("this form of SELECT item is not supported"));
                 }
             }
+        }
+        if items.len() > MAX_ITEMS {
+            let message = format!("target lists can have at most {MAX_ITEMS} entries");
+            return Err(SqlError::new("54011", message));
         }
         Ok(items)
     }

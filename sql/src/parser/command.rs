@@ -334,6 +334,10 @@ impl<'a> CommandParser<'a> {
         if rest.is_empty() {
             return Err(self.error_at(self.index));
         }
+        let preparable = ["select", "insert", "update", "delete", "values", "table", "with"];
+        if rest[0].token != Token::LParen && !preparable.contains(&self.peek_word().as_str()) {
+            return Err(self.error_at(self.index));
+        }
         // Parsed once now for its syntax errors; EXECUTE's text is parsed again where it is kept.
         drop(parse_tokens(rest.to_vec(), self.sql, self.positions)?);
         Ok(Ast::Prepare { name, types, sql: self.positions.slice(self.sql, rest).to_owned() })

@@ -104,7 +104,7 @@ impl Cursor {
             None => UNASKED_MEMORY,
         };
         if self.bytes > limit {
-            while self.base < self.position
+            while self.base + 1 < self.position
                 && let Some(row) = self.window.pop_front()
             {
                 self.bytes -= row_memory(&row);
