@@ -396,7 +396,7 @@ impl Binder<'_> {
         self.writes.push((id, bound));
         let source = if schema.is_empty() { CteSource::Silent } else { CteSource::Shared(id) };
         let fields = rename(&schema, aliases, &name)?;
-        self.cte_names.push(CteName { name, fields, source });
+        self.cte_names.push(CteName { name, fields, source, depth: 1 });
         Ok(())
     }
 
