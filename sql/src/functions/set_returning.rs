@@ -164,6 +164,11 @@ fn unnest(a: &[Datum], _: &Call<'_>) -> Result<Rows> {
     })))
 }
 
+/// No table is a partition of another.
+fn no_partitions(_: &[Datum], _: &Call<'_>) -> Result<Rows> {
+    Ok(Box::new(std::iter::empty()))
+}
+
 fn generate_subscripts(a: &[Datum], call: &Call<'_>) -> Result<Rows> {
     let Datum::Array(array) = &a[0] else { return Err(wrong_kind()) };
     let count = if int(&a[1])? == 1 { array.items.len() as i32 } else { 0 };
@@ -282,6 +287,7 @@ pub(super) static SET_FUNCTIONS: &[SetFunction] = &[
     set("generate_series", &[Timestamptz, Timestamptz, Interval], Timestamptz, |a, c| {
         time_series(a, Some(c.context.timezone().clone()))
     }),
+    set("pg_partition_ancestors", &[Regclass], Regclass, no_partitions),
     set("generate_subscripts", &[AnyArray, Int4], Int4, generate_subscripts),
     set("generate_subscripts", &[Int2vector, Int4], Int4, generate_subscripts),
     set("generate_subscripts", &[Oidvector, Int4], Int4, generate_subscripts),

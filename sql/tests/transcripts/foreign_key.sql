@@ -162,3 +162,8 @@ SELECT constraint_name, column_name, ordinal_position, position_in_unique_constr
 SELECT constraint_name, unique_constraint_name, match_option, update_rule, delete_rule FROM information_schema.referential_constraints WHERE constraint_schema = 'public' ORDER BY 1;
 SELECT constraint_name, table_name, column_name FROM information_schema.constraint_column_usage WHERE constraint_name LIKE 'c_%' OR constraint_name IN ('odd', 'p_xy', 'p_pkey') ORDER BY 1, 2, 3;
 DROP TABLE c, p, nopk;
+-- What psql asks for "Referenced by".
+CREATE TABLE p (id int PRIMARY KEY);
+CREATE TABLE c (pid int REFERENCES p ON DELETE CASCADE);
+SELECT conname, conrelid::pg_catalog.regclass AS ontable, pg_catalog.pg_get_constraintdef(oid, true) AS condef FROM pg_catalog.pg_constraint c WHERE confrelid IN (SELECT pg_catalog.pg_partition_ancestors('p'::regclass) UNION ALL VALUES ('p'::pg_catalog.regclass)) AND contype = 'f' AND conparentid = 0 ORDER BY conname;
+DROP TABLE c, p;
