@@ -20,7 +20,11 @@ use crate::plan::{Field, Prepared, Statement};
 use crate::types::{CastContext, cast};
 
 /// How often one statement is planned anew because the catalog moved.
-const MAX_REPLANS: u32 = 10;
+const MAX_REPLANS: u32 = 60;
+
+/// Between two of them, once it has happened more than a few times: a change of the catalog is on its way
+/// into the log, which takes as long as the change is large.
+const REPLAN_PAUSE: Duration = Duration::from_millis(250);
 
 /// How often one statement is run anew because a row moved.
 pub(super) const MAX_RESTARTS: u32 = 100;
@@ -356,6 +360,11 @@ impl Session {
             }
             ErrorKind::CatalogMoved if attempts.replans < MAX_REPLANS => {
                 attempts.replans += 1;
+                if attempts.replans > EAGER_RESTARTS {
+                    let pause = REPLAN_PAUSE.min(Duration::from_millis(1 << attempts.replans.min(16)));
+                    let pause = async { Ok::<(), SqlError>(tokio::time::sleep(pause).await) };
+                    interruptible(&cancel, deadline, pause).await?;
+                }
                 if attempts.alone {
                     self.start_anew().await;
                     self.newer_catalog().await;
