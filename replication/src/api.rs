@@ -21,7 +21,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use amphora_storage::schema::{Catalog, Descriptor, IndexId, Table, TableId};
+use amphora_storage::schema::{
+    Catalog, Descriptor, IndexId, Sequence, SequenceState, SequenceValues, Table, TableId,
+};
 use amphora_storage::{Datum, Row, Timestamp};
 use async_trait::async_trait;
 
@@ -299,6 +301,13 @@ pub trait Transaction: Send {
     /// here. After `lock_table`.
     fn load_rows(&mut self, table: &Arc<Table>, rows: Vec<Row>) -> Result<()>;
 
+    /// Writes a sequence's state, as CREATE and ALTER SEQUENCE do: it takes effect when the transaction
+    /// commits, and until then nobody else is given values. `None` removes it. After `lock_catalog`.
+    async fn write_sequence(&mut self, id: TableId, state: Option<SequenceState>) -> Result<()>;
+
+    /// The values of sequences, as this transaction sees them. Immediate.
+    fn sequences(&self) -> Arc<dyn Sequences>;
+
     /// Fills a new index of a strong table (already in the table given) from the rows visible now;
     /// 23505 if it is unique and they are not. After `lock_table`.
     fn build_index(&mut self, table: &Arc<Table>, index: IndexId) -> Result<()>;
@@ -320,6 +329,33 @@ pub trait Transaction: Send {
 
     /// Forgets everything and gives back all locks.
     async fn rollback(&mut self);
+}
+
+/// Values of sequences. They are handed out by the leader and are no part of any transaction: what was given
+/// is not taken back by ROLLBACK. Only of a sequence that the transaction itself has created or restarted
+/// are they its own.
+#[async_trait]
+pub trait Sequences: Send + Sync {
+    /// The next values: `count` at most, one at least. 2200H at the end.
+    async fn next(&self, sequence: &Sequence, count: u32) -> Result<SequenceGrant>;
+
+    /// Gives back what is left of a grant, so that no values are missing if nobody has asked meanwhile.
+    async fn give_back(&self, id: TableId, rest: SequenceGrant) -> Result<()>;
+
+    /// `setval`; 22003 outside the bounds.
+    async fn set(&self, sequence: &Sequence, value: i64, called: bool) -> Result<()>;
+
+    /// Where it stands, and how many values beyond that are durable.
+    async fn read(&self, sequence: &Sequence) -> Result<(SequenceState, u32)>;
+}
+
+/// Values that are their asker's alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SequenceGrant {
+    /// The values
+    pub values: SequenceValues,
+    /// Which of the sequence's lives they belong to
+    pub generation: u64,
 }
 
 /// A point in a transaction's buffered writes.

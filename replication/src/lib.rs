@@ -20,7 +20,7 @@ pub mod transaction;
 pub use api::{
     Access, ClusterStatus, Direction, Engine, InsertOutcome, IsolationLevel, KeyBound, KeyRange, LockMode,
     NodeRole, NodeState, NodeStatus, OnConflict, PeerLag, RaftStatus, RowStream, SavepointId, Scan,
-    StoredRow, TableStatus, Transaction, TransactionOptions, WaitPolicy,
+    SequenceGrant, Sequences, StoredRow, TableStatus, Transaction, TransactionOptions, WaitPolicy,
 };
 pub use error::{ConflictingKey, Error, ErrorKind, Result};
 

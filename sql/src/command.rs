@@ -1,10 +1,14 @@
 //! Statements that are carried out, not planned.
 
+mod object;
+
 use std::sync::Arc;
 
 use amphora_replication::IsolationLevel;
 use amphora_storage::DataType;
-use amphora_storage::schema::{ForeignKey, Replication, Table, TableId};
+use amphora_storage::schema::{ForeignKey, Identity, Replication, Table, TableId};
+
+pub use object::{Commented, CreateTableAs, CreateView, NewSequence, ObjectCommand};
 
 use crate::plan::Prepared;
 
@@ -48,12 +52,12 @@ pub enum Command {
     Execute { name: String, args: Vec<crate::expr::Expr> },
     /// CREATE TABLE
     CreateTable(Box<CreateTable>),
-    /// DROP TABLE
-    DropTables { tables: Vec<TableId>, cascade: bool, notices: Vec<String> },
     /// ALTER TABLE
     AlterTable(Box<AlterTable>),
     /// ALTER INDEX … RENAME TO
     RenameIndex { table: TableId, old: String, new: String },
+    /// Schemas, sequences, views, comments; DROP of those and of tables; TRUNCATE; CREATE TABLE … AS
+    Object(Box<ObjectCommand>),
     /// CREATE INDEX
     CreateIndex(Box<CreateIndex>),
     /// DROP INDEX: (table, index name)
@@ -130,6 +134,10 @@ pub struct NewColumn {
     pub not_null: bool,
     /// DEFAULT, as SQL text
     pub default: Option<String>,
+    /// The sequence that fills it: serial, identity
+    pub sequence: Option<NewSequence>,
+    /// GENERATED … AS IDENTITY
+    pub identity: Option<Identity>,
 }
 
 /// CREATE INDEX.

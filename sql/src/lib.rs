@@ -14,6 +14,7 @@ pub mod binder;
 pub mod catalog;
 pub mod command;
 pub mod copy;
+pub mod dependency;
 pub mod error;
 pub mod executor;
 pub mod explain;

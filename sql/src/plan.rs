@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use amphora_replication::{Direction, LockMode, OnConflict, WaitPolicy};
 use amphora_storage::DataType;
-use amphora_storage::schema::{IndexId, Table};
+use amphora_storage::schema::{IndexId, Table, View};
 
 use crate::expr::Expr;
 use crate::functions::{AggregateFunction, SetFunction};
@@ -365,6 +365,8 @@ pub struct Prepared {
     pub schema: Arc<[Field]>,
     /// Stored tables it was planned with
     pub tables: Vec<Arc<Table>>,
+    /// Views that were expanded
+    pub views: Vec<Arc<View>>,
     /// True if one of `tables` is strong, or if it is DDL
     pub strong: bool,
 }

@@ -10,7 +10,8 @@ mod render;
 use std::path::Path;
 use std::sync::Arc;
 
-use amphora_sql::command::{Command, CreateTable};
+use amphora_sql::command::{Command, CreateTable, ObjectCommand};
+use amphora_sql::dependency::Object;
 use amphora_sql::frontend::{PlannerContext, parse, prepare};
 use amphora_sql::plan::Statement;
 use amphora_storage::schema::{Catalog, Check, Column, ColumnId, Index, IndexId, Table, TableId};
@@ -69,7 +70,15 @@ impl Planner {
                 self.next += 1;
                 self.catalog.put(Arc::new(table));
             }
-            Command::DropTables { tables, .. } => tables.iter().for_each(|t| self.catalog.remove(*t)),
+            Command::Object(object) => {
+                if let ObjectCommand::Drop { objects, .. } = &**object {
+                    for object in objects {
+                        if let Object::Relation(id) = object {
+                            self.catalog.remove(*id);
+                        }
+                    }
+                }
+            }
             _ => {}
         }
     }

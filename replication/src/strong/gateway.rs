@@ -17,12 +17,14 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use amphora_storage::Timestamp;
+use amphora_storage::schema::TableId;
 use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::mpsc;
 
 use super::group::{Group, Inner, known_leader};
 use super::network::time_to_send;
+use super::sequences::{SequenceAnswer, SequenceCall};
 use super::tenure::Tenure;
 use super::transport::{LockRefusal, Refusal, Reply, Request, TransportError};
 use super::types::{CommitRequest, KeyLock, LeaderId, LockRequest, TransactionId};
@@ -203,16 +205,46 @@ impl Group {
 
     /// The leader's answer to a read index: its applied timestamp, once it is certain that it leads.
     pub(super) async fn read_index(&self, tenure: &Tenure) -> Reply {
-        if !(tenure.may_use_lease() && self.inner.lease_is_valid(tenure.leader())) {
-            // Everything acknowledged under this tenure is applied already. What remains to be shown is
-            // that no other leader has acknowledged anything: a round of heartbeats shows it.
-            let confirm = self.inner.raft.get_read_linearizer(ReadPolicy::ReadIndex);
-            match tokio::time::timeout(CALL_PATIENCE, confirm).await {
-                Ok(Ok(_confirmed)) => {}
-                _ => return Reply::NotLeader(None),
-            }
+        if !self.certainly_leads(tenure).await {
+            return Reply::NotLeader(None);
         }
         Reply::ReadIndex(tenure.applied_timestamp())
+    }
+
+    /// True if no other leader can have acknowledged anything until now: by the lease, or else a round of
+    /// heartbeats shows it. Everything acknowledged under this tenure is applied already.
+    pub(super) async fn certainly_leads(&self, tenure: &Tenure) -> bool {
+        if tenure.may_use_lease() && self.inner.lease_is_valid(tenure.leader()) {
+            return true;
+        }
+        let confirm = self.inner.raft.get_read_linearizer(ReadPolicy::ReadIndex);
+        matches!(tokio::time::timeout(CALL_PATIENCE, confirm).await, Ok(Ok(_confirmed)))
+    }
+
+    /// Asks the leader about a sequence, and again while another transaction is changing it. `lock_timeout`
+    /// is how long that is waited for (55P03); zero waits for ever.
+    ///
+    /// A question whose answer was lost is asked again: values that nobody has seen are a gap.
+    pub async fn sequence(
+        &self,
+        id: TableId,
+        call: SequenceCall,
+        lock_timeout: Duration,
+    ) -> Result<SequenceAnswer> {
+        let until = (!lock_timeout.is_zero()).then(|| Instant::now() + lock_timeout);
+        loop {
+            match self.ask_leader(Request::Sequence(id, call), COMMIT_PATIENCE).await? {
+                Reply::Sequence(SequenceAnswer::Busy) => {
+                    if until.is_some_and(|until| Instant::now() >= until) {
+                        return Err(Error::new("55P03", "canceling statement due to lock timeout"));
+                    }
+                    tokio::time::sleep(LOOK_INTERVAL / 4).await;
+                }
+                Reply::Sequence(answer) => return Ok(answer),
+                Reply::Failed(message) => return Err(Error::new("58000", message)),
+                _ => return Err(no_leader()),
+            }
+        }
     }
 
     /// Locks keys for a transaction. One answer per key, in the request's order. Whatever comes of it, even

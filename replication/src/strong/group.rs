@@ -319,6 +319,7 @@ impl Group {
                 tenure.renew(&ids);
                 Reply::Done
             }
+            Request::Sequence(id, call) => self.sequence_as_leader(tenure, id, call).await,
             Request::AllocateNode(token) => self.allocate_as_leader(tenure, token).await,
             Request::AddLearner(id, member) => self.add_as_leader(id, member).await,
             Request::RemoveMember(id) => self.remove_as_leader(id).await,

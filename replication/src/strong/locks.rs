@@ -191,6 +191,11 @@ impl LockTable {
         true
     }
 
+    /// True if someone holds a key, `own` aside.
+    pub fn is_held_by_other(&self, key: &[u8], own: Option<TransactionId>) -> bool {
+        self.keys.get(key).is_some_and(|state| state.holders.iter().any(|(h, _)| Some(*h) != own))
+    }
+
     /// True if the transaction is known, that is if none of its locks has been taken away.
     pub fn knows(&self, id: TransactionId) -> bool {
         self.transactions.contains_key(&id)

@@ -39,6 +39,7 @@ mod outcomes;
 mod raw;
 mod reads;
 pub mod replica;
+pub mod sequences;
 mod snapshot;
 mod staging;
 mod state_machine;
@@ -50,6 +51,7 @@ pub use gateway::MAX_COMMIT_BYTES;
 pub use group::{Group, GroupConfig, LogLimits, Timing};
 pub use history::SnapshotHold;
 pub use replica::{ApplyHook, ApplyOps, InstallHook, in_catalog};
+pub use sequences::{SequenceAnswer, SequenceCall, sequence_key};
 pub use staging::StagedParts;
 pub use transport::{Reply, Request, Transport, TransportError};
 pub use types::{

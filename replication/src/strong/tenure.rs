@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::certifier::{self, Item};
 use super::locks::{Event, LockTable, Progress};
 use super::replica::Replica;
+use super::sequences::Sequences;
 use super::transport::{LockRefusal, Refusal, Reply};
 use super::types::{CommitRequest, KeyLock, LeaderId, LockKey, LockRequest, TransactionId};
 use super::{RaftHandle, outcomes::Outcome};
@@ -78,6 +79,7 @@ pub struct Tenure {
     state: Arc<TenureState>,
     queue: mpsc::Sender<Item>,
     lease_suspended: AtomicBool,
+    sequences: Sequences,
 }
 
 impl TenureState {
@@ -141,7 +143,7 @@ impl Tenure {
         });
         let (queue, items) = mpsc::channel(MAX_QUEUED_COMMITS);
         tokio::spawn(certifier::run(state.clone(), raft, items));
-        Tenure { state, queue, lease_suspended: AtomicBool::new(false) }
+        Tenure { state, queue, lease_suspended: AtomicBool::new(false), sequences: Sequences::default() }
     }
 
     /// Deposed: those who wait for locks are told to look for the next leader.
@@ -332,6 +334,21 @@ impl Tenure {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// What this leader knows of sequences.
+    pub(super) fn sequences(&self) -> &Sequences {
+        &self.sequences
+    }
+
+    /// What is applied here.
+    pub(super) fn replica(&self) -> &Replica {
+        &self.state.replica
+    }
+
+    /// True if a transaction holds this key, `own` aside.
+    pub(super) fn is_locked_by_other(&self, key: &[u8], own: Option<TransactionId>) -> bool {
+        self.state.locks.lock().table.is_held_by_other(key, own)
     }
 
     /// The newest commit that anyone has been told of under this tenure or before it.

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use amphora_storage::Timestamp;
+use amphora_storage::schema::TableId;
 use async_trait::async_trait;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
@@ -14,6 +15,7 @@ use openraft::raft::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::sequences::{SequenceAnswer, SequenceCall};
 use super::types::{
     CommitRequest, KeyLock, LeaderId, LockRequest, Member, SnapshotMeta, TransactionId, TypeConfig, Vote,
 };
@@ -92,6 +94,8 @@ pub enum Request {
         /// Every entry that could carry it lies after this index
         after: u64,
     },
+    /// To the leader: a question about a sequence
+    Sequence(TableId, SequenceCall),
     /// To the leader: an id for the node that chose this token
     AllocateNode(Uuid),
     /// To the leader: replicate to this node, and make it a voter when it has caught up
@@ -136,6 +140,8 @@ pub enum Reply {
     NotCommitted,
     /// To `Commit` and `Outcome`: it may or may not be committed
     Unknown,
+    /// To `Sequence`
+    Sequence(SequenceAnswer),
     /// To `AllocateNode`
     Node(NodeId),
     /// Done

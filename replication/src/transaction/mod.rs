@@ -34,23 +34,24 @@ mod ddl_tests;
 mod leaderless_rows;
 mod references;
 mod scan;
+mod sequences;
 mod strong_rows;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use amphora_storage::schema::{Catalog, Descriptor, IndexId, Table, TableId};
+use amphora_storage::schema::{Catalog, Descriptor, IndexId, SequenceState, Table, TableId};
 use amphora_storage::store::Store;
 use amphora_storage::{Datum, Hlc, Row, Timestamp, codec, key};
 use async_trait::async_trait;
 
 use crate::api::{
-    Access, InsertOutcome, IsolationLevel, LockMode, OnConflict, RowStream, SavepointId, Scan, StoredRow,
-    Transaction, TransactionOptions, WaitPolicy,
+    Access, InsertOutcome, IsolationLevel, LockMode, OnConflict, RowStream, SavepointId, Scan, Sequences,
+    StoredRow, Transaction, TransactionOptions, WaitPolicy,
 };
 use crate::error::ErrorKind;
 use crate::leaderless;
@@ -123,6 +124,8 @@ pub struct HybridTransaction {
     pessimistic: bool,
     /// The catalog with this transaction's own DDL, once there is any
     ddl: Option<ddl::CatalogDraft>,
+    /// Made when it is first asked for
+    sequences: OnceLock<Arc<sequences::TransactionSequences>>,
     finished: bool,
 }
 
@@ -147,6 +150,7 @@ impl HybridTransaction {
             claimed: HashMap::new(),
             pessimistic: !options.autocommit,
             ddl: None,
+            sequences: OnceLock::new(),
             finished: false,
         }
     }
@@ -750,6 +754,16 @@ impl Transaction for HybridTransaction {
         self.load(table, rows)
     }
 
+    async fn write_sequence(&mut self, id: TableId, state: Option<SequenceState>) -> Result<()> {
+        self.check_writable("DDL")?;
+        self.pessimistic = true;
+        self.write_sequence_state(id, state).await
+    }
+
+    fn sequences(&self) -> Arc<dyn Sequences> {
+        self.own_sequences().clone()
+    }
+
     fn build_index(&mut self, table: &Arc<Table>, index: IndexId) -> Result<()> {
         self.fill_index(table, index)
     }
@@ -765,6 +779,7 @@ impl Transaction for HybridTransaction {
         };
         self.savepoints.truncate(savepoint.0 + 1);
         self.buffer.rollback_to(mark);
+        self.forget_undone_sequences();
         self.rebuild_draft()
     }
 
@@ -773,6 +788,7 @@ impl Transaction for HybridTransaction {
     }
 
     async fn commit(&mut self) -> Result<()> {
+        self.settle_sequences()?;
         let outcome = if self.buffer.has_strong() {
             self.commit_strong().await
         } else {
@@ -800,9 +816,16 @@ impl HybridTransaction {
         self.held = None;
         self.see_all = false;
         self.buffer.rollback_to(self.statement);
+        self.forget_undone_sequences();
         if let Err(e) = self.rebuild_draft() {
             // The draft was decodable when it was written.
             tracing::error!("the catalog draft cannot be rebuilt: {e}");
+        }
+    }
+
+    fn forget_undone_sequences(&mut self) {
+        if let Some(sequences) = self.sequences.get() {
+            sequences.follow(&self.buffer);
         }
     }
 

@@ -129,7 +129,7 @@ pub(crate) fn new_default(
     let column = &table.columns[position];
     let mut binder = Binder::new(context, None);
     binder.check_default(value, &column.name, &column.ty)?;
-    Ok(super::ddl::default_text(value, &column.ty))
+    binder.default_text(value, &column.ty)
 }
 
 /// What ALTER COLUMN … TYPE makes of a column.

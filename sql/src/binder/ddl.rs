@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use amphora_storage::schema::{Column, ColumnId, Index, IndexId, Replication, Table, TableId};
+use amphora_storage::schema::{Column, ColumnId, Identity, Index, IndexId, Replication, Table, TableId};
 use amphora_storage::{DataType, Timestamp};
 use sqlparser::ast;
 use sqlparser::ast::{ColumnOption, GeneratedAs, Spanned, TableConstraint};
@@ -15,7 +15,7 @@ use super::foreign_key::reject_deferrable;
 use super::level::Clause;
 use super::table_option::{TableOptions, table_options};
 use super::{Binder, fold, name_parts};
-use crate::command::{Command, CreateTable, NewColumn};
+use crate::command::{Command, CreateTable, NewColumn, NewSequence};
 use crate::error::{Result, SqlError};
 use crate::expr::Expr;
 use crate::functions::Volatility;
@@ -38,7 +38,8 @@ impl Binder<'_> {
     pub(super) fn create_table(&mut self, create: &ast::CreateTable) -> Result<Command> {
         reject(create)?;
         let (schema, name) = self.new_name(&create.name)?;
-        if self.context.catalog.table(&schema, &name).is_some() || self.find_index(&name).is_some() {
+        let index = self.find_index(&name).is_some_and(|(table, _)| table.schema == schema);
+        if self.context.catalog.relation(&schema, &name).is_some() || index {
             let message = format!("relation \"{name}\" already exists");
             if create.if_not_exists {
                 return Ok(Command::Notice("CREATE TABLE", format!("{message}, skipping")));
@@ -98,23 +99,26 @@ impl Binder<'_> {
     }
 
     /// Schema and name for a new relation.
-    fn new_name(&self, name: &ast::ObjectName) -> Result<(String, String)> {
+    pub(super) fn new_name(&self, name: &ast::ObjectName) -> Result<(String, String)> {
         let parts = name_parts(name)?;
         let (schema, last) = match &parts[..] {
             [last] => (None, last),
             [schema, last] | [_, schema, last] => (Some(fold(schema)), last),
             _ => return Err(SqlError::syntax_error("improper relation name (too many dotted names)")),
         };
-        let schema = schema.unwrap_or_else(|| {
-            let path = self.context.search_path.iter().find(|s| !is_system_schema(s) && *s != "$user");
-            path.cloned().unwrap_or_else(|| "public".into())
-        });
+        let schema = match schema {
+            Some(schema) => schema,
+            None => self.context.search_path.first().cloned().ok_or_else(|| {
+                let error = SqlError::invalid_schema_name("no schema has been selected to create in");
+                self.at(error, parts[0].span)
+            })?,
+        };
         if is_system_schema(&schema) {
             let message = format!("permission denied to create \"{schema}.{}\"", fold(last));
             return Err(SqlError::insufficient_privilege(message)
                 .with_detail("System catalog modifications are currently disallowed."));
         }
-        if schema != "public" {
+        if !self.schema_exists(&schema) {
             let error = SqlError::invalid_schema_name(format!("schema \"{schema}\" does not exist"));
             return Err(self.at(error, parts[0].span));
         }
@@ -152,17 +156,20 @@ impl Binder<'_> {
             _ => None,
         };
         let is_serial = serial.is_some();
-        let mut new = match serial {
-            Some(ty) => NewColumn {
-                name,
-                ty: self.unique_id_type(ty, leaderless)?,
-                not_null: true,
-                default: Some(UNIQUE_ID.into()),
+        let mut new = NewColumn {
+            name,
+            ty: match &serial {
+                Some(ty) => ty.clone(),
+                None => self.data_type(&column.data_type)?,
             },
-            None => {
-                NewColumn { name, ty: self.data_type(&column.data_type)?, not_null: false, default: None }
-            }
+            not_null: is_serial,
+            default: None,
+            sequence: None,
+            identity: None,
         };
+        if is_serial {
+            numbered(&mut new, NewSequence::default(), leaderless)?;
+        }
         if matches!(new.ty, DataType::Unknown | DataType::Record | DataType::Row(_) | DataType::Void) {
             let message = format!("column \"{}\" has pseudo-type {}", new.name, new.ty);
             return Err(SqlError::invalid_table_definition(message));
@@ -181,12 +188,20 @@ impl Binder<'_> {
                 ColumnOption::Null | ColumnOption::Comment(_) => {}
                 ColumnOption::Default(e) => {
                     if is_serial {
-                        let message =
-                            format!("multiple default values specified for column \"{}\"", new.name);
+                        let message = format!(
+                            "multiple default values specified for column \"{}\" of table \"{}\"",
+                            new.name, draft.table.name
+                        );
                         return Err(SqlError::syntax_error(message));
                     }
+                    if new.identity.is_some() {
+                        return Err(SqlError::syntax_error(format!(
+                            "both default and identity specified for column \"{}\" of table \"{}\"",
+                            new.name, draft.table.name
+                        )));
+                    }
                     self.check_default(e, &new.name, &new.ty)?;
-                    new.default = Some(default_text(e, &new.ty));
+                    new.default = Some(self.default_text(e, &new.ty)?);
                 }
                 ColumnOption::Generated { generated_as: GeneratedAs::ExpStored, .. } => {
                     return Err(SqlError::feature_not_supported("generated columns are not yet supported"));
@@ -194,10 +209,24 @@ impl Binder<'_> {
                 ColumnOption::Generated { generation_expr: Some(_), .. } => {
                     return Err(SqlError::feature_not_supported("generated columns are not yet supported"));
                 }
-                ColumnOption::Generated { .. } | ColumnOption::Identity(_) => {
-                    new.ty = self.unique_id_type(new.ty, leaderless)?;
-                    new.default = Some(UNIQUE_ID.into());
-                    new.not_null = true;
+                ColumnOption::Generated { generated_as, sequence_options, .. } => {
+                    if new.default.is_some() || new.sequence.is_some() {
+                        let what = if new.identity.is_some() {
+                            "multiple identity specifications"
+                        } else {
+                            "both default and identity specified"
+                        };
+                        return Err(SqlError::syntax_error(format!(
+                            "{what} for column \"{}\" of table \"{}\"",
+                            new.name, draft.table.name
+                        )));
+                    }
+                    let options = self.identity_options(sequence_options.as_deref().unwrap_or(&[]))?;
+                    new.identity = Some(match generated_as {
+                        GeneratedAs::Always => Identity::Always,
+                        _ => Identity::ByDefault,
+                    });
+                    numbered(&mut new, options, leaderless)?;
                 }
                 ColumnOption::Collation(name) => {
                     let last = name.0.last().and_then(|p| p.as_ident()).map(fold).unwrap_or_default();
@@ -219,25 +248,6 @@ impl Binder<'_> {
         }
         draft.table.columns.push(new);
         Ok(())
-    }
-
-    /// The type of a column that numbers itself.
-    fn unique_id_type(&self, ty: DataType, leaderless: bool) -> Result<DataType> {
-        if !leaderless {
-            return Err(SqlError::feature_not_supported(
-                "serial and identity columns are not yet supported on strong tables",
-            )
-            .with_hint("Use uuid DEFAULT gen_random_uuid(), or bigint DEFAULT amphora.unique_id()."));
-        }
-        if ty != DataType::Int8 {
-            return Err(SqlError::feature_not_supported(format!(
-                "an identity column of a leaderless table cannot be of type {ty}"
-            ))
-            .with_hint(
-                "Node-unique ids have 64 bits; use bigserial, or bigint GENERATED BY DEFAULT AS IDENTITY.",
-            ));
-        }
-        Ok(ty)
     }
 
     /// A DEFAULT must bind, without columns, to the column's type.
@@ -421,6 +431,8 @@ impl Draft {
             ty: column.ty.clone(),
             not_null: column.not_null,
             default: column.default.clone(),
+            sequence: None,
+            identity: column.identity,
         };
         let key = (!table.hidden_key).then(|| (table.primary.name.clone(), table.primary.columns.clone()));
         let uniques = table.indexes.iter().filter(|index| index.unique);
@@ -568,7 +580,7 @@ impl Draft {
 }
 
 /// `table_column_suffix`, with a number if that is taken.
-pub(super) fn made_up_name(
+pub(crate) fn made_up_name(
     table: &str,
     columns: &[&str],
     suffix: &str,
@@ -608,7 +620,7 @@ pub(crate) fn check_key_type(ty: &DataType, _column: &str) -> Result<()> {
     }
 }
 
-fn is_system_schema(schema: &str) -> bool {
+pub(super) fn is_system_schema(schema: &str) -> bool {
     matches!(schema, "pg_catalog" | "information_schema" | "amphora")
 }
 
@@ -621,7 +633,7 @@ fn reject(create: &ast::CreateTable) -> Result<()> {
     let what = if create.query.is_some() {
         "CREATE TABLE AS"
     } else if create.temporary {
-        "CREATE TEMPORARY TABLE"
+        return Err(no_temporary_tables());
     } else if create.unlogged {
         "CREATE UNLOGGED TABLE"
     } else if create.like.is_some() {
@@ -638,11 +650,59 @@ fn reject(create: &ast::CreateTable) -> Result<()> {
     Err(SqlError::feature_not_supported(format!("{what} is not yet supported")))
 }
 
-/// A default as it is kept and shown. A plain string says its type, as `pg_get_expr` shows it: `'jar'::text`.
-pub(super) fn default_text(e: &ast::Expr, ty: &DataType) -> String {
-    let plain = |v: &ast::ValueWithSpan| matches!(v.value, ast::Value::SingleQuotedString(_));
-    match e {
-        ast::Expr::Value(v) if plain(v) => format!("{e}::{}", ty.base().unmodified()),
-        _ => e.to_string(),
+/// Makes a column number itself: from a sequence of its own, or, on a leaderless table, where there is nobody
+/// to ask, with ids that no other node gives.
+fn numbered(column: &mut NewColumn, options: NewSequence, leaderless: bool) -> Result<()> {
+    column.not_null = true;
+    if !leaderless {
+        if !matches!(column.ty, DataType::Int2 | DataType::Int4 | DataType::Int8) {
+            return Err(SqlError::invalid_parameter_value(
+                "identity column type must be smallint, integer, or bigint",
+            ));
+        }
+        column.sequence = Some(NewSequence { ty: Some(column.ty.clone()), ..options });
+        return Ok(());
+    }
+    if column.ty != DataType::Int8 {
+        return Err(SqlError::feature_not_supported(format!(
+            "an identity column of a leaderless table cannot be of type {}",
+            column.ty
+        ))
+        .with_hint(
+            "Node-unique ids have 64 bits; use bigserial, or bigint GENERATED BY DEFAULT AS IDENTITY.",
+        ));
+    }
+    column.default = Some(UNIQUE_ID.into());
+    Ok(())
+}
+
+/// 0A000
+pub(super) fn no_temporary_tables() -> SqlError {
+    SqlError::feature_not_supported("temporary tables are not supported").with_hint(
+        "Create the table without TEMPORARY, in a schema of the session's own, and drop it at the end.",
+    )
+}
+
+impl Binder<'_> {
+    /// A default as it is kept. A plain string says its type, as `pg_get_expr` shows it: `'jar'::text`. A
+    /// sequence is named by its OID, so that the default follows it when it is renamed.
+    pub(super) fn default_text(&self, e: &ast::Expr, ty: &DataType) -> Result<String> {
+        let plain = |v: &ast::ValueWithSpan| matches!(v.value, ast::Value::SingleQuotedString(_));
+        if let ast::Expr::Value(v) = e
+            && plain(v)
+        {
+            return Ok(format!("{e}::{}", ty.base().unmodified()));
+        }
+        let text = e.to_string();
+        let lower = text.to_ascii_lowercase();
+        let Some(start) = lower.find("nextval('") else { return Ok(text) };
+        let (before, rest) = text.split_at(start + "nextval('".len());
+        let Some((name, after)) = rest.split_once('\'') else { return Ok(text) };
+        let names = self.context.format.names.as_ref();
+        let Some(oid) = names.and_then(|n| n.oid_of(&DataType::Regclass, name).ok().flatten()) else {
+            return Ok(text);
+        };
+        let after = after.strip_prefix("::regclass").or(after.strip_prefix("::REGCLASS")).unwrap_or(after);
+        Ok(format!("{before}{oid}'::regclass{after}"))
     }
 }

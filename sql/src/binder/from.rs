@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use amphora_replication::Direction;
 use amphora_storage::DataType;
-use amphora_storage::schema::{IndexId, Table};
+use amphora_storage::schema::{IndexId, Relation, Sequence, Table, View, ViewRelation};
 use sqlparser::ast;
 use sqlparser::ast::{JoinConstraint, JoinOperator, Spanned, TableFactor};
 
@@ -25,6 +25,10 @@ pub(super) enum Found {
     Table(Arc<Table>),
     /// A view of the system's
     View(&'static SystemView),
+    /// A user's view
+    UserView(Arc<View>),
+    /// A sequence
+    Sequence(Arc<Sequence>),
 }
 
 impl Binder<'_> {
@@ -296,10 +300,15 @@ impl Binder<'_> {
                 return Ok((plan, Scope::relation(shown, None, &schema)));
             }
         }
+        if let Some((relation, known)) = self.relation_of_view(name)? {
+            return self.relation_as_it_was(name, &relation, &known, alias, &names);
+        }
         let found = self.find_relation(name)?;
         let (own_name, own_schema) = match &found {
             Found::Table(table) => (table.name.clone(), table.schema.clone()),
             Found::View(view) => (view.name.to_owned(), view.schema.to_owned()),
+            Found::UserView(view) => return self.view_relation(name, &view.clone(), alias, &names),
+            Found::Sequence(sequence) => (sequence.name.clone(), sequence.schema.clone()),
         };
         let (shown, schema_name) = match alias {
             Some(alias) => (fold(&alias.name), None),
@@ -308,6 +317,7 @@ impl Binder<'_> {
         match found {
             Found::Table(table) => {
                 self.use_table(&table);
+                self.note_table(name, &table);
                 let visible = table.visible_columns().len();
                 if names.len() > visible {
                     rename(&table_fields(&table)[..visible], &names, &shown)?;
@@ -319,7 +329,15 @@ impl Binder<'_> {
                 scope.columns[visible..].iter_mut().for_each(|c| c.hidden = true);
                 Ok((table_scan(table, schema), scope))
             }
+            Found::Sequence(sequence) => {
+                let plan = self.sequence_row(&sequence)?;
+                let schema = rename(&plan.schema, &names, &shown)?;
+                let scope = Scope::relation(shown, schema_name, &schema);
+                Ok((Plan { schema, ..plan }, scope))
+            }
+            Found::UserView(_) => Err(SqlError::internal("a view was expanded already")),
             Found::View(view) => {
+                self.note_system(name, view.schema, view.name);
                 let field = |(i, (name, ty)): (usize, &(&'static str, DataType))| Field {
                     name: (*name).to_owned(),
                     ty: ty.clone(),
@@ -367,10 +385,77 @@ impl Binder<'_> {
     }
 
     fn relation_in(&self, schema: &str, name: &str) -> Option<Found> {
-        if let Some(table) = self.context.catalog.table(schema, name) {
-            return Some(Found::Table(table.clone()));
+        match self.context.catalog.relation(schema, name) {
+            Some(Relation::Table(table)) => return Some(Found::Table(table.clone())),
+            Some(Relation::View(view)) => return Some(Found::UserView(view.clone())),
+            Some(Relation::Sequence(sequence)) => return Some(Found::Sequence(sequence.clone())),
+            None => {}
         }
         system_view(Some(schema), name).map(Found::View)
+    }
+
+    /// A relation that a stored view reads: the columns it had when the view was made, by their names then.
+    fn relation_as_it_was(
+        &mut self,
+        name: &ast::ObjectName,
+        relation: &Relation,
+        known: &ViewRelation,
+        alias: Option<&ast::TableAlias>,
+        names: &[String],
+    ) -> Result<(Plan, Scope)> {
+        let shown = alias.map_or_else(|| relation.name().1.to_owned(), |a| fold(&a.name));
+        let (plan, mut scope, ids) = match relation {
+            Relation::Table(table) => {
+                self.use_table(table);
+                let schema: Arc<[Field]> = table_fields(table).into();
+                let mut scope = Scope::relation(shown, None, &schema);
+                scope.relations[0].table = Some(table.clone());
+                let ids: Vec<_> = table.columns.iter().map(|c| c.id).collect();
+                (table_scan(table.clone(), schema), scope, ids)
+            }
+            Relation::View(view) => {
+                let (plan, scope) = self.view_relation(name, view, alias, &[])?;
+                let ids = (0..plan.width()).map(super::view::position_id).collect();
+                (plan, scope, ids)
+            }
+            Relation::Sequence(_) => return Err(SqlError::internal("a view reads a sequence as a table")),
+        };
+        scope.star.clear();
+        for column in &mut scope.columns {
+            column.hidden = true;
+        }
+        for (i, (id, name)) in known.columns.iter().enumerate() {
+            if let Some(position) = ids.iter().position(|known| known == id) {
+                let column = &mut scope.columns[position];
+                column.hidden = false;
+                column.name.clone_from(names.get(i).unwrap_or(name));
+                scope.star.push(position);
+            }
+        }
+        Ok((plan, scope))
+    }
+
+    /// The row of a sequence: `last_value`, `log_cnt`, `is_called`.
+    fn sequence_row(&mut self, sequence: &Sequence) -> Result<Plan> {
+        let oid = || Expr::Literal(amphora_storage::Datum::Oid(sequence.id.0), DataType::Oid);
+        let part = |b: &mut Self, part: i32| {
+            let part = Expr::Literal(amphora_storage::Datum::Int4(part), DataType::Int4);
+            b.call_named("sequence_state", vec![oid(), part])
+        };
+        let (last, ahead, called) = (part(self, 0)?, part(self, 1)?, part(self, 2)?);
+        let one = Expr::Literal(amphora_storage::Datum::Int8(1), DataType::Int8);
+        let called = self.operator("=", Some(called), one)?;
+        let field = |name: &str, number: i16, ty: DataType| Field {
+            name: name.to_owned(),
+            ty,
+            origin: Some((sequence.id.0, number)),
+        };
+        let schema: Arc<[Field]> = Arc::from([
+            field("last_value", 1, DataType::Int8),
+            field("log_cnt", 2, DataType::Int8),
+            field("is_called", 3, DataType::Bool),
+        ]);
+        Ok(node(Node::Values(vec![vec![last, ahead, called]]), schema))
     }
 
     /// A function in FROM; it may always see what stands left of it.

@@ -14,13 +14,9 @@ impl Binder<'_> {
     pub(super) fn create_index(&mut self, create: &ast::CreateIndex) -> Result<Command> {
         let table = match self.find_relation(&create.table_name)? {
             Found::Table(table) => table,
-            Found::View(view) => {
-                return Err(SqlError::wrong_object_type(format!(
-                    "cannot create index on relation \"{}\"",
-                    view.name
-                ))
-                .with_detail("This operation is not supported for views."));
-            }
+            Found::View(view) => return Err(no_index_on(view.name, "views")),
+            Found::UserView(view) => return Err(no_index_on(&view.name, "views")),
+            Found::Sequence(sequence) => return Err(no_index_on(&sequence.name, "sequences")),
         };
         self.use_table(&table);
         if !table.is_strong() {
@@ -98,7 +94,9 @@ impl Binder<'_> {
         cascade: bool,
     ) -> Result<Command> {
         match object_type {
-            ObjectType::Table => self.drop_tables(if_exists, names, cascade),
+            ObjectType::Table | ObjectType::View | ObjectType::Sequence | ObjectType::Schema => {
+                self.drop_objects(object_type, if_exists, names, cascade)
+            }
             ObjectType::Index => self.drop_indexes(if_exists, names),
             other => {
                 // There are no objects of these kinds, so none of this name either.
@@ -109,10 +107,8 @@ impl Binder<'_> {
                     return Ok(Command::Notice(drop_tag(other), format!("{message}, skipping")));
                 }
                 Err(match other {
-                    ObjectType::View | ObjectType::MaterializedView | ObjectType::Sequence => {
-                        SqlError::undefined_table(message)
-                    }
-                    ObjectType::Schema | ObjectType::Database | ObjectType::Role | ObjectType::User => {
+                    ObjectType::MaterializedView => SqlError::undefined_table(message),
+                    ObjectType::Database | ObjectType::Role | ObjectType::User => {
                         SqlError::feature_not_supported(format!(
                             "DROP {} is not supported",
                             kind.to_uppercase()
@@ -122,37 +118,6 @@ impl Binder<'_> {
                 })
             }
         }
-    }
-
-    fn drop_tables(&mut self, if_exists: bool, names: &[ast::ObjectName], cascade: bool) -> Result<Command> {
-        let (mut tables, mut notices) = (Vec::new(), Vec::new());
-        for name in names {
-            match self.find_relation(name) {
-                Ok(Found::Table(table)) => {
-                    self.use_table(&table);
-                    if !tables.contains(&table.id) {
-                        tables.push(table.id);
-                    }
-                }
-                Ok(Found::View(view)) => {
-                    return Err(SqlError::insufficient_privilege(format!(
-                        "permission denied: \"{}\" is a system catalog",
-                        view.name
-                    )));
-                }
-                Err(error) if error.sqlstate == "42P01" => {
-                    let parts = name_parts(name)?;
-                    let bare = parts.last().map(|i| fold(i)).unwrap_or_default();
-                    let message = format!("table \"{bare}\" does not exist");
-                    if !if_exists {
-                        return Err(SqlError::undefined_table(message));
-                    }
-                    notices.push(format!("{message}, skipping"));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(Command::DropTables { tables, cascade, notices })
     }
 
     fn drop_indexes(&mut self, if_exists: bool, names: &[ast::ObjectName]) -> Result<Command> {
@@ -186,12 +151,14 @@ impl Binder<'_> {
     }
 }
 
+fn no_index_on(name: &str, kind: &str) -> SqlError {
+    SqlError::wrong_object_type(format!("cannot create index on relation \"{name}\""))
+        .with_detail(format!("This operation is not supported for {kind}."))
+}
+
 fn drop_tag(object: &ObjectType) -> &'static str {
     match object {
-        ObjectType::View => "DROP VIEW",
         ObjectType::MaterializedView => "DROP MATERIALIZED VIEW",
-        ObjectType::Schema => "DROP SCHEMA",
-        ObjectType::Sequence => "DROP SEQUENCE",
         ObjectType::Role | ObjectType::User => "DROP ROLE",
         ObjectType::Type => "DROP TYPE",
         ObjectType::Database => "DROP DATABASE",

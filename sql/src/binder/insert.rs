@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use amphora_replication::OnConflict;
-use amphora_storage::schema::Table;
+use amphora_storage::schema::{Column, Identity, Table};
 use amphora_storage::{DataType, Datum};
 use sqlparser::ast;
 use sqlparser::ast::{ConflictTarget, OnConflictAction, OnInsert, SetExpr, Spanned, TableObject};
@@ -16,6 +16,7 @@ use super::scope::Scope;
 use super::{Binder, fold, name_parts};
 use crate::error::{Result, SqlError};
 use crate::expr::Expr;
+use crate::parser::Overriding;
 use crate::plan::{DoUpdate, Field, Insert, Node, Plan, Statement};
 
 impl Binder<'_> {
@@ -26,13 +27,14 @@ impl Binder<'_> {
         let table = self.writable(name, "insert into")?;
         let alias = insert.table_alias.as_ref().map_or_else(|| table.name.clone(), |a| fold(&a.alias));
         let columns = self.insert_columns(&table, &insert.columns)?;
+        let overriding = self.overriding.take();
         let explicit = !insert.columns.is_empty();
         let source = match &insert.source {
             None => {
                 let row = self.full_row(&table, &[], Vec::new())?;
                 node(Node::Values(vec![row]), full_fields(&table))
             }
-            Some(query) => self.insert_source(&table, &columns, explicit, query)?,
+            Some(query) => self.insert_source(&table, &columns, (explicit, overriding), query)?,
         };
         let (on_conflict, do_update) = match &insert.on {
             None => (OnConflict::Error, None),
@@ -55,6 +57,10 @@ impl Binder<'_> {
             Found::Table(table) => {
                 self.use_table(&table);
                 Ok(table)
+            }
+            Found::UserView(view) => Err(super::view::not_updatable(verb, &view.name)),
+            Found::Sequence(sequence) => {
+                Err(SqlError::wrong_object_type(format!("cannot change sequence \"{}\"", sequence.name)))
             }
             Found::View(view) => {
                 Err(SqlError::wrong_object_type(format!("cannot {verb} view \"{}\"", view.name))
@@ -96,20 +102,25 @@ impl Binder<'_> {
         &mut self,
         table: &Arc<Table>,
         columns: &[usize],
-        explicit: bool,
+        (explicit, overriding): (bool, Option<Overriding>),
         query: &ast::Query,
     ) -> Result<Plan> {
         let plain = query.with.is_none() && query.order_by.is_none() && query.limit_clause.is_none();
         if let (SetExpr::Values(values), true) = (&*query.body, plain) {
-            return self.insert_values(table, columns, explicit, values);
+            return self.insert_values(table, columns, (explicit, overriding), values);
         }
         let types: Vec<DataType> = columns.iter().map(|&c| table.columns[c].ty.base()).collect();
         let source = self.query(query, Some(&types))?;
         let source = self.settle_output(source)?;
         check_width(source.width(), columns.len(), explicit)?;
-        let given: Vec<Expr> =
-            source.schema.iter().enumerate().map(|(i, f)| Expr::Column(i, f.ty.clone())).collect();
-        let row = self.full_row(table, columns, given)?;
+        let (mut given, mut taken) = (Vec::new(), Vec::new());
+        for ((i, field), &column) in source.schema.iter().enumerate().zip(columns) {
+            if takes_given(&table.columns[column], overriding)? {
+                given.push(Expr::Column(i, field.ty.clone()));
+                taken.push(column);
+            }
+        }
+        let row = self.full_row(table, &taken, given)?;
         Ok(project(source, row, full_fields(table)))
     }
 
@@ -117,7 +128,7 @@ impl Binder<'_> {
         &mut self,
         table: &Arc<Table>,
         columns: &[usize],
-        explicit: bool,
+        (explicit, overriding): (bool, Option<Overriding>),
         values: &ast::Values,
     ) -> Result<Plan> {
         let width = values.rows.first().map_or(0, |row| row.content.len());
@@ -130,7 +141,8 @@ impl Binder<'_> {
                 check_width(width, columns.len(), explicit)?;
                 let mut given = Vec::with_capacity(width);
                 for (e, &column) in row.content.iter().zip(columns) {
-                    given.push(if is_default(e) {
+                    let by_default = is_default(e) || !takes_given(&table.columns[column], overriding)?;
+                    given.push(if by_default {
                         b.default_value(table, column)?
                     } else {
                         let bound = b.expr(e)?;
@@ -295,6 +307,26 @@ pub(super) fn table_scope(table: &Arc<Table>, alias: &str) -> Scope {
     scope.star.truncate(visible);
     scope.columns[visible..].iter_mut().for_each(|c| c.hidden = true);
     scope
+}
+
+/// True if a value given for this column is what is stored: not for an identity column with OVERRIDING USER
+/// VALUE. 428C9 for one that is GENERATED ALWAYS.
+fn takes_given(column: &Column, overriding: Option<Overriding>) -> Result<bool> {
+    match (column.identity, overriding) {
+        (None, _) | (Some(_), Some(Overriding::System)) | (Some(Identity::ByDefault), None) => Ok(true),
+        (Some(_), Some(Overriding::User)) => Ok(false),
+        (Some(Identity::Always), None) => Err(SqlError::new(
+            "428C9",
+            format!("cannot insert a non-DEFAULT value into column \"{}\"", column.name),
+        )
+        .with_detail(always(column))
+        .with_hint("Use OVERRIDING SYSTEM VALUE to override.")),
+    }
+}
+
+/// What is said of a column that is GENERATED ALWAYS.
+pub(super) fn always(column: &Column) -> String {
+    format!("Column \"{}\" is an identity column defined as GENERATED ALWAYS.", column.name)
 }
 
 /// The fields of a row to insert.

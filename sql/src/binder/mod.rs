@@ -33,6 +33,7 @@ mod insert;
 mod level;
 mod literal;
 mod modify;
+mod object;
 mod operator;
 mod predicate;
 mod query;
@@ -44,17 +45,20 @@ mod subquery;
 mod table_option;
 #[cfg(test)]
 mod tests;
+mod view;
 mod window;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use amphora_storage::DataType;
-use amphora_storage::schema::{Table, TableId};
+use amphora_storage::schema::{Table, TableId, View};
 use sqlparser::ast;
 use sqlparser::tokenizer::Span;
 
-pub(crate) use self::ddl::check_key_type;
+pub(crate) use self::ddl::{check_key_type, made_up_name};
+pub(crate) use self::view::view_is_broken;
+
 use self::level::Level;
 pub(crate) use self::table_option::changed_options;
 use crate::command::Command;
@@ -62,7 +66,7 @@ use crate::copy::Direction;
 use crate::error::{Result, SqlError};
 use crate::expr::Expr;
 use crate::frontend::PlannerContext;
-use crate::parser::{Ast, ParsedStatement, Positions};
+use crate::parser::{Ast, Overriding, ParsedStatement, Positions};
 use crate::plan::{Explain, Field, Plan, Prepared, Statement};
 
 /// Binds one statement, without optimizing it.
@@ -113,6 +117,14 @@ pub(crate) struct Binder<'a> {
     parameters: Vec<Option<DataType>>,
     /// Stored tables used
     tables: Vec<Arc<Table>>,
+    /// Views that were expanded
+    views: Vec<Arc<View>>,
+    /// What is noted for a view that is being made
+    recording: Option<view::Recording>,
+    /// The view whose stored query is being bound
+    expanding: Option<view::Expanding>,
+    /// INSERT … OVERRIDING … VALUE
+    overriding: Option<Overriding>,
     /// Finished WITH queries
     ctes: Vec<Plan>,
     /// Those of them that write, by position
@@ -144,6 +156,10 @@ impl<'a> Binder<'a> {
                 .map(|t| t.clone().filter(|t| *t != DataType::Unknown))
                 .collect(),
             tables: Vec::new(),
+            views: Vec::new(),
+            recording: None,
+            expanding: None,
+            overriding: None,
             ctes: Vec::new(),
             writes: Vec::new(),
             nesting: 0,
@@ -186,6 +202,7 @@ impl<'a> Binder<'a> {
             parameters,
             schema,
             tables: self.tables,
+            views: self.views,
             strong,
         })
     }
@@ -194,6 +211,11 @@ impl<'a> Binder<'a> {
         match ast {
             Ast::Statement(statement) => self.statement(statement),
             Ast::Command(command) => Ok(self.command(command.clone())),
+            Ast::Object(object) => self.ddl(|b| b.object(object)),
+            Ast::Overriding { statement, overriding } => {
+                self.overriding = Some(*overriding);
+                self.ast(statement)
+            }
             Ast::Prepare { name, types, sql } => {
                 let parameters = types.iter().map(|t| self.data_type(t)).collect::<Result<_>>()?;
                 Ok(self.command(Command::Prepare { name: name.clone(), parameters, sql: sql.clone() }))
@@ -251,6 +273,8 @@ impl<'a> Binder<'a> {
             S::Update(update) => self.update(update),
             S::Delete(delete) => self.delete(delete),
             S::CreateTable(create) => self.ddl(|b| b.create_table(create)),
+            S::CreateView(create) => self.ddl(|b| b.create_view(create)),
+            S::Truncate(truncate) => self.ddl(|b| b.truncate(truncate)),
             S::CreateIndex(create) => self.ddl(|b| b.create_index(create)),
             S::AlterTable(alter) => self.ddl(|b| b.alter_table(alter)),
             S::AlterIndex { name, operation } => self.ddl(|b| b.alter_index(name, operation)),
@@ -292,9 +316,9 @@ fn is_ddl(command: &Command) -> bool {
     matches!(
         command,
         Command::CreateTable(_)
-            | Command::DropTables { .. }
             | Command::AlterTable(_)
             | Command::RenameIndex { .. }
+            | Command::Object(_)
             | Command::CreateIndex(_)
             | Command::DropIndexes { .. }
             | Command::Analyze { .. }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use amphora_storage::schema::Table;
+use amphora_storage::schema::{Column, Identity, Table};
 use amphora_storage::{DataType, Datum};
 use sqlparser::ast;
 use sqlparser::ast::{AssignmentTarget, FromTable, Spanned, TableFactor, UpdateTableFromKind};
 
 use super::expr::{table_fields, unwrap_nested};
 use super::from::table_scan;
-use super::insert::{is_default, table_scope};
+use super::insert::{always, is_default, table_scope};
 use super::level::{Clause, Level};
 use super::query::project;
 use super::scope::Scope;
@@ -105,6 +105,7 @@ impl Binder<'_> {
                 }
                 AssignmentTarget::ColumnName(name) => {
                     let column = self.target_column(table, name)?;
+                    check_identity(&table.columns[column], &assignment.value)?;
                     let value = self.assigned(table, column, &assignment.value)?;
                     bound.push((column, value));
                 }
@@ -260,4 +261,13 @@ impl Binder<'_> {
             )),
         }
     }
+}
+
+/// 428C9: what is GENERATED ALWAYS is not set to anything else.
+fn check_identity(column: &Column, value: &ast::Expr) -> Result<()> {
+    if column.identity == Some(Identity::Always) && !is_default(value) {
+        let message = format!("column \"{}\" can only be updated to DEFAULT", column.name);
+        return Err(SqlError::new("428C9", message).with_detail(always(column)));
+    }
+    Ok(())
 }

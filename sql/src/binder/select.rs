@@ -162,16 +162,18 @@ impl Binder<'_> {
                     let expr = self.expr(expr)?;
                     items.push(self.item(expr, fold(alias))?);
                 }
-                SelectItem::Wildcard(_) => {
+                SelectItem::Wildcard(options) => {
                     let level = self.level()?;
                     if level.scope.relations.is_empty() {
                         return Err(SqlError::syntax_error("SELECT * with no tables specified is not valid"));
                     }
-                    for column in level.scope.star.clone() {
+                    let star = level.scope.star.clone();
+                    self.note_star(options.wildcard_token.0.span, &star);
+                    for column in star {
                         items.push(self.column_item(column)?);
                     }
                 }
-                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
+                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options) => {
                     let parts = name_parts(name)?;
                     let Some((last, schema)) = parts.split_last() else {
                         return Err(SqlError::syntax_error("a relation has no name"));
@@ -182,7 +184,9 @@ impl Binder<'_> {
                     let Some(found) = found else {
                         return Err(self.missing_relation(&relation, false, last));
                     };
-                    for column in self.level()?.scope.star_of(found) {
+                    let star = self.level()?.scope.star_of(found);
+                    self.note_star(options.wildcard_token.0.span, &star);
+                    for column in star {
                         items.push(self.column_item(column)?);
                     }
                 }

@@ -22,6 +22,11 @@ pub(super) fn table_options(options: &CreateTableOptions) -> Result<TableOptions
         CreateTableOptions::With(options) => options,
         _ => return Err(SqlError::feature_not_supported("these table options are not supported")),
     };
+    options_of(options)
+}
+
+/// Reads the options in parentheses of a new table.
+pub(super) fn options_of(options: &[SqlOption]) -> Result<TableOptions> {
     read_options(options, TableOptions { replication: Replication::Strong, write_quorum: 1, read_quorum: 1 })
 }
 

@@ -1,6 +1,6 @@
 //! `information_schema`'s views of constraints.
 
-use amphora_storage::schema::Table;
+use amphora_storage::schema::{Catalog, Table};
 use amphora_storage::{Datum, Row};
 
 use super::constraints::action_name;
@@ -22,9 +22,9 @@ fn yes_or_no(yes: bool) -> Datum {
 }
 
 /// The name PostgreSQL gives a NOT NULL here: schema, table, column and what it is.
-fn not_null_name(table: &Table, position: usize) -> String {
+fn not_null_name(catalog: &Catalog, table: &Table, position: usize) -> String {
     let number = table.attribute_number(position);
-    format!("{}_{}_{number}_not_null", super::schema_oid(&table.schema), table.id.0)
+    format!("{}_{}_{number}_not_null", super::schema_oid(catalog, &table.schema).unwrap_or(0), table.id.0)
 }
 
 fn not_null_columns(table: &Table) -> impl Iterator<Item = usize> {
@@ -78,7 +78,7 @@ fn table_constraints(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Resul
             add(&key.name, "FOREIGN KEY", key.deferrable, key.deferred);
         }
         for position in not_null_columns(table) {
-            add(&not_null_name(table, position), "CHECK", false, false);
+            add(&not_null_name(context.catalog, table, position), "CHECK", false, false);
         }
     }
     Ok(rows)
@@ -237,7 +237,10 @@ fn check_constraints(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Resul
         }
         for position in not_null_columns(table) {
             let name = &table.columns[position].name;
-            add(&not_null_name(table, position), format!("{} IS NOT NULL", super::quoted(name)));
+            add(
+                &not_null_name(context.catalog, table, position),
+                format!("{} IS NOT NULL", super::quoted(name)),
+            );
         }
     }
     Ok(rows)

@@ -41,6 +41,8 @@ const CONSTRAINT: Columns = &[
 
 /// What constraints of all kinds have.
 struct Constraint<'a> {
+    /// OID of its schema
+    schema: u32,
     table: &'a Table,
     oid: u32,
     name: &'a str,
@@ -54,7 +56,7 @@ fn constraint_row(of: &Constraint<'_>, special: &[(&str, Datum)]) -> Row {
     let mut values = vec![
         ("oid", Datum::Oid(of.oid)),
         ("conname", text(of.name)),
-        ("connamespace", Datum::Oid(schema_oid(&of.table.schema))),
+        ("connamespace", Datum::Oid(of.schema)),
         ("contype", char(of.kind)),
         ("condeferrable", no.clone()),
         ("condeferred", no.clone()),
@@ -81,14 +83,22 @@ fn constraint_row(of: &Constraint<'_>, special: &[(&str, Datum)]) -> Row {
 fn constraint(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for table in context.catalog.tables() {
+        let schema = schema_oid(context.catalog, &table.schema).unwrap_or(0);
         for index in visible_indexes(table).filter(|i| i.constraint) {
             let kind = if index.id == table.primary.id { 'p' } else { 'u' };
             let key = int2s(index.columns.iter().map(|&c| table.attribute_number(c)));
-            let of = Constraint { table, oid: index.oid, name: &index.name, kind, index: index.oid };
+            let of = Constraint { schema, table, oid: index.oid, name: &index.name, kind, index: index.oid };
             rows.push(constraint_row(&of, &[("conkey", key)]));
         }
         for (i, check) in table.checks.iter().enumerate() {
-            let of = Constraint { table, oid: check_oid(table, i), name: &check.name, kind: 'c', index: 0 };
+            let of = Constraint {
+                schema,
+                table,
+                oid: check_oid(table, i),
+                name: &check.name,
+                kind: 'c',
+                index: 0,
+            };
             rows.push(constraint_row(&of, &[("conbin", text(&check.expression))]));
         }
         for key in &table.foreign_keys {
@@ -102,9 +112,10 @@ fn foreign_key_row(catalog: &Catalog, table: &Table, key: &ForeignKey) -> Row {
     let numbers = |table: &Table, positions: Option<Vec<usize>>| {
         int2s(positions.unwrap_or_default().into_iter().map(|c| table.attribute_number(c)))
     };
+    let schema = schema_oid(catalog, &table.schema).unwrap_or(0);
     let parent = catalog.table_by_id(key.parent);
     let index = parent.and_then(|p| super::referenced_index(p, key)).map_or(0, |i| i.oid);
-    let of = Constraint { table, oid: key.oid, name: &key.name, kind: 'f', index };
+    let of = Constraint { schema, table, oid: key.oid, name: &key.name, kind: 'f', index };
     let confkey = parent.map_or(Datum::Null, |p| numbers(p, p.positions(&key.parent_columns)));
     constraint_row(
         &of,

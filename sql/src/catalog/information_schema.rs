@@ -1,8 +1,12 @@
 //! The SQL standard's own views, as far as tools ask for them.
 
+use amphora_storage::schema::{Identity, View};
 use amphora_storage::{DataType, Datum, Row};
 
-use super::{Columns, Definition, MakeRows, SystemContext, Ty, row, system_views, text};
+use super::{
+    BUILT_IN_SCHEMAS, Columns, Definition, MakeRows, SystemContext, Ty, row, shown_default, system_views,
+    text, view_definition,
+};
 use crate::error::Result;
 
 pub(super) const fn info(name: &'static str, oid: u32, columns: Columns, rows: MakeRows) -> Definition {
@@ -11,6 +15,7 @@ pub(super) const fn info(name: &'static str, oid: u32, columns: Columns, rows: M
 
 pub(super) const DEFINITIONS: &[Definition] = &[
     info("schemata", 13_001, SCHEMATA, schemata),
+    info("views", 13_016, VIEWS, views),
     info("tables", 13_002, TABLES, tables),
     info("columns", 13_003, COLUMNS, columns),
 ];
@@ -19,8 +24,46 @@ const SCHEMATA: Columns =
     &[("catalog_name", Ty::Name), ("schema_name", Ty::Name), ("schema_owner", Ty::Name)];
 
 fn schemata(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
-    let all = ["pg_catalog", "public", "information_schema", "amphora"];
-    Ok(all.into_iter().map(|s| vec![text(context.database), text(s), text("postgres")]).collect())
+    let built_in = BUILT_IN_SCHEMAS.iter().map(|(name, _)| (*name, "postgres"));
+    let users = context.catalog.schemas().map(|s| (s.name.as_str(), s.owner.as_str()));
+    let one = |(name, owner): (&str, &str)| vec![text(context.database), text(name), text(owner)];
+    Ok(built_in.chain(users).map(one).collect())
+}
+
+const VIEWS: Columns = &[
+    ("table_catalog", Ty::Name),
+    ("table_schema", Ty::Name),
+    ("table_name", Ty::Name),
+    ("view_definition", Ty::Text),
+    ("check_option", Ty::Text),
+    ("is_updatable", Ty::Text),
+    ("is_insertable_into", Ty::Text),
+    ("is_trigger_updatable", Ty::Text),
+    ("is_trigger_deletable", Ty::Text),
+    ("is_trigger_insertable_into", Ty::Text),
+];
+
+fn views(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let no = || text("NO");
+    let one = |view: &std::sync::Arc<View>| {
+        let definition = context.names.map(|names| view_definition(context.catalog, names, view));
+        row(
+            VIEWS,
+            &[
+                ("table_catalog", text(context.database)),
+                ("table_schema", text(&view.schema)),
+                ("table_name", text(&view.name)),
+                ("view_definition", definition.map_or(Datum::Null, text)),
+                ("check_option", text("NONE")),
+                ("is_updatable", no()),
+                ("is_insertable_into", no()),
+                ("is_trigger_updatable", no()),
+                ("is_trigger_deletable", no()),
+                ("is_trigger_insertable_into", no()),
+            ],
+        )
+    };
+    Ok(context.catalog.views().map(one).collect())
 }
 
 const TABLES: Columns = &[
@@ -34,6 +77,7 @@ const TABLES: Columns = &[
 
 fn tables(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
     let user = context.catalog.tables().map(|t| (t.schema.as_str(), t.name.as_str(), true));
+    let user = user.chain(context.catalog.views().map(|v| (v.schema.as_str(), v.name.as_str(), false)));
     let system = system_views().iter().map(|v| (v.schema, v.name, false));
     Ok(user
         .chain(system)
@@ -70,6 +114,7 @@ const COLUMNS: Columns = &[
     ("udt_schema", Ty::Name),
     ("udt_name", Ty::Name),
     ("is_identity", Ty::Text),
+    ("identity_generation", Ty::Text),
     ("is_generated", Ty::Text),
     ("is_updatable", Ty::Text),
 ];
@@ -82,7 +127,13 @@ struct ColumnOf<'a> {
     ty: DataType,
     not_null: bool,
     default: Option<&'a str>,
+    identity: Option<Identity>,
     writable: bool,
+}
+
+/// A default as the session sees it.
+fn shown(context: &SystemContext<'_>, default: &str) -> String {
+    context.names.map_or_else(|| default.to_owned(), |names| shown_default(names, default))
 }
 
 fn column_row(context: &SystemContext<'_>, c: &ColumnOf<'_>) -> Row {
@@ -110,7 +161,7 @@ fn column_row(context: &SystemContext<'_>, c: &ColumnOf<'_>) -> Row {
             ("table_name", text(c.table)),
             ("column_name", text(c.name)),
             ("ordinal_position", Datum::Int4(c.position as i32)),
-            ("column_default", c.default.map_or(Datum::Null, text)),
+            ("column_default", c.default.map_or(Datum::Null, |d| text(shown(context, d)))),
             ("is_nullable", text(if c.not_null { "NO" } else { "YES" })),
             ("data_type", text(kind)),
             ("character_maximum_length", length),
@@ -119,7 +170,15 @@ fn column_row(context: &SystemContext<'_>, c: &ColumnOf<'_>) -> Row {
             ("udt_catalog", text(context.database)),
             ("udt_schema", text("pg_catalog")),
             ("udt_name", text(base.unmodified().to_string())),
-            ("is_identity", text("NO")),
+            ("is_identity", text(if c.identity.is_some() { "YES" } else { "NO" })),
+            (
+                "identity_generation",
+                match c.identity {
+                    None => Datum::Null,
+                    Some(Identity::Always) => text("ALWAYS"),
+                    Some(Identity::ByDefault) => text("BY DEFAULT"),
+                },
+            ),
             ("is_generated", text("NEVER")),
             ("is_updatable", text(if c.writable { "YES" } else { "NO" })),
         ],
@@ -139,8 +198,27 @@ fn columns(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>
                     position: table.attribute_number(i) as usize,
                     ty: column.ty.clone(),
                     not_null: column.not_null,
-                    default: column.default.as_deref(),
+                    default: column.default.as_deref().filter(|_| column.identity.is_none()),
+                    identity: column.identity,
                     writable: true,
+                },
+            ));
+        }
+    }
+    for view in context.catalog.views() {
+        for (i, (name, ty)) in view.columns.iter().enumerate() {
+            rows.push(column_row(
+                context,
+                &ColumnOf {
+                    schema: &view.schema,
+                    table: &view.name,
+                    name,
+                    position: i + 1,
+                    ty: ty.clone(),
+                    not_null: false,
+                    default: None,
+                    identity: None,
+                    writable: false,
                 },
             ));
         }
@@ -157,6 +235,7 @@ fn columns(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>
                     ty: ty.clone(),
                     not_null: false,
                     default: None,
+                    identity: None,
                     writable: false,
                 },
             ));

@@ -7,6 +7,7 @@
 mod cluster;
 mod constraint_usage;
 mod constraints;
+mod definitions;
 mod information_schema;
 mod layout;
 mod objects;
@@ -14,10 +15,12 @@ mod relations;
 mod roles;
 mod routine;
 mod seed;
+mod sequences;
 mod session_views;
 mod statistics;
 
 pub use constraints::constraint_definition;
+pub use definitions::{column_comment, comments, object_comment, shown_default, view_definition};
 pub use relations::{index_definition, quoted};
 pub use roles::{all_roles, find_role, is_built_in, oid_of_role, role_name, role_oid};
 pub use routine::{
@@ -28,11 +31,12 @@ pub use seed::{collation_by_name, collation_name, description, pseudo_type, pseu
 
 use std::sync::{Arc, LazyLock};
 
-use amphora_replication::Engine;
-use amphora_storage::schema::{Catalog, ForeignKey, Index, Table};
+use amphora_replication::{Engine, Transaction};
+use amphora_storage::schema::{Catalog, ForeignKey, Index, Table, TableId};
 use amphora_storage::{DataType, Datum, Row};
 
 use crate::error::Result;
+use crate::types::ObjectNames;
 use layout::LAYOUTS;
 
 /// OID of schema `pg_catalog`.
@@ -58,6 +62,10 @@ pub struct SystemContext<'a> {
     pub user: &'a str,
     /// The session's database
     pub database: &'a str,
+    /// How relations are named, seen from the session's search path
+    pub names: Option<&'a dyn ObjectNames>,
+    /// The transaction, where a view must ask for more than the catalog has
+    pub txn: &'a dyn Transaction,
     /// The session's settings, for `pg_settings`: (name, value, description)
     pub settings: &'a dyn Fn() -> Vec<(String, String, String)>,
 }
@@ -128,6 +136,7 @@ static VIEWS: LazyLock<Vec<SystemView>> = LazyLock::new(|| {
         constraints::DEFINITIONS,
         seed::DEFINITIONS,
         objects::DEFINITIONS,
+        sequences::DEFINITIONS,
         roles::DEFINITIONS,
         session_views::DEFINITIONS,
         statistics::DEFINITIONS,
@@ -266,14 +275,24 @@ fn oids(items: impl IntoIterator<Item = u32>) -> Datum {
     Datum::array(DataType::Oid, items.into_iter().map(Datum::Oid).collect())
 }
 
+/// The schemas that are always there, with their OIDs.
+const BUILT_IN_SCHEMAS: [(&str, u32); 4] = [
+    ("pg_catalog", PG_CATALOG_OID),
+    ("public", PUBLIC_OID),
+    ("information_schema", INFORMATION_SCHEMA_OID),
+    ("amphora", AMPHORA_SCHEMA_OID),
+];
+
 /// The OID of a schema by name.
-pub fn schema_oid(schema: &str) -> u32 {
-    match schema {
-        "pg_catalog" => PG_CATALOG_OID,
-        "information_schema" => INFORMATION_SCHEMA_OID,
-        "amphora" => AMPHORA_SCHEMA_OID,
-        _ => PUBLIC_OID,
-    }
+pub fn schema_oid(catalog: &Catalog, schema: &str) -> Option<u32> {
+    let built_in = BUILT_IN_SCHEMAS.iter().find(|(name, _)| *name == schema);
+    built_in.map(|(_, oid)| *oid).or_else(|| catalog.schema(schema).map(|s| s.id.0))
+}
+
+/// The name of a schema by OID.
+pub fn schema_name(catalog: &Catalog, oid: u32) -> Option<&str> {
+    let built_in = BUILT_IN_SCHEMAS.iter().find(|(_, known)| *known == oid);
+    built_in.map(|(name, _)| *name).or_else(|| catalog.schema_by_id(TableId(oid)).map(|s| s.name.as_str()))
 }
 
 /// The index of a parent that a foreign key refers to.

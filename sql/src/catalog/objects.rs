@@ -3,8 +3,8 @@
 use amphora_storage::{Datum, Row};
 
 use super::{
-    AMPHORA_ROLE_OID, AMPHORA_SCHEMA_OID, Columns, Definition, INFORMATION_SCHEMA_OID, PG_CATALOG_OID,
-    POSTGRES_ROLE_OID, PUBLIC_OID, SystemContext, Ty, char, nothing, pg, row, text,
+    AMPHORA_ROLE_OID, BUILT_IN_SCHEMAS, Columns, Definition, POSTGRES_ROLE_OID, SystemContext, Ty, char,
+    comments, nothing, pg, role_oid, row, text,
 };
 use crate::error::Result;
 
@@ -30,7 +30,7 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         "pg_description",
         2609,
         &[("objoid", Ty::Oid), ("classoid", Ty::Oid), ("objsubid", Ty::Int4), ("description", Ty::Text)],
-        super::seed::described,
+        descriptions,
     ),
     pg(
         "pg_shdescription",
@@ -127,21 +127,6 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         nothing,
     ),
     pg(
-        "pg_sequence",
-        2224,
-        &[
-            ("seqrelid", Ty::Oid),
-            ("seqtypid", Ty::Oid),
-            ("seqstart", Ty::Int8),
-            ("seqincrement", Ty::Int8),
-            ("seqmax", Ty::Int8),
-            ("seqmin", Ty::Int8),
-            ("seqcache", Ty::Int8),
-            ("seqcycle", Ty::Bool),
-        ],
-        nothing,
-    ),
-    pg(
         "pg_foreign_table",
         3118,
         &[("ftrelid", Ty::Oid), ("ftserver", Ty::Oid), ("ftoptions", Ty::Texts)],
@@ -204,26 +189,29 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         &[("schemaname", Ty::Name), ("matviewname", Ty::Name), ("matviewowner", Ty::Name)],
         nothing,
     ),
-    pg(
-        "pg_sequences",
-        12_204,
-        &[("schemaname", Ty::Name), ("sequencename", Ty::Name), ("sequenceowner", Ty::Name)],
-        nothing,
-    ),
 ];
 
 const NAMESPACE: Columns =
     &[("oid", Ty::Oid), ("nspname", Ty::Name), ("nspowner", Ty::Oid), ("nspacl", Ty::Texts)];
 
-fn namespaces(_: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
-    let all = [
-        (PG_CATALOG_OID, "pg_catalog"),
-        (PUBLIC_OID, "public"),
-        (INFORMATION_SCHEMA_OID, "information_schema"),
-        (AMPHORA_SCHEMA_OID, "amphora"),
-    ];
-    let one = |(oid, name)| vec![Datum::Oid(oid), text(name), Datum::Oid(POSTGRES_ROLE_OID), Datum::Null];
-    Ok(all.into_iter().map(one).collect())
+fn namespaces(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let built_in = BUILT_IN_SCHEMAS
+        .iter()
+        .map(|(name, oid)| vec![Datum::Oid(*oid), text(name), Datum::Oid(POSTGRES_ROLE_OID), Datum::Null]);
+    let users = context.catalog.schemas().map(|s| {
+        let owner = Datum::Oid(role_oid(context.catalog, &s.owner));
+        vec![Datum::Oid(s.id.0), text(&s.name), owner, Datum::Null]
+    });
+    Ok(built_in.chain(users).collect())
+}
+
+fn descriptions(context: &SystemContext<'_>, equal: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let one = |(oid, class, number, comment): (u32, u32, i32, &str)| {
+        vec![Datum::Oid(oid), Datum::Oid(class), Datum::Int4(number), text(comment)]
+    };
+    let mut rows = super::seed::described(context, equal)?;
+    rows.extend(comments(context.catalog).into_iter().map(one));
+    Ok(rows)
 }
 
 const DATABASE: Columns = &[

@@ -1,11 +1,11 @@
 //! Tables, indexes and their columns: `pg_class`, `pg_attribute`, `pg_index`, `pg_constraint`, …
 
-use amphora_storage::schema::{Index, Table};
+use amphora_storage::schema::{Identity, Index, Table};
 use amphora_storage::{DataType, Datum, Row};
 
 use super::{
-    Columns, Definition, PG_CATALOG_OID, POSTGRES_ROLE_OID, SystemContext, Ty, char, default_oid, int2s,
-    nothing, oids, pg, role_oid, row, schema_oid, system_views, text,
+    Columns, Definition, POSTGRES_ROLE_OID, SystemContext, Ty, char, default_oid, int2s, nothing, oids, pg,
+    role_oid, row, schema_oid, system_views, text, view_definition,
 };
 use crate::error::Result;
 
@@ -134,6 +134,10 @@ fn class_row(r: &Relation<'_>) -> Row {
     )
 }
 
+/// The columns of a sequence's row.
+pub(super) const SEQUENCE_COLUMNS: [(&str, DataType); 3] =
+    [("last_value", DataType::Int8), ("log_cnt", DataType::Int8), ("is_called", DataType::Bool)];
+
 /// The indexes a user sees: all but a hidden primary key.
 pub(super) fn visible_indexes(table: &Table) -> impl Iterator<Item = &Index> {
     table.all_indexes().skip(usize::from(table.hidden_key))
@@ -143,10 +147,46 @@ pub(super) fn visible_indexes(table: &Table) -> impl Iterator<Item = &Index> {
 const HEAP: u32 = 2;
 const BTREE: u32 = 403;
 
+fn namespace_of(context: &SystemContext<'_>, schema: &str) -> u32 {
+    schema_oid(context.catalog, schema).unwrap_or(0)
+}
+
 fn class(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
+    for view in context.catalog.views() {
+        rows.push(class_row(&Relation {
+            oid: view.id.0,
+            name: &view.name,
+            schema: namespace_of(context, &view.schema),
+            owner: role_oid(context.catalog, &view.owner),
+            kind: 'v',
+            columns: view.columns.len(),
+            checks: 0,
+            has_index: false,
+            has_triggers: false,
+            access_method: 0,
+            options: None,
+            rows: -1.0,
+        }));
+    }
+    for sequence in context.catalog.sequences() {
+        rows.push(class_row(&Relation {
+            oid: sequence.id.0,
+            name: &sequence.name,
+            schema: namespace_of(context, &sequence.schema),
+            owner: role_oid(context.catalog, &sequence.owner),
+            kind: 'S',
+            columns: SEQUENCE_COLUMNS.len(),
+            checks: 0,
+            has_index: false,
+            has_triggers: false,
+            access_method: 0,
+            options: None,
+            rows: -1.0,
+        }));
+    }
     for table in context.catalog.tables() {
-        let (schema, owner) = (schema_oid(&table.schema), role_oid(context.catalog, &table.owner));
+        let (schema, owner) = (namespace_of(context, &table.schema), role_oid(context.catalog, &table.owner));
         rows.push(class_row(&Relation {
             oid: table.id.0,
             name: &table.name,
@@ -183,7 +223,7 @@ fn class(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> 
         rows.push(class_row(&Relation {
             oid: view.oid,
             name: view.name,
-            schema: schema_oid(view.schema),
+            schema: namespace_of(context, view.schema),
             owner: POSTGRES_ROLE_OID,
             kind: view.kind,
             columns: view.visible,
@@ -234,6 +274,7 @@ fn attribute_row(
     ty: &DataType,
     not_null: bool,
     default: bool,
+    identity: Option<Identity>,
 ) -> Row {
     let no = Datum::Bool(false);
     let base = ty.base();
@@ -257,7 +298,7 @@ fn attribute_row(
             ("attnotnull", Datum::Bool(not_null)),
             ("atthasdef", Datum::Bool(default)),
             ("atthasmissing", no.clone()),
-            ("attidentity", text("")),
+            ("attidentity", text(identity_letter(identity))),
             ("attgenerated", text("")),
             ("attisdropped", no),
             ("attislocal", Datum::Bool(true)),
@@ -274,7 +315,7 @@ fn attribute(context: &SystemContext<'_>, equal: &[(usize, Datum)]) -> Result<Ve
     for table in context.catalog.tables() {
         if wanted(table.id.0) {
             for (i, column) in table.visible_columns().iter().enumerate() {
-                let default = column.default.is_some();
+                let default = column.default.is_some() && column.identity.is_none();
                 rows.push(attribute_row(
                     table.id.0,
                     &column.name,
@@ -282,19 +323,30 @@ fn attribute(context: &SystemContext<'_>, equal: &[(usize, Datum)]) -> Result<Ve
                     &column.ty,
                     column.not_null,
                     default,
+                    column.identity,
                 ));
             }
         }
         for index in visible_indexes(table).filter(|i| wanted(i.oid)) {
             for (i, &column) in index.columns.iter().enumerate() {
                 let column = &table.columns[column];
-                rows.push(attribute_row(index.oid, &column.name, i + 1, &column.ty, false, false));
+                rows.push(attribute_row(index.oid, &column.name, i + 1, &column.ty, false, false, None));
             }
+        }
+    }
+    for view in context.catalog.views().filter(|v| wanted(v.id.0)) {
+        for (i, (name, ty)) in view.columns.iter().enumerate() {
+            rows.push(attribute_row(view.id.0, name, i + 1, ty, false, false, None));
+        }
+    }
+    for sequence in context.catalog.sequences().filter(|s| wanted(s.id.0)) {
+        for (i, (name, ty)) in SEQUENCE_COLUMNS.iter().enumerate() {
+            rows.push(attribute_row(sequence.id.0, name, i + 1, ty, true, false, None));
         }
     }
     for view in system_views().iter().filter(|v| wanted(v.oid)) {
         for (i, (name, ty)) in view.columns.iter().take(view.visible).enumerate() {
-            rows.push(attribute_row(view.oid, name, i + 1, ty, view.not_null[i], false));
+            rows.push(attribute_row(view.oid, name, i + 1, ty, view.not_null[i], false, None));
         }
     }
     Ok(rows)
@@ -306,7 +358,7 @@ fn attrdef(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>
     let mut rows = Vec::new();
     for table in context.catalog.tables() {
         for (i, column) in table.visible_columns().iter().enumerate() {
-            if let Some(default) = &column.default {
+            if let Some(default) = column.default.as_ref().filter(|_| column.identity.is_none()) {
                 rows.push(vec![
                     Datum::Oid(default_oid(table, i)),
                     Datum::Oid(table.id.0),
@@ -472,7 +524,21 @@ pub fn quoted(name: &str) -> String {
 const VIEWS: Columns =
     &[("schemaname", Ty::Name), ("viewname", Ty::Name), ("viewowner", Ty::Name), ("definition", Ty::Text)];
 
-fn views(_: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
-    let ours = system_views().iter().filter(|v| schema_oid(v.schema) != PG_CATALOG_OID);
-    Ok(ours.map(|v| vec![text(v.schema), text(v.name), text("postgres"), Datum::Null]).collect())
+fn views(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let users = context.catalog.views().map(|v| {
+        let definition = context.names.map(|names| view_definition(context.catalog, names, v));
+        vec![text(&v.schema), text(&v.name), text(&v.owner), definition.map_or(Datum::Null, text)]
+    });
+    let systems = system_views().iter().filter(|v| v.schema != "pg_catalog");
+    let systems = systems.map(|v| vec![text(v.schema), text(v.name), text("postgres"), Datum::Null]);
+    Ok(users.chain(systems).collect())
+}
+
+/// `attidentity`
+fn identity_letter(identity: Option<Identity>) -> &'static str {
+    match identity {
+        None => "",
+        Some(Identity::Always) => "a",
+        Some(Identity::ByDefault) => "d",
+    }
 }

@@ -28,27 +28,68 @@ pub struct Expression(Node);
 enum Node {
     Literal(Datum),
     Column(usize),
-    Outer { depth: usize, position: usize },
+    Outer {
+        depth: usize,
+        position: usize,
+    },
     Parameter(usize),
-    Compare { op: Comparison, left: Box<Node>, right: Box<Node> },
+    Compare {
+        op: Comparison,
+        left: Box<Node>,
+        right: Box<Node>,
+    },
     Call(Box<CallNode>),
+    /// A function that needs the transaction
+    Sequence(Box<CallNode>),
     Cast(Box<CastNode>),
     And(Vec<Node>),
     Or(Vec<Node>),
     Not(Box<Node>),
-    IsNull { input: Box<Node>, negated: bool },
-    IsBool { input: Box<Node>, value: Option<bool>, negated: bool },
-    IsDistinct { left: Box<Node>, right: Box<Node>, negated: bool },
-    Case { branches: Vec<(Node, Node)>, otherwise: Box<Node> },
+    IsNull {
+        input: Box<Node>,
+        negated: bool,
+    },
+    IsBool {
+        input: Box<Node>,
+        value: Option<bool>,
+        negated: bool,
+    },
+    IsDistinct {
+        left: Box<Node>,
+        right: Box<Node>,
+        negated: bool,
+    },
+    Case {
+        branches: Vec<(Node, Node)>,
+        otherwise: Box<Node>,
+    },
     Coalesce(Vec<Node>),
-    Extreme { greatest: bool, args: Vec<Node> },
-    InSet { input: Box<Node>, set: HashSet<Datum>, null: bool, negated: bool },
-    InList { input: Box<Node>, list: Vec<Node>, negated: bool },
+    Extreme {
+        greatest: bool,
+        args: Vec<Node>,
+    },
+    InSet {
+        input: Box<Node>,
+        set: HashSet<Datum>,
+        null: bool,
+        negated: bool,
+    },
+    InList {
+        input: Box<Node>,
+        list: Vec<Node>,
+        negated: bool,
+    },
     AnyAll(Box<AnyAllNode>),
     Subquery(Box<CompiledSubquery>),
-    Array { items: Vec<Node>, element: DataType },
+    Array {
+        items: Vec<Node>,
+        element: DataType,
+    },
     Row(Vec<Node>),
-    Subscript { array: Box<Node>, index: Box<Node> },
+    Subscript {
+        array: Box<Node>,
+        index: Box<Node>,
+    },
 }
 
 #[derive(Clone, Copy)]
@@ -281,7 +322,11 @@ fn compile_call(
     }
     let arg_types = args.iter().map(Expr::ty).collect();
     let args = compile_list(args, builder)?;
-    Ok(Node::Call(Box::new(CallNode { function, args, arg_types, ty: ty.clone() })))
+    let call = Box::new(CallNode { function, args, arg_types, ty: ty.clone() });
+    Ok(match function.name {
+        "nextval" | "setval" | "pg_sequence_last_value" | "sequence_state" => Node::Sequence(call),
+        _ => Node::Call(call),
+    })
 }
 
 fn compile_in(input: &Expr, list: &[Expr], negated: bool, builder: &mut Builder) -> Result<Node> {
@@ -326,6 +371,7 @@ impl Node {
             Node::Outer { depth, position } => context.outer_column(*depth, *position)?.clone(),
             Node::Parameter(index) => parameter(context, *index)?.clone(),
             Node::Call(call) => call.eval(row, context)?,
+            Node::Sequence(call) => call.eval_sequence(row, context)?,
             Node::Cast(node) => {
                 let value = node.input.value(row, context)?;
                 cast(&value, &node.from, &node.to, node.context, &context.run.eval.format)?
@@ -502,6 +548,19 @@ impl CallNode {
         }
         let call = Call { context: &context.run.eval, arg_types: &self.arg_types, return_type: &self.ty };
         (self.function.eval)(&args, &call)
+    }
+
+    /// Values of sequences are the transaction's to ask for.
+    fn eval_sequence(&self, row: &[Datum], context: &Context<'_>) -> Result<Datum> {
+        let mut args: SmallVec<[Datum; 4]> = SmallVec::with_capacity(self.args.len());
+        for arg in &self.args {
+            let value = arg.eval(row, context)?;
+            if value.is_null() {
+                return Ok(Datum::Null);
+            }
+            args.push(value);
+        }
+        context.run.eval.session.sequence(context.txn, self.function.name, &args)
     }
 }
 

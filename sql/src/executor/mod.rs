@@ -112,6 +112,22 @@ pub(crate) fn blocking<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
+/// Waits, in synchronous code, for something that the floor below does asynchronously. Most often it is done
+/// at once.
+pub(crate) fn wait_for<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut work = std::pin::pin!(work);
+    let mut idle = std::task::Context::from_waker(std::task::Waker::noop());
+    if let std::task::Poll::Ready(done) = work.as_mut().poll(&mut idle) {
+        return done;
+    }
+    match Handle::try_current() {
+        Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
+            tokio::task::block_in_place(|| handle.block_on(work))
+        }
+        _ => Err(crate::error::SqlError::internal("there is no runtime to wait on")),
+    }
+}
+
 /// [`blocking`], unless the work is quick and the change of threads would cost more than it.
 pub(crate) fn blocking_unless<T>(quick: bool, work: impl FnOnce() -> T) -> T {
     if quick { work() } else { blocking(work) }

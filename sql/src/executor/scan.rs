@@ -71,6 +71,8 @@ impl SystemScan {
             engine: context.run.engine.as_ref(),
             user: &context.run.eval.user,
             database: &context.run.eval.database,
+            names: context.run.eval.format.names.as_deref(),
+            txn: context.txn,
             settings: &settings,
         };
         let mut rows = self.view.rows(&system, &equal)?;

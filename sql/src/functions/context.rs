@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use amphora_storage::{DataType, Datum};
 
+use amphora_replication::Transaction;
+
 use crate::error::{Result, SqlError};
 use crate::types::{FormatContext, TimeZone};
 
@@ -19,6 +21,12 @@ pub trait SessionHook: Send + Sync {
     fn set_setting(&self, name: &str, value: &str, local: bool) -> Result<String> {
         let _ = (value, local);
         Err(SqlError::undefined_object(format!("unrecognized configuration parameter \"{name}\"")))
+    }
+
+    /// Answers `nextval`, `setval` and what else asks where a sequence stands, in this transaction.
+    fn sequence(&self, txn: &dyn Transaction, function: &str, args: &[Datum]) -> Result<Datum> {
+        let _ = (txn, args);
+        Err(SqlError::feature_not_supported(format!("function {function} is not available here")))
     }
 
     /// Answers one of the functions of `functions/system.rs` that need the session or the catalog:

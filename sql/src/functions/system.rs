@@ -253,6 +253,12 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("lastval", &[], Int8, |a, c| c.context.session.call("lastval", a)).volatile(),
     function("setval", &[Regclass, Int8], Int8, |a, c| c.context.session.call("setval", a)).volatile(),
     function("setval", &[Regclass, Int8, Bool], Int8, |a, c| c.context.session.call("setval", a)).volatile(),
+    function("pg_sequence_last_value", &[Regclass], Int8, |a, c| {
+        c.context.session.call("pg_sequence_last_value", a)
+    })
+    .volatile(),
+    function("sequence_state", &[Oid, Int4], Int8, |a, c| c.context.session.call("sequence_state", a))
+        .volatile(),
     function("pg_sleep", &[Float8], Void, |a, c| c.context.session.call("pg_sleep", a)).volatile(),
     function("pg_cancel_backend", &[Int4], Bool, |a, c| c.context.session.call("pg_cancel_backend", a))
         .volatile(),

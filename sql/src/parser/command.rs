@@ -1,12 +1,16 @@
 //! The statements that are read here, token by token: transaction control, settings, prepared statements,
 //! EXPLAIN, and those that are accepted and change nothing.
 
+mod object;
+
 use amphora_replication::IsolationLevel;
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::dialect::AmphoraDialect;
 use super::position::Positions;
 use super::{Analyze, Ast, ExplainOptions, near, parse_tokens, parser, syntax_error};
+pub(crate) use object::{CommentTarget, CreateTableAs, ObjectAst, SequenceOption};
+
 use crate::command::{Command, TransactionModes};
 use crate::error::{Result, SqlError};
 
@@ -25,6 +29,9 @@ impl<'a> CommandParser<'a> {
 
     /// The statement, if it is one of ours.
     pub(super) fn parse(&mut self, dialect: &AmphoraDialect) -> Result<Option<Ast>> {
+        if let Some(object) = self.object(dialect)? {
+            return Ok(Some(object));
+        }
         let command = match self.peek_word().as_str() {
             "begin" => {
                 self.index += 1;

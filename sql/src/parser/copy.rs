@@ -142,7 +142,7 @@ impl CommandParser<'_> {
     }
 
     /// A name, qualified or not.
-    fn object_name(&mut self) -> Result<ast::ObjectName> {
+    pub(super) fn object_name(&mut self) -> Result<ast::ObjectName> {
         let mut parts = vec![self.identifier()?];
         while self.token(&Token::Period) {
             parts.push(self.identifier()?);
@@ -150,7 +150,7 @@ impl CommandParser<'_> {
         Ok(ast::ObjectName::from(parts))
     }
 
-    fn identifier(&mut self) -> Result<ast::Ident> {
+    pub(super) fn identifier(&mut self) -> Result<ast::Ident> {
         let span = self.tokens.get(self.index).map(|t| t.span);
         match self.next()? {
             Token::Word(word) => Ok(ast::Ident {

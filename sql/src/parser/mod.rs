@@ -31,6 +31,8 @@ use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 pub(crate) use self::copy::{CopyOption, CopyPlace, CopyStatement, CopySubject, OptionValue};
 pub use self::position::Positions;
 
+pub(crate) use self::command::{CommentTarget, CreateTableAs, ObjectAst, SequenceOption};
+
 use self::dialect::AmphoraDialect;
 use crate::command::{Command, CursorOptions};
 use crate::error::{Result, SqlError};
@@ -52,6 +54,10 @@ pub struct ParsedStatement {
 pub(crate) enum Ast {
     /// What `sqlparser` read
     Statement(Box<ast::Statement>),
+    /// A statement about an object of the catalog
+    Object(Box<ObjectAst>),
+    /// INSERT … OVERRIDING … VALUE
+    Overriding { statement: Box<Ast>, overriding: Overriding },
     /// A statement that names nothing that must be looked up
     Command(Command),
     /// PREPARE name (types) AS sql
@@ -77,6 +83,15 @@ pub(crate) struct Analyze {
     pub(crate) targets: Vec<(ast::ObjectName, Vec<String>)>,
 }
 
+/// What INSERT does with values for identity columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Overriding {
+    /// OVERRIDING SYSTEM VALUE: they are taken
+    System,
+    /// OVERRIDING USER VALUE: they are ignored
+    User,
+}
+
 /// The options of EXPLAIN.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ExplainOptions {
@@ -87,6 +102,46 @@ pub(crate) struct ExplainOptions {
 }
 
 impl ParsedStatement {
+    /// `INSERT INTO schema.table query`, for the rows of CREATE TABLE … AS.
+    pub(crate) fn insert_from(schema: &str, table: &str, query: &ast::Query) -> ParsedStatement {
+        let name = [schema, table].map(|part| ast::Ident::with_quote('"', part));
+        let insert = ast::Insert {
+            insert_token: ast::helpers::attached_token::AttachedToken::empty(),
+            optimizer_hints: Vec::new(),
+            or: None,
+            ignore: false,
+            into: true,
+            table: ast::TableObject::TableName(ast::ObjectName::from(name.to_vec())),
+            table_alias: None,
+            columns: Vec::new(),
+            overwrite: false,
+            source: Some(Box::new(query.clone())),
+            assignments: Vec::new(),
+            partitioned: None,
+            after_columns: Vec::new(),
+            has_table_keyword: false,
+            on: None,
+            returning: None,
+            output: None,
+            replace_into: false,
+            priority: None,
+            insert_alias: None,
+            settings: None,
+            format_clause: None,
+            multi_table_insert_type: None,
+            multi_table_into_clauses: Vec::new(),
+            multi_table_when_clauses: Vec::new(),
+            multi_table_else_clause: None,
+        };
+        ParsedStatement {
+            ast: Some(Ast::Statement(Box::new(ast::Statement::Insert(insert)))),
+            text: Arc::from(""),
+            positions: Arc::new(Positions::of("")),
+            // As deep as the statement it is part of may have been.
+            deep: true,
+        }
+    }
+
     /// The statement's own text, without its semicolon.
     pub fn text(&self) -> &str {
         &self.text
@@ -173,6 +228,20 @@ pub(crate) fn parse_expression(sql: &str) -> Result<ast::Expr> {
     parser.parse_expr().map_err(|error| syntax_error(error, &mut parser, &positions, sql))
 }
 
+/// A query alone: a stored view's.
+pub(crate) fn parse_query(sql: &str) -> Result<ast::Query> {
+    let positions = Positions::of(sql);
+    let dialect = AmphoraDialect::new();
+    let tokens = Tokenizer::new(&dialect, sql)
+        .tokenize_with_location()
+        .map_err(|error| tokenizer_error(sql, &positions, &error))?;
+    let tokens: Vec<TokenWithSpan> =
+        tokens.into_iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF)).collect();
+    let mut parser = parser(&dialect, tokens);
+    let query = parser.parse_query().map_err(|error| syntax_error(error, &mut parser, &positions, sql))?;
+    Ok(*query)
+}
+
 /// Nesting is limited by [`limits::measure`]; sqlparser's own counter counts several times per level.
 fn parser<'a>(dialect: &'a AmphoraDialect, tokens: Vec<TokenWithSpan>) -> Parser<'a> {
     Parser::new(dialect).with_recursion_limit(limits::PARSER_RECURSION).with_tokens_with_locations(tokens)
@@ -215,6 +284,7 @@ fn parse_tokens(tokens: Vec<TokenWithSpan>, sql: &str, positions: &Positions) ->
     if let Some(pair) = tokens.windows(2).find(|pair| rewrite::is_misplaced_string(&pair[0], &pair[1])) {
         return Err(near(&pair[1], positions, sql));
     }
+    let (tokens, overriding) = rewrite::take_overriding(tokens);
     let tokens = rewrite::rewrite(tokens);
     let mut parser = parser(&dialect, tokens);
     let statement = parser.parse_statement().map_err(|e| syntax_error(e, &mut parser, positions, sql))?;
@@ -222,7 +292,11 @@ fn parse_tokens(tokens: Vec<TokenWithSpan>, sql: &str, positions: &Positions) ->
     if next.token != Token::EOF {
         return Err(near(&next, positions, sql));
     }
-    Ok(Ast::Statement(Box::new(statement)))
+    let statement = Ast::Statement(Box::new(statement));
+    Ok(match overriding {
+        Some(overriding) => Ast::Overriding { statement: Box::new(statement), overriding },
+        None => statement,
+    })
 }
 
 /// 42601 at a token.

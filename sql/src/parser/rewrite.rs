@@ -3,6 +3,8 @@
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 
+use super::Overriding;
+
 /// The unquoted keyword of a token.
 pub(super) fn keyword(token: Option<&TokenWithSpan>) -> Keyword {
     match token.map(|t| &t.token) {
@@ -19,15 +21,73 @@ pub(super) fn word(token: Option<&TokenWithSpan>) -> Option<String> {
     }
 }
 
+/// Takes `OVERRIDING SYSTEM | USER VALUE` out of an INSERT.
+pub(super) fn take_overriding(mut tokens: Vec<TokenWithSpan>) -> (Vec<TokenWithSpan>, Option<Overriding>) {
+    let word = |i: usize| match tokens.get(i).map(|t| &t.token) {
+        Some(Token::Word(word)) if word.quote_style.is_none() => word.value.to_lowercase(),
+        _ => String::new(),
+    };
+    if keyword(tokens.first()) != Keyword::INSERT && keyword(tokens.first()) != Keyword::WITH {
+        return (tokens, None);
+    }
+    let found = (1..tokens.len()).find_map(|i| match (&*word(i), &*word(i + 1), &*word(i + 2)) {
+        ("overriding", "system", "value") => Some((i, Overriding::System)),
+        ("overriding", "user", "value") => Some((i, Overriding::User)),
+        _ => None,
+    });
+    let Some((at, overriding)) = found else { return (tokens, None) };
+    tokens.drain(at..at + 3);
+    (tokens, Some(overriding))
+}
+
+/// Puts the options in `AS IDENTITY (…)` in the one order that `sqlparser` reads.
+fn order_identity_options(tokens: &mut [TokenWithSpan]) {
+    const ORDER: [&str; 6] = ["increment", "minvalue", "maxvalue", "start", "cache", "cycle"];
+    let word = |token: &TokenWithSpan| match &token.token {
+        Token::Word(word) if word.quote_style.is_none() => word.value.to_lowercase(),
+        _ => String::new(),
+    };
+    for i in 0..tokens.len() {
+        let options = word(&tokens[i]) == "identity"
+            && i > 0
+            && keyword(tokens.get(i - 1)) == Keyword::AS
+            && tokens.get(i + 1).is_some_and(|t| t.token == Token::LParen);
+        if !options {
+            continue;
+        }
+        let from = i + 2;
+        let Some(end) = tokens[from..].iter().position(|t| t.token == Token::RParen) else { return };
+        let inside = &mut tokens[from..from + end];
+        let mut groups: Vec<Vec<TokenWithSpan>> = Vec::new();
+        for token in inside.iter() {
+            let first = ORDER.contains(&&*word(token)) || word(token) == "no";
+            let after_no = groups.last().is_some_and(|g| matches!(&g[..], [no] if word(no) == "no"));
+            match groups.last_mut() {
+                Some(group) if !first || after_no => group.push(token.clone()),
+                _ => groups.push(vec![token.clone()]),
+            }
+        }
+        let rank = |group: &Vec<TokenWithSpan>| {
+            group.iter().find_map(|t| ORDER.iter().position(|o| *o == word(t))).unwrap_or(ORDER.len())
+        };
+        groups.sort_by_key(rank);
+        for (place, token) in inside.iter_mut().zip(groups.into_iter().flatten()) {
+            *place = token;
+        }
+    }
+}
+
 /// Rewrites, keeping the place of every token that stays:
 ///
 /// - `TABLE t` → `SELECT * FROM t`
 /// - `IN ((SELECT …), …)` → `IN (coalesce((SELECT …)), …)`, lest the list be read as one query
+/// - the options of `AS IDENTITY (…)` in the order that sqlparser expects
 /// - strings with a line break between them become one
 /// - `EXCLUDE` of a window frame becomes a mark (`exclusion`)
 /// - `FOR NO KEY UPDATE` → `FOR UPDATE`, `FOR KEY SHARE` → `FOR SHARE`: Amphora has two strengths of lock
 pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let tokens = super::exclusion::mark(mark_subscripts(mark_lists(join_strings(tokens))));
+    let mut tokens = super::exclusion::mark(mark_subscripts(mark_lists(join_strings(tokens))));
+    order_identity_options(&mut tokens);
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let mut tokens = tokens.into_iter().peekable();
     let mut first = true;

@@ -96,6 +96,7 @@ impl Session {
                 self.statements.clear();
                 self.portals.clear();
                 self.cursors.clear();
+                self.shared.sequences.discard();
                 self.shared.settings.lock().reset_all();
                 Answer::tag("DISCARD ALL")
             }
@@ -117,7 +118,12 @@ impl Session {
             Command::Nothing("VACUUM") if !matches!(self.tx.block, Block::Idle) => {
                 return Err(SqlError::active_sql_transaction("VACUUM cannot run inside a transaction block"));
             }
-            Command::Nothing(tag) => Answer::tag(*tag),
+            Command::Nothing(tag) => {
+                if *tag == "DISCARD SEQUENCES" {
+                    self.shared.sequences.discard();
+                }
+                Answer::tag(*tag)
+            }
             _ => return Ok(None),
         }))
     }

@@ -11,7 +11,8 @@ use amphora_storage::types::DataType;
 
 use super::command::Answer;
 use super::{Notice, Output, Session};
-use crate::command::{Command, CreateIndex, CreateTable};
+use crate::binder::made_up_name;
+use crate::command::{Command, CreateIndex, CreateTable, NewSequence};
 use crate::error::{Result, SqlError};
 
 /// The column that is the key of a table without one.
@@ -28,9 +29,11 @@ impl Session {
             self.check_writable("CREATE ROLE")?;
             return Ok(Some(Answer::tag(self.run_role(role, out).await?)));
         }
+        if let Command::Object(object) = command {
+            return self.run_object(object, out).await.map(Some);
+        }
         let name = match command {
             Command::CreateTable(_) => "CREATE TABLE",
-            Command::DropTables { .. } => "DROP TABLE",
             Command::AlterTable(_) => "ALTER TABLE",
             Command::RenameIndex { .. } => "ALTER INDEX",
             Command::CreateIndex(_) => "CREATE INDEX",
@@ -59,12 +62,6 @@ impl Session {
                 self.rename_index(*table, old, new).await?;
                 Vec::new()
             }
-            Command::DropTables { tables, cascade, notices } => {
-                let mut notices: Vec<Notice> = notices.iter().cloned().map(Notice::plain).collect();
-                notices.extend(self.drop_tables(tables, *cascade).await?);
-                notices.into_iter().for_each(|notice| out.notice(notice));
-                Vec::new()
-            }
             Command::CreateIndex(create) => self.create_index(create).await?.into_iter().collect(),
             Command::DropIndexes { indexes, notices } => {
                 self.drop_indexes(indexes).await?;
@@ -84,7 +81,7 @@ impl Session {
         Ok(txn.catalog())
     }
 
-    async fn create_table(&mut self, create: &CreateTable) -> Result<Option<String>> {
+    pub(super) async fn create_table(&mut self, create: &CreateTable) -> Result<Option<String>> {
         let catalog = self.lock_catalog().await?;
         if relation_exists(&catalog, &create.schema, &create.name) {
             let message = format!("relation \"{}\" already exists", create.name);
@@ -101,18 +98,25 @@ impl Session {
         }
         let owner = self.shared.user.to_string();
         self.lock_parents(&catalog, &create.parents).await?;
-        let txn = self.transaction(false);
-        let id = txn.allocate_id()?;
-        let mut columns: Vec<Column> = create
-            .columns
-            .iter()
-            .enumerate()
-            .map(|(i, c)| Column {
+        let id = self.transaction(false).allocate_id()?;
+        let mut columns: Vec<Column> = Vec::with_capacity(create.columns.len() + 1);
+        for (i, c) in create.columns.iter().enumerate() {
+            let mut column = Column {
                 not_null: c.not_null,
                 default: c.default.clone(),
+                identity: c.identity,
                 ..Column::new(column_id(i), c.name.clone(), c.ty.clone())
-            })
-            .collect();
+            };
+            if let Some(sequence) = &c.sequence {
+                let owner = (id, column.id);
+                let default = self
+                    .create_owned_sequence((&create.schema, &create.name), &c.name, owner, sequence)
+                    .await?;
+                column.default = Some(default);
+            }
+            columns.push(column);
+        }
+        let txn = self.transaction(false);
         let (key_name, key_columns) = match &create.primary_key {
             Some((name, key)) => {
                 for &position in key {
@@ -196,55 +200,10 @@ impl Session {
         Ok(())
     }
 
-    async fn drop_tables(&mut self, tables: &[TableId], cascade: bool) -> Result<Option<Notice>> {
-        if tables.is_empty() {
-            return Ok(None);
-        }
-        let catalog = self.lock_catalog().await?;
-        let mut dependent = Vec::new();
-        for id in tables {
-            let table = catalog.table_by_id(*id).ok_or_else(table_gone)?;
-            let others =
-                catalog.referencing(*id).into_iter().filter(|(child, _)| !tables.contains(&child.id));
-            dependent
-                .extend(others.map(|(child, key)| (child.id, key.name.clone(), child.name.clone(), table)));
-        }
-        if let (false, Some((.., first))) = (cascade, dependent.first()) {
-            let what = match tables {
-                [_] => format!("table {}", first.name),
-                _ => SEVERAL.to_owned(),
-            };
-            let lines = dependent.iter().map(|(_, key, child, table)| {
-                format!("constraint {key} on table {child} depends on table {}", table.name)
-            });
-            return Err(still_needed(&what, lines.collect()));
-        }
-        let cascaded =
-            dependent.iter().map(|(_, key, child, _)| format!("constraint {key} on table {child}"));
-        let notice = cascades_to(cascaded.collect());
-        for (child, name, ..) in &dependent {
-            self.drop_foreign_key(*child, name).await?;
-        }
-        for id in tables {
-            let table = catalog.table_by_id(*id).ok_or_else(table_gone)?;
-            let txn = self.transaction(false);
-            if table.is_strong() {
-                txn.lock_table(table).await?;
-            }
-            txn.drop_table(*id)?;
-        }
-        Ok(notice)
-    }
-
     /// Takes a foreign key off its table.
     pub(super) async fn drop_foreign_key(&mut self, child: TableId, name: &str) -> Result<()> {
-        let txn = self.transaction(false);
-        let catalog = txn.catalog();
-        let table = catalog.table_by_id(child).ok_or_else(table_gone)?;
-        txn.lock_table(table).await?;
-        let mut changed = (**table).clone();
-        changed.foreign_keys.retain(|key| key.name != name);
-        Ok(txn.put_table(changed)?)
+        let catalog = self.transaction(false).catalog();
+        self.change_table(&catalog, child, |table| table.foreign_keys.retain(|key| key.name != name)).await
     }
 
     async fn create_index(&mut self, create: &CreateIndex) -> Result<Option<String>> {
@@ -306,6 +265,24 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Makes the sequence of a serial or identity column, in the open transaction that holds the catalog's
+    /// lock. Gives the column's DEFAULT.
+    pub(super) async fn create_owned_sequence(
+        &mut self,
+        (schema, table): (&str, &str),
+        column: &str,
+        owner: (TableId, ColumnId),
+        sequence: &NewSequence,
+    ) -> Result<String> {
+        let catalog = self.transaction(false).catalog();
+        let taken = |name: &str| relation_exists(&catalog, schema, name);
+        let name = made_up_name(table, &[column], "seq", taken);
+        let id = self.create_sequence(schema, &name, Some(owner), sequence).await?;
+        Ok(format!("nextval('{}'::regclass)", id.0))
+    }
+}
+
 fn column_id(position: usize) -> ColumnId {
     ColumnId(u32::try_from(position).unwrap_or(u32::MAX))
 }
@@ -316,20 +293,16 @@ pub(super) fn index_id(position: usize) -> IndexId {
 
 /// Tables and indexes share one space of names in a schema.
 pub(super) fn relation_exists(catalog: &Catalog, schema: &str, name: &str) -> bool {
-    catalog.table(schema, name).is_some()
+    catalog.relation(schema, name).is_some()
         || catalog
             .tables()
             .filter(|t| t.schema == schema)
             .any(|t| t.all_indexes().any(|i| i.name == name && !(t.hidden_key && i.id == IndexId::PRIMARY)))
 }
 
-/// What PostgreSQL calls the objects of a DROP that names more than one.
-const SEVERAL: &str = "desired object(s)";
-
 /// 2BP01: others need it.
 pub(super) fn still_needed(what: &str, needed_by: Vec<String>) -> SqlError {
-    let them = if what == SEVERAL { "them" } else { "it" };
-    let message = format!("cannot drop {what} because other objects depend on {them}");
+    let message = format!("cannot drop {what} because other objects depend on it");
     SqlError::dependent_objects_still_exist(message)
         .with_detail(needed_by.join("\n"))
         .with_hint("Use DROP ... CASCADE to drop the dependent objects too.")

@@ -3,16 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use amphora_storage::Datum;
-use amphora_storage::schema::{Catalog, Index, Table, TableId};
+use amphora_replication::Transaction;
+use amphora_storage::schema::{Catalog, Index, Sequence, Table, TableId};
+use amphora_storage::{DataType, Datum};
 
 use super::SessionShared;
+use super::object::schema_exists;
 use super::object_names::CatalogNames;
+use super::sequence::SessionSequences;
 use crate::catalog::{self, index_definition};
 use crate::error::{Result, SqlError};
 use crate::executor::blocking;
 use crate::functions::{EvalContext, SessionHook};
-use crate::types::FormatContext;
+use crate::types::{FormatContext, ObjectNames};
 
 /// How often `pg_sleep` looks whether it was cancelled.
 const SLEEP_SLICE: Duration = Duration::from_millis(10);
@@ -52,8 +55,8 @@ impl EvalCache {
 
 fn context(shared: &Arc<SessionShared>, catalog: &Arc<Catalog>) -> EvalContext {
     let effective = shared.settings.lock().effective().clone();
-    let names = Arc::new(CatalogNames::new(catalog.clone(), effective.search_path.clone()));
-    let schemas: Vec<String> = effective.search_path.iter().filter(|s| exists(s)).cloned().collect();
+    let schemas = existing(catalog, &effective.search_path);
+    let names = Arc::new(CatalogNames::new(catalog.clone(), schemas.clone()));
     EvalContext {
         statement_timestamp: 0,
         transaction_timestamp: 0,
@@ -66,14 +69,20 @@ fn context(shared: &Arc<SessionShared>, catalog: &Arc<Catalog>) -> EvalContext {
         user: shared.user.clone(),
         session_user: shared.user.clone(),
         database: shared.database.clone(),
-        schemas: schemas.into(),
+        schemas,
         session: Arc::new(Facts { shared: shared.clone(), catalog: catalog.clone(), names }),
     }
 }
 
-/// True of the schemas there are.
-pub(super) fn exists(schema: &str) -> bool {
-    matches!(schema, "public" | "pg_catalog" | "information_schema" | "amphora")
+/// The schemas of a search path that there are, each once.
+fn existing(catalog: &Catalog, path: &[String]) -> Arc<[String]> {
+    let mut schemas: Vec<String> = Vec::with_capacity(path.len());
+    for schema in path {
+        if schema_exists(catalog, schema) && !schemas.contains(schema) {
+            schemas.push(schema.clone());
+        }
+    }
+    schemas.into()
 }
 
 /// The session and the catalog, as functions see them.
@@ -90,6 +99,29 @@ impl SessionHook for Facts {
 
     fn set_setting(&self, name: &str, value: &str, local: bool) -> Result<String> {
         self.shared.settings.lock().set(name, Some(value), local)
+    }
+
+    fn sequence(&self, txn: &dyn Transaction, function: &str, args: &[Datum]) -> Result<Datum> {
+        let (catalog, sequences) = (&self.catalog, &self.shared.sequences);
+        let id = args.first().and_then(Datum::as_i64).and_then(|o| u32::try_from(o).ok()).unwrap_or(0);
+        let sequence = sequence_of(catalog, TableId(id))?;
+        let number = |i: usize| args.get(i).and_then(Datum::as_i64).unwrap_or(0);
+        Ok(match function {
+            "nextval" => Datum::Int8(sequences.next(&self.shared, txn, sequence)?),
+            "setval" => {
+                let called = args.get(2).and_then(Datum::as_bool).unwrap_or(true);
+                Datum::Int8(sequences.set(&self.shared, txn, sequence, number(1), called)?)
+            }
+            _ => {
+                let (state, ahead) = SessionSequences::read(&self.shared, txn, sequence)?;
+                match (function, number(1)) {
+                    ("pg_sequence_last_value", _) if !state.called => Datum::Null,
+                    ("pg_sequence_last_value", _) | (_, 0) => Datum::Int8(state.last),
+                    (_, 1) => Datum::Int8(i64::from(ahead)),
+                    _ => Datum::Int8(i64::from(state.called)),
+                }
+            }
+        })
     }
 
     fn call(&self, function: &str, args: &[Datum]) -> Result<Datum> {
@@ -126,21 +158,36 @@ impl SessionHook for Facts {
             "pg_get_function_result" => optional(catalog::function_result(oid())),
             "pg_get_function_arguments" => optional(catalog::function_arguments(oid(), false)),
             "pg_get_function_identity_arguments" => optional(catalog::function_arguments(oid(), true)),
-            "pg_get_expr" => args.first().cloned().unwrap_or(Datum::Null),
+            "pg_get_expr" => match args.first().and_then(Datum::as_str) {
+                Some(text) => Datum::text(catalog::shown_default(self.names.as_ref(), text)),
+                None => Datum::Null,
+            },
+            "currval" => {
+                Datum::Int8(self.shared.sequences.current(sequence_of(&self.catalog, TableId(oid()))?)?)
+            }
+            "lastval" => Datum::Int8(self.shared.sequences.last()?),
+            "pg_get_serial_sequence" => self.serial_sequence(args)?,
+            "pg_get_viewdef" => match self.catalog.view_by_id(TableId(oid())) {
+                Some(view) => Datum::text(catalog::view_definition(&self.catalog, self.names.as_ref(), view)),
+                None => Datum::Null,
+            },
+            "obj_description" | "shobj_description" => {
+                let class = args.get(1).and_then(Datum::as_str);
+                catalog::object_comment(&self.catalog, oid(), class).map_or(Datum::Null, Datum::text)
+            }
+            "col_description" => {
+                let number = args.get(1).and_then(Datum::as_i64).unwrap_or(0);
+                catalog::column_comment(&self.catalog, oid(), number).map_or(Datum::Null, Datum::text)
+            }
             "pg_get_indexdef" => {
                 self.index_definition(oid(), args.get(1).and_then(Datum::as_i64).unwrap_or(0))
             }
             "pg_get_constraintdef" => self.constraint_definition(oid()),
-            "pg_get_serial_sequence"
-            | "pg_get_viewdef"
-            | "pg_get_triggerdef"
+            "pg_get_triggerdef"
             | "pg_get_ruledef"
             | "pg_get_partkeydef"
             | "pg_get_statisticsobjdef_columns"
             | "pg_get_function_sqlbody"
-            | "obj_description"
-            | "col_description"
-            | "shobj_description"
             | "pg_tablespace_location"
             | "inet_client_addr"
             | "inet_server_addr"
@@ -171,7 +218,36 @@ fn optional(text: Option<String>) -> Datum {
     text.map_or(Datum::Null, Datum::text)
 }
 
+/// A sequence by its OID. 42P01, 42809
+fn sequence_of(catalog: &Catalog, id: TableId) -> Result<&Arc<Sequence>> {
+    catalog.sequence_by_id(id).ok_or_else(|| match catalog.relation_by_id(id) {
+        Some(other) => SqlError::wrong_object_type(format!("\"{}\" is not a sequence", other.name().1)),
+        None => SqlError::undefined_table(format!("could not open relation with OID {}", id.0)),
+    })
+}
+
 impl Facts {
+    /// `pg_get_serial_sequence(table, column)`: the sequence that the column owns.
+    fn serial_sequence(&self, args: &[Datum]) -> Result<Datum> {
+        let text = |i: usize| args.get(i).and_then(Datum::as_str).unwrap_or("");
+        let (table, column) = (text(0), text(1));
+        let oid = self.names.oid_of(&DataType::Regclass, table)?;
+        let Some(found) = oid.and_then(|oid| self.table(oid)) else {
+            return Err(SqlError::undefined_table(format!("relation \"{table}\" does not exist")));
+        };
+        let Some(position) = found.column_position(column) else {
+            return Err(SqlError::undefined_column(format!(
+                "column \"{column}\" of relation \"{}\" does not exist",
+                found.name
+            )));
+        };
+        let owner = Some((found.id, found.columns[position].id));
+        let sequence = self.catalog.sequences().find(|s| s.owned_by == owner);
+        Ok(sequence.map_or(Datum::Null, |s| {
+            Datum::text(format!("{}.{}", catalog::quoted(&s.schema), catalog::quoted(&s.name)))
+        }))
+    }
+
     fn table(&self, oid: u32) -> Option<&Arc<Table>> {
         self.catalog.table_by_id(TableId(oid))
     }

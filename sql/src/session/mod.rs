@@ -24,15 +24,18 @@ mod cursor;
 mod ddl;
 mod extended;
 mod hook;
+mod object;
 mod object_names;
 mod output;
 mod prepared;
 mod query;
 mod replication_error;
 mod role;
+mod sequence;
 mod settings;
 mod statement;
 mod transaction;
+mod truncate;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -49,6 +52,7 @@ use crate::frontend;
 use cursor::Cursor;
 use hook::EvalCache;
 use prepared::{Portal, PreparedStatement, TextCache};
+use sequence::SessionSequences;
 use statement::Place;
 use transaction::{Block, TransactionBlock};
 
@@ -80,6 +84,7 @@ pub(crate) struct SessionShared {
     pub(crate) settings: Mutex<Settings>,
     pub(crate) cancel: CancelHandle,
     pub(crate) started: i64,
+    pub(crate) sequences: SessionSequences,
 }
 
 /// One client's session.
@@ -106,6 +111,7 @@ impl Session {
             settings: Mutex::new(settings),
             cancel: CancelHandle::default(),
             started: crate::types::current_timestamp(),
+            sequences: SessionSequences::default(),
         });
         Ok(Session {
             shared,

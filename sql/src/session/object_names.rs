@@ -3,11 +3,9 @@
 use std::sync::Arc;
 
 use amphora_storage::DataType;
-use amphora_storage::schema::{Catalog, IndexId};
+use amphora_storage::schema::{Catalog, IndexId, TableId};
 
-use crate::catalog::{
-    self, AMPHORA_SCHEMA_OID, INFORMATION_SCHEMA_OID, PG_CATALOG_OID, PUBLIC_OID, system_views,
-};
+use crate::catalog::{self, system_views};
 use crate::error::{Result, SqlError};
 use crate::types::{ObjectNames, type_from_name};
 
@@ -26,11 +24,22 @@ impl CatalogNames {
         schema == "pg_catalog" || self.search_path.iter().any(|s| s == schema)
     }
 
+    /// True if the plain name is found in this schema before any other.
+    fn finds(&self, schema: &str, name: &str) -> bool {
+        self.schemas().find(|s| *s == schema || self.relation_oid(s, name).is_some()) == Some(schema)
+    }
+
+    fn schemas(&self) -> impl Iterator<Item = &str> {
+        let listed = self.search_path.iter().any(|s| s == "pg_catalog");
+        let implicit = if listed { None } else { Some("pg_catalog") };
+        implicit.into_iter().chain(self.search_path.iter().map(String::as_str))
+    }
+
     fn relation(&self, oid: u32) -> Option<(&str, &str)> {
+        if let Some(relation) = self.catalog.relation_by_id(TableId(oid)) {
+            return Some(relation.name());
+        }
         for table in self.catalog.tables() {
-            if table.id.0 == oid {
-                return Some((&table.schema, &table.name));
-            }
             if let Some(index) = table.all_indexes().find(|i| i.oid == oid) {
                 return Some((&table.schema, &index.name));
             }
@@ -39,8 +48,8 @@ impl CatalogNames {
     }
 
     fn relation_oid(&self, schema: &str, name: &str) -> Option<u32> {
-        if let Some(table) = self.catalog.table(schema, name) {
-            return Some(table.id.0);
+        if let Some(relation) = self.catalog.relation(schema, name) {
+            return Some(relation.id().0);
         }
         for table in self.catalog.tables().filter(|t| t.schema == schema) {
             let hidden = |id| table.hidden_key && id == IndexId::PRIMARY;
@@ -53,7 +62,7 @@ impl CatalogNames {
 
     /// True if the relation's plain name finds it.
     pub(super) fn relation_is_visible(&self, oid: u32) -> Option<bool> {
-        self.relation(oid).map(|(schema, _)| self.is_visible(schema))
+        self.relation(oid).map(|(schema, name)| self.finds(schema, name))
     }
 }
 
@@ -62,11 +71,11 @@ impl ObjectNames for CatalogNames {
         match kind {
             DataType::Regclass => {
                 let (schema, name) = self.relation(oid)?;
-                let name = catalog::quoted(name);
-                Some(if self.is_visible(schema) {
-                    name
+                let quoted = catalog::quoted(name);
+                Some(if self.finds(schema, name) {
+                    quoted
                 } else {
-                    format!("{}.{name}", catalog::quoted(schema))
+                    format!("{}.{quoted}", catalog::quoted(schema))
                 })
             }
             DataType::Regproc => catalog::function_name(oid, false),
@@ -78,16 +87,7 @@ impl ObjectNames for CatalogNames {
                 DataType::Char(_) => "character".into(),
                 other => other.to_string(),
             }),
-            DataType::Regnamespace => Some(
-                match oid {
-                    PG_CATALOG_OID => "pg_catalog",
-                    PUBLIC_OID => "public",
-                    INFORMATION_SCHEMA_OID => "information_schema",
-                    AMPHORA_SCHEMA_OID => "amphora",
-                    _ => return None,
-                }
-                .into(),
-            ),
+            DataType::Regnamespace => catalog::schema_name(&self.catalog, oid).map(catalog::quoted),
             DataType::Regrole => catalog::role_name(&self.catalog, oid),
             _ => None,
         }
@@ -104,17 +104,10 @@ impl ObjectNames for CatalogNames {
         }
         let parts = identifier_parts(name)?;
         Ok(match (kind, &parts[..]) {
-            (DataType::Regclass, [name]) => {
-                let path = std::iter::once("pg_catalog").chain(self.search_path.iter().map(String::as_str));
-                let mut path = path;
-                path.find_map(|schema| self.relation_oid(schema, name))
-            }
+            (DataType::Regclass, [name]) => self.schemas().find_map(|s| self.relation_oid(s, name)),
             (DataType::Regclass, [schema, name] | [_, schema, name]) => self.relation_oid(schema, name),
             (DataType::Regtype, _) => type_from_name(None, name, &[]).map(|t| t.oid()),
-            (DataType::Regnamespace, [name]) => match name.as_str() {
-                "pg_catalog" | "public" | "information_schema" | "amphora" => Some(catalog::schema_oid(name)),
-                _ => None,
-            },
+            (DataType::Regnamespace, [name]) => catalog::schema_oid(&self.catalog, name),
             (DataType::Regproc, [name] | [_, name]) => {
                 let found = catalog::function_by_name(name, None);
                 return only(&found, || format!("more than one function named \"{name}\""));

@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use amphora_replication::{Access, ErrorKind};
-use amphora_storage::schema::Catalog;
+use amphora_storage::schema::{Catalog, View};
 use amphora_storage::{Datum, Row};
 
 use super::command::{Answer, no_statement};
-use super::hook::exists;
 use super::prepared::PreparedStatement;
 use super::transaction::Block;
 use super::{CancelHandle, Output, Session};
@@ -114,6 +113,7 @@ impl Session {
                 Err(error) => error,
             };
             if *sent || !self.recover(&error, &mut attempts, deadline).await? {
+                self.shared.sequences.settle().await;
                 return Err(error);
             }
         }
@@ -144,7 +144,7 @@ impl Session {
         Ok(())
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         let timeout = self.shared.settings.lock().effective().statement_timeout;
         self.deadline_after(timeout)
     }
@@ -152,6 +152,11 @@ impl Session {
     /// Where a statement that begins now must end; zero is never.
     pub(super) fn deadline_after(&self, timeout: Duration) -> Option<Instant> {
         (!timeout.is_zero()).then(|| Instant::now() + timeout)
+    }
+
+    /// The schemas of the search path that there are.
+    pub(super) fn search_path(&mut self, catalog: &Arc<Catalog>) -> Arc<[String]> {
+        self.eval.context(&self.shared, catalog, self.tx.started).schemas
     }
 
     /// The catalog that this statement sees.
@@ -195,7 +200,11 @@ impl Session {
         catalog
     }
 
-    fn plan_with(&mut self, statement: &PreparedStatement, catalog: &Arc<Catalog>) -> Result<Arc<Prepared>> {
+    pub(super) fn plan_with(
+        &mut self,
+        statement: &PreparedStatement,
+        catalog: &Arc<Catalog>,
+    ) -> Result<Arc<Prepared>> {
         let Some(parsed) = &statement.parsed else {
             return Err(SqlError::internal("an empty statement has no plan"));
         };
@@ -210,14 +219,13 @@ impl Session {
     /// What statements are bound against now, and the settings' generation that it is of.
     pub(super) fn planner(&mut self, catalog: &Arc<Catalog>) -> (u64, PlannerContext) {
         let eval = self.eval.context(&self.shared, catalog, self.tx.started);
-        let (generation, path, options) = {
+        let (generation, options) = {
             let settings = self.shared.settings.lock();
-            let effective = settings.effective();
-            (settings.generation(), effective.search_path.clone(), effective.planner.clone())
+            (settings.generation(), settings.effective().planner.clone())
         };
         let context = PlannerContext {
             catalog: catalog.clone(),
-            search_path: path.iter().filter(|s| exists(s)).cloned().collect(),
+            search_path: eval.schemas.to_vec(),
             parameters: Vec::new(),
             format: eval.format,
             options,
@@ -303,6 +311,7 @@ impl Session {
             let once = matches!(&prepared.statement, Statement::Command(_) | Statement::Copy(_));
             let txn = self.transaction(autocommit && !once);
             interruptible(&cancel, deadline, txn.begin_statement(access, &prepared.tables)).await?;
+            check_views(&prepared, &txn.catalog())?;
         }
         match &prepared.statement {
             Statement::Query(plan) if declares.is_some() => {
@@ -398,6 +407,7 @@ impl Session {
 
     /// The statement is done: outside a block, and unless more follow, so is its transaction.
     pub(super) async fn end_statement(&mut self, place: Place) -> Result<()> {
+        self.shared.sequences.settle().await;
         match (self.tx.block, place) {
             (Block::Idle, _) | (Block::Implicit, Place::Last) => self.commit().await,
             _ => Ok(()),
@@ -484,6 +494,18 @@ struct Attempts {
     restarted: bool,
     /// The statement is a transaction by itself
     alone: bool,
+}
+
+/// The views a plan was made with are still those of the catalog.
+fn check_views(prepared: &Prepared, catalog: &Catalog) -> Result<()> {
+    let current = |view: &Arc<View>| {
+        catalog.view_by_id(view.id).is_some_and(|now| Arc::ptr_eq(now, view) || now.version == view.version)
+    };
+    if prepared.views.iter().all(current) {
+        Ok(())
+    } else {
+        Err(amphora_replication::Error::catalog_moved().into())
+    }
 }
 
 /// Names that were not found may have been made elsewhere since this node's catalog.

@@ -9,9 +9,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use amphora_replication::{
     Access, ClusterStatus, Direction, Engine, Error, InsertOutcome, KeyBound, KeyRange, LockMode, NodeId,
-    OnConflict, Result, RowStream, SavepointId, Scan, StoredRow, Transaction, TransactionOptions, WaitPolicy,
+    OnConflict, Result, RowStream, SavepointId, Scan, SequenceGrant, Sequences, StoredRow, Transaction,
+    TransactionOptions, WaitPolicy,
 };
-use amphora_storage::schema::{Catalog, Column, Descriptor, Index, IndexId, Table, TableId};
+use amphora_storage::schema::{
+    Catalog, Column, Descriptor, Index, IndexId, Sequence, SequenceState, Table, TableId,
+};
 use amphora_storage::{Datum, Row, Timestamp};
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -30,6 +33,51 @@ struct State {
 struct Shared {
     state: Mutex<State>,
     unique: AtomicI64,
+    /// Outside of transactions, restarts too: cruder than the real thing
+    sequences: Mutex<BTreeMap<TableId, SequenceState>>,
+}
+
+#[async_trait]
+impl Sequences for Shared {
+    async fn next(&self, sequence: &Sequence, count: u32) -> Result<SequenceGrant> {
+        let mut states = self.sequences.lock();
+        let state = states.get_mut(&sequence.id).ok_or_else(|| Error::new("42P01", "no such sequence"))?;
+        let values = state.take(count).map_err(|end| {
+            let what = if end.at_max { "maximum" } else { "minimum" };
+            let message =
+                format!("nextval: reached {what} value of sequence \"{}\" ({})", sequence.name, end.bound);
+            Error::new("2200H", message)
+        })?;
+        Ok(SequenceGrant { values, generation: 0 })
+    }
+
+    async fn give_back(&self, id: TableId, rest: SequenceGrant) -> Result<()> {
+        if let Some(state) = self.sequences.lock().get_mut(&id) {
+            state.last = rest.values.first - rest.values.step;
+        }
+        Ok(())
+    }
+
+    async fn set(&self, sequence: &Sequence, value: i64, called: bool) -> Result<()> {
+        if !(sequence.min..=sequence.max).contains(&value) {
+            let message = format!(
+                "setval: value {value} is out of bounds for sequence \"{}\" ({}..{})",
+                sequence.name, sequence.min, sequence.max
+            );
+            return Err(Error::new("22003", message));
+        }
+        if let Some(state) = self.sequences.lock().get_mut(&sequence.id) {
+            (state.last, state.called) = (value, called);
+        }
+        Ok(())
+    }
+
+    async fn read(&self, sequence: &Sequence) -> Result<(SequenceState, u32)> {
+        let states = self.sequences.lock();
+        let state = states.get(&sequence.id).ok_or_else(|| Error::new("42P01", "no such sequence"))?;
+        // PostgreSQL's first value logs 32 more.
+        Ok((*state, if state.called { 32 } else { 0 }))
+    }
 }
 
 /// The engine.
@@ -44,7 +92,11 @@ impl MemoryEngine {
             rows: BTreeMap::new(),
             next_id: TableId::FIRST_USER.0,
         };
-        MemoryEngine(Arc::new(Shared { state: Mutex::new(state), unique: AtomicI64::new(1) }))
+        MemoryEngine(Arc::new(Shared {
+            state: Mutex::new(state),
+            unique: AtomicI64::new(1),
+            sequences: Mutex::default(),
+        }))
     }
 }
 
@@ -384,8 +436,11 @@ impl Transaction for MemoryTransaction {
 
     fn drop_table(&mut self, id: TableId) -> Result<()> {
         self.dirty = true;
-        Arc::make_mut(&mut self.state.catalog).remove(id);
-        self.state.rows.remove(&id);
+        let catalog = Arc::make_mut(&mut self.state.catalog);
+        if let Some(table) = catalog.table_by_id(id) {
+            self.state.rows.remove(&table.keyspace());
+        }
+        catalog.remove(id);
         Ok(())
     }
 
@@ -401,6 +456,19 @@ impl Transaction for MemoryTransaction {
             self.table(table.keyspace()).insert(table.key_of(&row), row);
         }
         Ok(())
+    }
+
+    async fn write_sequence(&mut self, id: TableId, state: Option<SequenceState>) -> Result<()> {
+        let mut states = self.shared.sequences.lock();
+        match state {
+            Some(state) => states.insert(id, state),
+            None => states.remove(&id),
+        };
+        Ok(())
+    }
+
+    fn sequences(&self) -> Arc<dyn Sequences> {
+        self.shared.clone()
     }
 
     fn build_index(&mut self, table: &Arc<Table>, index: IndexId) -> Result<()> {

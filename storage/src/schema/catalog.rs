@@ -130,7 +130,11 @@ impl Catalog {
         match self.by_id.remove(&id) {
             Some(Object::Relation(relation)) => {
                 let (schema, name) = relation.name();
-                self.by_name.remove(&(schema.to_owned(), name.to_owned()));
+                let key = (schema.to_owned(), name.to_owned());
+                // Another may have its name by now.
+                if self.by_name.get(&key).is_some_and(|known| known.id() == id) {
+                    self.by_name.remove(&key);
+                }
                 if let Some(table) = self.tables.remove(&id) {
                     self.forget_child(&table);
                 }
@@ -235,6 +239,27 @@ impl Catalog {
             Object::Role(role) => Some(role),
             _ => None,
         })
+    }
+
+    /// A schema that a user made, by name.
+    pub fn schema(&self, name: &str) -> Option<&Arc<Schema>> {
+        self.schemas().find(|schema| schema.name == name)
+    }
+
+    /// A schema that a user made, by id.
+    pub fn schema_by_id(&self, id: TableId) -> Option<&Arc<Schema>> {
+        match self.by_id.get(&id) {
+            Some(Object::Schema(schema)) => Some(schema),
+            _ => None,
+        }
+    }
+
+    /// A view by id.
+    pub fn view_by_id(&self, id: TableId) -> Option<&Arc<View>> {
+        match self.relation_by_id(id) {
+            Some(Relation::View(view)) => Some(view),
+            _ => None,
+        }
     }
 
     /// What ANALYZE learned of a table.

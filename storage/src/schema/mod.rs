@@ -6,6 +6,7 @@
 
 mod catalog;
 mod object;
+mod sequence;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,8 +18,9 @@ use crate::types::DataType;
 pub use catalog::{Catalog, Relation};
 pub use object::{
     ColumnStatistics, Descriptor, ForeignKey, Histogram, Identity, MostCommon, ReferentialAction, Role,
-    Schema, Sequence, TableStatistics, View,
+    Schema, Sequence, TableStatistics, View, ViewRelation,
 };
+pub use sequence::{SequenceEnd, SequenceState, SequenceValues};
 
 /// The id of a table, or of any other object of the catalog: all draw from one counter, and none is ever
 /// used again, not even after DROP. Also its OID.

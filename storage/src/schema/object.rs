@@ -76,12 +76,25 @@ pub struct View {
     pub owner: String,
     /// Output columns: name and type
     pub columns: Vec<(String, DataType)>,
-    /// The query, as SQL text in which every name is qualified
+    /// The query, as SQL text in which tables and views are named by their ids (`FROM "16385" AS t`) and
+    /// columns as they were named when the view was made; `relations` says which columns those are. So
+    /// renaming something changes nothing, and neither does a column that is added later.
     pub query: String,
-    /// Objects it reads (tables, views, sequences), for DROP … CASCADE
-    pub depends_on: Vec<TableId>,
+    /// The tables and views it reads, for the text and for DROP … CASCADE
+    pub relations: Vec<ViewRelation>,
+    /// Sequences it takes values from
+    pub sequences: Vec<TableId>,
     /// COMMENT ON VIEW
     pub comment: Option<String>,
+}
+
+/// A table or view that a view reads, with the names its columns had when the view was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewRelation {
+    /// The table or view
+    pub id: TableId,
+    /// Its columns: a table's by id; a view's by position, as an id
+    pub columns: Vec<(ColumnId, String)>,
 }
 
 /// A sequence's definition. Its state is a row of [`TableId::SEQUENCES`], so that `nextval` writes no

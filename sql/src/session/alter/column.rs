@@ -14,6 +14,7 @@ use super::rewrite::{Verify, copy_columns};
 use crate::binder::alter::{Addition, additions, conversion, new_default};
 use crate::binder::{columns_of, stored_expressions};
 use crate::catalog::referenced_index;
+use crate::dependency::{Names, Object, plan_drop};
 use crate::error::{Result, SqlError};
 use crate::executor::constants;
 use crate::expr::Expr;
@@ -37,12 +38,19 @@ impl Session {
             }
             return Err(SqlError::duplicate_column(message));
         }
-        let planner = self.altered_planner();
+        let mut planner = self.altered_planner();
         let mut added = additions(&planner, &table, &Addition::Column(definition))?;
         added.notices.drain(..).for_each(|notice| out.notice(Notice::plain(notice)));
         let Some(new) = added.column.take() else {
             return Err(SqlError::internal("ADD COLUMN without a column"));
         };
+        let column = ColumnId(table.next_column_id);
+        let mut new = new;
+        if let Some(sequence) = &new.sequence {
+            let names = (table.schema.as_str(), table.name.as_str());
+            new.default = Some(self.create_owned_sequence(names, &new.name, (id, column), sequence).await?);
+            planner = self.altered_planner();
+        }
         let place = table.visible_columns().len();
         let mut changed = (*table).clone();
         changed.columns.insert(
@@ -51,7 +59,8 @@ impl Session {
                 // A key is looked at when its constraint is added.
                 not_null: new.not_null && added.primary_key.is_none(),
                 default: new.default.clone(),
-                ..Column::new(ColumnId(table.next_column_id), new.name.clone(), new.ty.clone())
+                identity: new.identity,
+                ..Column::new(column, new.name.clone(), new.ty.clone())
             },
         );
         changed.next_column_id += 1;
@@ -123,8 +132,12 @@ impl Session {
         for (child, key) in keys {
             self.drop_foreign_key(child, &key).await?;
         }
-        for (view, _) in views {
-            self.transaction(false).drop_object(view)?;
+        if !views.is_empty() {
+            let catalog = self.transaction(false).catalog();
+            let views: Vec<Object> = views.iter().map(|(view, _)| Object::Relation(*view)).collect();
+            let path = self.search_path(&catalog);
+            let plan = plan_drop(&Names { catalog: &catalog, search_path: &path }, &views, cascade)?;
+            self.drop_objects(&plan).await?;
         }
         let mut table = self.altered(id)?;
         if !table.hidden_key && table.primary.columns.contains(&position) {
@@ -150,6 +163,7 @@ impl Session {
         let catalog = txn.catalog();
         let owned = catalog.sequences().filter(|sequence| sequence.owned_by == Some((id, column)));
         for sequence in owned {
+            txn.write_sequence(sequence.id, None).await?;
             txn.drop_object(sequence.id)?;
         }
         Ok(cascades_to(needed_by).into_iter().collect())

@@ -1,14 +1,14 @@
-//! New names, and the views that know the old ones.
+//! New names, and which views read a column. Views know what they read by ids: new names are none of their
+//! business.
 
 use std::sync::Arc;
 
-use amphora_storage::schema::{Table, TableId};
+use amphora_storage::schema::{ColumnId, Table, TableId};
 
 use super::super::Session;
 use super::super::ddl::{relation_exists, table_gone};
 use crate::binder::alter::rename_column_in;
 use crate::error::{Result, SqlError};
-use crate::frontend;
 
 impl Session {
     pub(super) fn rename_column(&mut self, id: TableId, old: &str, new: &str) -> Result<()> {
@@ -19,12 +19,6 @@ impl Session {
         if table.column_position(new).is_some() {
             let message = format!("column \"{new}\" of relation \"{}\" already exists", table.name);
             return Err(SqlError::duplicate_column(message));
-        }
-        if let Some((_, view)) = self.views_reading(&table, old)?.into_iter().next() {
-            return Err(SqlError::feature_not_supported(format!(
-                "column \"{old}\" cannot be renamed while view \"{view}\" reads it"
-            ))
-            .with_hint("Drop the view, rename the column, and create the view again."));
         }
         let mut changed = (*table).clone();
         changed.columns[position].name = new.to_owned();
@@ -39,13 +33,6 @@ impl Session {
         let catalog = self.transaction(false).catalog();
         if relation_exists(&catalog, &table.schema, new) {
             return Err(SqlError::duplicate_table(format!("relation \"{new}\" already exists")));
-        }
-        if let Some(view) = catalog.views().find(|view| view.depends_on.contains(&id)) {
-            return Err(SqlError::feature_not_supported(format!(
-                "table \"{}\" cannot be renamed while view \"{}\" reads it",
-                table.name, view.name
-            ))
-            .with_hint("Drop the view, rename the table, and create the view again."));
         }
         let changed = Table { name: new.to_owned(), ..(*table).clone() };
         Ok(self.transaction(false).put_table(changed)?)
@@ -106,26 +93,24 @@ impl Session {
         self.rename_index_of(table, old, new)
     }
 
-    /// The views that cannot do without a column: those whose query is none when the column has no name that
-    /// could be known.
+    /// The views that cannot do without a column: those whose query is none when the column is not there.
     pub(super) fn views_reading(&mut self, table: &Table, column: &str) -> Result<Vec<(TableId, String)>> {
         let catalog = self.transaction(false).catalog();
         let views: Vec<_> =
-            catalog.views().filter(|view| view.depends_on.contains(&table.id)).cloned().collect();
+            catalog.views().filter(|view| view.relations.iter().any(|r| r.id == table.id)).cloned().collect();
         if views.is_empty() {
             return Ok(Vec::new());
         }
         let mut without = table.clone();
         let hidden = without.columns.iter_mut().filter(|c| c.name == column);
-        // No identifier is empty.
-        hidden.for_each(|c| c.name = String::new());
+        // No column has this id.
+        hidden.for_each(|c| c.id = ColumnId(u32::MAX));
         let mut trial = (*catalog).clone();
         trial.put(Arc::new(without));
         let (_, planner) = self.planner(&Arc::new(trial));
         let mut reading = Vec::new();
         for view in views {
-            let parsed = frontend::parse(&view.query)?;
-            if parsed.iter().any(|query| frontend::prepare(query, &planner).is_err()) {
+            if crate::binder::view_is_broken(&view, &planner) {
                 reading.push((view.id, view.name.clone()));
             }
         }

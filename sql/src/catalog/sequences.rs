@@ -1,0 +1,134 @@
+//! Sequences: `pg_sequence`, `pg_sequences`, `information_schema.sequences`.
+
+use std::sync::Arc;
+
+use amphora_storage::schema::Sequence;
+use amphora_storage::{DataType, Datum, Row};
+
+use super::information_schema::info;
+use super::{Columns, Definition, SystemContext, Ty, pg, row, text};
+use crate::error::Result;
+use crate::executor::wait_for;
+
+pub(super) const DEFINITIONS: &[Definition] = &[
+    pg("pg_sequence", 2224, SEQUENCE, sequence),
+    pg("pg_sequences", 12_204, SEQUENCES, sequences),
+    info("sequences", 13_017, STANDARD, standard),
+];
+
+const SEQUENCE: Columns = &[
+    ("seqrelid", Ty::Oid),
+    ("seqtypid", Ty::Oid),
+    ("seqstart", Ty::Int8),
+    ("seqincrement", Ty::Int8),
+    ("seqmax", Ty::Int8),
+    ("seqmin", Ty::Int8),
+    ("seqcache", Ty::Int8),
+    ("seqcycle", Ty::Bool),
+];
+
+fn sequence(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let one = |s: &Arc<Sequence>| {
+        vec![
+            Datum::Oid(s.id.0),
+            Datum::Oid(s.ty.oid()),
+            Datum::Int8(s.start),
+            Datum::Int8(s.increment),
+            Datum::Int8(s.max),
+            Datum::Int8(s.min),
+            Datum::Int8(s.cache),
+            Datum::Bool(s.cycle),
+        ]
+    };
+    Ok(context.catalog.sequences().map(one).collect())
+}
+
+const SEQUENCES: Columns = &[
+    ("schemaname", Ty::Name),
+    ("sequencename", Ty::Name),
+    ("sequenceowner", Ty::Name),
+    ("data_type", Ty::Oid),
+    ("start_value", Ty::Int8),
+    ("min_value", Ty::Int8),
+    ("max_value", Ty::Int8),
+    ("increment_by", Ty::Int8),
+    ("cycle", Ty::Bool),
+    ("cache_size", Ty::Int8),
+    ("last_value", Ty::Int8),
+];
+
+fn sequences(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let one = |s: &Arc<Sequence>| {
+        let source = context.txn.sequences();
+        let (state, _) = wait_for(async { source.read(s).await.map_err(Into::into) })?;
+        Ok(row(
+            SEQUENCES,
+            &[
+                ("schemaname", text(&s.schema)),
+                ("sequencename", text(&s.name)),
+                ("sequenceowner", text(&s.owner)),
+                ("data_type", Datum::Oid(s.ty.oid())),
+                ("start_value", Datum::Int8(s.start)),
+                ("min_value", Datum::Int8(s.min)),
+                ("max_value", Datum::Int8(s.max)),
+                ("increment_by", Datum::Int8(s.increment)),
+                ("cycle", Datum::Bool(s.cycle)),
+                ("cache_size", Datum::Int8(s.cache)),
+                ("last_value", if state.called { Datum::Int8(state.last) } else { Datum::Null }),
+            ],
+        ))
+    };
+    context.catalog.sequences().map(one).collect()
+}
+
+const STANDARD: Columns = &[
+    ("sequence_catalog", Ty::Name),
+    ("sequence_schema", Ty::Name),
+    ("sequence_name", Ty::Name),
+    ("data_type", Ty::Text),
+    ("numeric_precision", Ty::Int4),
+    ("numeric_precision_radix", Ty::Int4),
+    ("numeric_scale", Ty::Int4),
+    ("start_value", Ty::Text),
+    ("minimum_value", Ty::Text),
+    ("maximum_value", Ty::Text),
+    ("increment", Ty::Text),
+    ("cycle_option", Ty::Text),
+];
+
+fn standard(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let one = |s: &Arc<Sequence>| {
+        let bits = match s.ty {
+            DataType::Int2 => 16,
+            DataType::Int4 => 32,
+            _ => 64,
+        };
+        let number = |n: i64| text(n.to_string());
+        row(
+            STANDARD,
+            &[
+                ("sequence_catalog", text(context.database)),
+                ("sequence_schema", text(&s.schema)),
+                ("sequence_name", text(&s.name)),
+                ("data_type", text(s.ty.to_string())),
+                ("numeric_precision", Datum::Int4(bits)),
+                ("numeric_precision_radix", Datum::Int4(2)),
+                ("numeric_scale", Datum::Int4(0)),
+                ("start_value", number(s.start)),
+                ("minimum_value", number(s.min)),
+                ("maximum_value", number(s.max)),
+                ("increment", number(s.increment)),
+                ("cycle_option", text(if s.cycle { "YES" } else { "NO" })),
+            ],
+        )
+    };
+    // The standard's view leaves out what belongs to an identity column.
+    let identity = |s: &&Arc<Sequence>| {
+        s.owned_by.is_some_and(|(table, column)| {
+            let table = context.catalog.table_by_id(table);
+            let column = table.and_then(|t| t.columns.iter().find(|c| c.id == column));
+            column.is_some_and(|c| c.identity.is_some())
+        })
+    };
+    Ok(context.catalog.sequences().filter(|s| !identity(s)).map(one).collect())
+}
