@@ -169,3 +169,17 @@ fn small_values_are_small() {
     let bytes = encode_row(&t, &[Datum::Int8(0), Datum::Int8(-1), Datum::text("ab")]).unwrap();
     assert_eq!(bytes.len(), 3 + 6 + 1 + 2 + 3);
 }
+
+#[test]
+fn spaces_at_the_end_are_counted_and_come_back() {
+    for (kept, padding) in [("", 0), ("", 3), ("", 4), ("a", 84), ("é b", 200), ("x ", 1_000), ("a", 3)] {
+        let text = format!("{kept}{}", " ".repeat(padding));
+        let mut bytes = Vec::new();
+        encode_value(&mut bytes, &Datum::text(&text)).unwrap();
+        assert!(bytes.len() <= kept.len() + 5, "{} bytes for {text:?}", bytes.len());
+        assert_eq!(decode_value(&bytes).unwrap(), Datum::text(&text));
+    }
+    // A count that no text has been written with.
+    assert!(decode_value(&[24, 0xff, 0xff, 0xff, 0xff, 0x0f]).is_err());
+    assert!(decode_value(&[24]).is_err());
+}

@@ -37,9 +37,16 @@ const UUID: u8 = 20;
 const JSONB: u8 = 21;
 const ARRAY: u8 = 22;
 const RECORD: u8 = 23;
+/// Text that ends in spaces, as char(n) does: how many, then the rest.
+const PADDED_TEXT: u8 = 24;
 
 /// How deep arrays and records may nest.
 const MAX_DEPTH: usize = 64;
+/// So many spaces at the end of a text are counted instead of kept …
+const MIN_PADDING: usize = 4;
+/// … but not more, so that damage cannot ask for more memory than this.
+const MAX_PADDING: usize = 16 << 20;
+const SPACES: &str = "                                                                ";
 /// An encoded element type is shorter than this.
 const MAX_TYPE: usize = 64;
 
@@ -69,7 +76,7 @@ fn encode(out: &mut Vec<u8>, datum: &Datum, depth: usize) -> Result<()> {
         Datum::Float4(v) => fixed(out, FLOAT4, v.to_le_bytes()),
         Datum::Float8(v) => fixed(out, FLOAT8, v.to_le_bytes()),
         Datum::Numeric(n) => encode_numeric(out, n),
-        Datum::Text(s) => tagged(out, TEXT, s.as_bytes()),
+        Datum::Text(s) => encode_text(out, s),
         Datum::Bytea(b) => tagged(out, BYTEA, b),
         Datum::Date(v) => integer(out, DATE, i64::from(*v)),
         Datum::Time(v) => integer(out, TIME, *v),
@@ -120,6 +127,38 @@ fn tagged(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
     out.reserve(bytes.len() + 1);
     out.push(tag);
     out.extend_from_slice(bytes);
+}
+
+fn encode_text(out: &mut Vec<u8>, text: &str) {
+    let kept = text.trim_end_matches(' ');
+    match text.len() - kept.len() {
+        padding @ MIN_PADDING..=MAX_PADDING => {
+            out.push(PADDED_TEXT);
+            put_varint(out, padding as u64);
+            out.extend_from_slice(kept.as_bytes());
+        }
+        _ => tagged(out, TEXT, text.as_bytes()),
+    }
+}
+
+fn decode_text(bytes: &[u8]) -> Result<&str> {
+    std::str::from_utf8(bytes).map_err(|_| damaged("is text that is not UTF-8"))
+}
+
+fn decode_padded(bytes: &[u8]) -> Result<Datum> {
+    let (padding, kept) = take_varint(bytes)?;
+    let padding = usize::try_from(padding).ok().filter(|n| *n <= MAX_PADDING);
+    let padding = padding.ok_or_else(|| damaged("has too many spaces"))?;
+    let kept = decode_text(kept)?;
+    let mut text = String::with_capacity(kept.len() + padding);
+    text.push_str(kept);
+    let mut missing = padding;
+    while missing > 0 {
+        let some = missing.min(SPACES.len());
+        text.push_str(&SPACES[..some]);
+        missing -= some;
+    }
+    Ok(Datum::Text(text.into()))
 }
 
 fn fixed<const N: usize>(out: &mut Vec<u8>, tag: u8, bytes: [u8; N]) {
@@ -200,10 +239,8 @@ fn decode(bytes: &[u8], depth: usize) -> Result<Datum> {
         NUMERIC_NAN => Datum::numeric(Numeric::NaN),
         NUMERIC_INFINITY => Datum::numeric(Numeric::Infinity),
         NUMERIC_NEG_INFINITY => Datum::numeric(Numeric::NegInfinity),
-        TEXT => {
-            let text = std::str::from_utf8(body).map_err(|_| damaged("is text that is not UTF-8"))?;
-            Datum::Text(Arc::from(text))
-        }
+        TEXT => Datum::Text(Arc::from(decode_text(body)?)),
+        PADDED_TEXT => decode_padded(body)?,
         BYTEA => Datum::Bytea(Arc::from(body)),
         DATE => Datum::Date(read_integer(body)?.try_into().map_err(|_| narrow())?),
         TIME => Datum::Time(read_integer(body)?),
