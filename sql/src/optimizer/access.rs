@@ -147,7 +147,7 @@ fn index_path(
         (true, false) => !options.indexscan,
         (false, false) => !options.seqscan,
     };
-    let filter = read * cost::EVALUATE * (conditions.len() - ranges.guaranteed.len()) as f64;
+    let filter = read * cost::EVALUATE * conditions.len().saturating_sub(ranges.guaranteed.len()) as f64;
     let cost = count * LOOKUP + read * per_row + filter + cost::disabled(unwanted);
     Path { index: index.id, ranges, direction: Direction::Forward, ordered: false, cost, effort: cost }
 }

@@ -267,19 +267,24 @@ fn ranges(table: &Table, index: &Index, all: &[Use], branch: &[Use]) -> Ranges {
             Bound::Upper(e, inclusive) => Some((*i, u.exact, (e.clone(), *inclusive))),
             _ => None,
         });
-        let has_upper = upper.is_some();
+        let (from, to) = (lower.as_ref().map(|l| l.0), upper.as_ref().map(|u| u.0));
+        // A condition that has two bounds is only guaranteed if both are its own.
+        let whole = |i: usize| of_column().filter(|(k, _)| *k == i).count() < 2 || from == to;
         if let Some((i, exact, bound)) = upper {
             narrowing.push(i);
-            if exact {
+            if exact && whole(i) {
                 guaranteed.push(i);
             }
             ranges.iter_mut().for_each(|r| r.upper = Some(bound.clone()));
         }
         if let Some((i, exact, bound)) = lower {
-            narrowing.push(i);
-            // NULLs sort last, so a range without upper end reaches them.
-            if exact && (has_upper || table.columns.get(column).is_some_and(|c| c.not_null)) {
-                guaranteed.push(i);
+            if to != Some(i) {
+                narrowing.push(i);
+                // NULLs sort last, so a range without upper end reaches them.
+                let no_nulls = to.is_some() || table.columns.get(column).is_some_and(|c| c.not_null);
+                if exact && whole(i) && no_nulls {
+                    guaranteed.push(i);
+                }
             }
             ranges.iter_mut().for_each(|r| r.lower = Some(bound.clone()));
         }
