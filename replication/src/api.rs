@@ -379,6 +379,12 @@ pub trait Engine: Send + Sync {
     /// What the `amphora.*` views and `amphora status` show.
     fn status(&self) -> ClusterStatus;
 
+    /// A directory for files that need not outlive the process; it may not be there yet. `None` if there is
+    /// no disk to use.
+    fn temp_dir(&self) -> Option<std::path::PathBuf> {
+        None
+    }
+
     /// Rows of a strong table that were written since this node started, those of others included. `None`
     /// if that is not counted.
     fn table_changes(&self, table: TableId) -> Option<u64> {

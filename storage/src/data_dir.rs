@@ -55,7 +55,18 @@ impl DataDir {
         let path = path.into();
         fs::create_dir_all(&path).map_err(|e| StorageError::io("create directory", &path, &e))?;
         let lock = lock(&path)?;
-        Ok(DataDir { path, _lock: lock })
+        let directory = DataDir { path, _lock: lock };
+        // What an earlier process left is of no use.
+        let temp = directory.temp_dir();
+        if temp.exists() {
+            fs::remove_dir_all(&temp).map_err(|e| StorageError::io("remove directory", &temp, &e))?;
+        }
+        Ok(directory)
+    }
+
+    /// Where temporary files may be made; emptied whenever the directory is opened.
+    pub fn temp_dir(&self) -> PathBuf {
+        self.path.join("tmp")
     }
 
     /// The directory.

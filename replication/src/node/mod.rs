@@ -111,7 +111,7 @@ pub struct Node {
     stop: CancellationToken,
     tasks: TaskTracker,
     /// Holds the lock on the directory
-    _data_dir: DataDir,
+    data_dir: DataDir,
 }
 
 impl Node {
@@ -200,7 +200,7 @@ impl Node {
             started: Instant::now(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            _data_dir: data_dir,
+            data_dir,
         });
         node.run(listener, identity);
         info!("node {id} of cluster {cluster} listens for peers on {listen} ({})", node.member.rpc_address);
@@ -304,6 +304,10 @@ impl Engine for Node {
 
     fn status(&self) -> ClusterStatus {
         self.cluster_status()
+    }
+
+    fn temp_dir(&self) -> Option<PathBuf> {
+        Some(self.data_dir.temp_dir())
     }
 
     fn table_changes(&self, table: TableId) -> Option<u64> {

@@ -20,6 +20,7 @@ pub struct Guard {
     cancel: CancelHandle,
     deadline: Option<Instant>,
     limit: usize,
+    work_memory: usize,
     used: Cell<usize>,
     peak: Cell<usize>,
     turns: Cell<u32>,
@@ -28,7 +29,7 @@ pub struct Guard {
 impl Guard {
     /// A guard that obeys this handle, this deadline and this budget in bytes.
     pub fn new(cancel: CancelHandle, deadline: Option<Instant>, limit: usize) -> Guard {
-        Guard { cancel, deadline, limit, used: Cell::new(0), peak: Cell::new(0), turns: Cell::new(0) }
+        Guard { cancel, deadline, limit, work_memory: limit, used: Cell::new(0), peak: Cell::new(0), turns: Cell::new(0) }
     }
 
     /// 57014 if the statement was cancelled or has run out of time.
@@ -71,6 +72,22 @@ impl Guard {
         Ok(())
     }
 
+    /// The same, with a limit in bytes for each operator that can use files instead.
+    #[must_use]
+    pub fn with_work_memory(self, work_memory: usize) -> Guard {
+        Guard { work_memory, ..self }
+    }
+
+    /// Bytes after which an operator should use files.
+    pub fn work_memory(&self) -> usize {
+        self.work_memory
+    }
+
+    /// True if so many bytes are left in the budget.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.used.get().saturating_add(bytes) <= self.limit
+    }
+
     /// Gives `bytes` back.
     pub fn shrink(&self, bytes: usize) {
         self.used.set(self.used.get().saturating_sub(bytes));
@@ -109,6 +126,11 @@ impl Held {
         guard.grow(bytes)?;
         self.bytes += bytes;
         Ok(())
+    }
+
+    /// What is counted now.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Gives everything back.

@@ -38,6 +38,7 @@ mod runtime;
 mod scan;
 mod set_operation;
 mod sort;
+mod spill;
 mod statistics;
 mod subquery;
 mod table_scan;
@@ -77,6 +78,11 @@ pub trait Operator: Send {
 
     /// Starts anew, for another outer row.
     fn reset(&mut self, context: &Context<'_>);
+
+    /// What it has done, for EXPLAIN ANALYZE: asked once it has no more rows.
+    fn notes(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
 }
 
 /// Reads all rows of an operator.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use amphora_storage::Row;
+use parking_lot::Mutex;
 
 use super::{Context, Operator};
 use crate::error::Result;
@@ -22,6 +23,8 @@ pub struct NodeStatistics {
     pub startup: AtomicU64,
     /// Nanoseconds altogether, all loops
     pub total: AtomicU64,
+    /// What the operator has to say of its last loop
+    pub notes: Mutex<Vec<(&'static str, String)>>,
 }
 
 /// What each node of a plan did, by the node's place in memory: the plan outlives its execution.
@@ -71,6 +74,12 @@ impl Operator for Measured {
             self.started = true;
             self.statistics.loops.fetch_add(1, Relaxed);
             self.statistics.startup.fetch_add(elapsed, Relaxed);
+        }
+        if !more {
+            let notes = self.inner.notes();
+            if !notes.is_empty() {
+                *self.statistics.notes.lock() = notes;
+            }
         }
         Ok(more)
     }

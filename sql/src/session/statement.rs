@@ -276,8 +276,11 @@ impl Session {
     pub(super) fn runtime(&mut self, params: &Arc<[Datum]>, deadline: Option<Instant>) -> Runtime {
         let catalog = self.catalog();
         let eval = self.eval.context(&self.shared, &catalog, self.tx.started);
-        let memory = self.shared.settings.lock().effective().query_memory;
-        let guard = Guard::new(self.shared.cancel.clone(), deadline, memory);
+        let (memory, work_memory) = {
+            let settings = self.shared.settings.lock();
+            (settings.effective().query_memory, settings.effective().work_memory)
+        };
+        let guard = Guard::new(self.shared.cancel.clone(), deadline, memory).with_work_memory(work_memory);
         let shared = self.shared.clone();
         let settings = Arc::new(move || shared.settings.lock().all());
         let deferred = self.tx.deferred.clone();

@@ -128,6 +128,10 @@ impl Engine for MemoryEngine {
         1
     }
 
+    fn temp_dir(&self) -> Option<std::path::PathBuf> {
+        Some(std::env::temp_dir())
+    }
+
     fn status(&self) -> ClusterStatus {
         ClusterStatus::default()
     }

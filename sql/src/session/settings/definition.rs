@@ -230,7 +230,7 @@ pub(super) static DEFINITIONS: &[Definition] = &[
     ),
     setting("transaction_read_only", "off", Bool, "Sets the current transaction's read-only status."),
     setting("wal_level", "replica", Fixed, "Sets the level of information written to the WAL."),
-    setting("work_mem", "4MB", Kilobytes, "Sets the maximum memory to be used for query workspaces."),
+    setting("work_mem", "32MB", Kilobytes, "Sets the maximum memory to be used for query workspaces."),
     setting(
         "xmlbinary",
         "base64",

@@ -62,6 +62,7 @@ pub(super) struct Effective {
     pub(super) read_only: bool,
     pub(super) planner: PlannerOptions,
     pub(super) statistics_target: usize,
+    pub(super) work_memory: usize,
 }
 
 impl Settings {
@@ -93,6 +94,7 @@ impl Settings {
                 read_only: false,
                 planner: PlannerOptions::default(),
                 statistics_target: 100,
+                work_memory: crate::executor::DEFAULT_MEMORY,
             },
         };
         settings.refresh();
@@ -221,6 +223,7 @@ impl Settings {
             Duration::from_millis(ms.unsigned_abs())
         };
         let memory = parse_amount("amphora.query_memory", &get("amphora.query_memory"), MEMORY_UNITS);
+        let work_memory = parse_amount("work_mem", &get("work_mem"), MEMORY_UNITS);
         self.effective = Effective {
             timezone: TimeZone::parse(&get("timezone")).unwrap_or(TimeZone::UTC),
             extra_float_digits: get("extra_float_digits").parse().unwrap_or(1),
@@ -232,6 +235,7 @@ impl Settings {
             search_path: path_entries(&get("search_path"), &self.user).into(),
             isolation: isolation_level(&get("default_transaction_isolation")),
             read_only: get("default_transaction_read_only") == "on",
+            work_memory: usize::try_from(work_memory.unwrap_or(0)).unwrap_or(0).saturating_mul(1024).max(64 << 10),
             statistics_target: get("default_statistics_target").parse().unwrap_or(100),
             planner: PlannerOptions {
                 hashjoin: get("enable_hashjoin") == "on",
