@@ -42,9 +42,11 @@ impl<'a> Report<'a> {
         }
         let mut lines = Vec::new();
         self.text(&tree, 0, &mut lines);
-        if let Some((_, elapsed)) = &self.ran {
+        if self.explain.summary {
             lines.push(format!("Planning Time: {:.3} ms", millis(self.planning)));
-            lines.push(format!("Execution Time: {:.3} ms", millis(*elapsed)));
+            if let Some((_, elapsed)) = &self.ran {
+                lines.push(format!("Execution Time: {:.3} ms", millis(*elapsed)));
+            }
         }
         lines.into_iter().map(|line| vec![Datum::text(line)]).collect()
     }
@@ -88,6 +90,9 @@ impl<'a> Report<'a> {
         }
         if self.ran.is_some() {
             match &shown.actual {
+                Some(a) if !self.explain.timing => {
+                    line.push_str(&format!(" (actual rows={:.0} loops={})", a.rows, a.loops));
+                }
                 Some(a) => line.push_str(&format!(
                     " (actual time={:.3}..{:.3} rows={:.0} loops={})",
                     a.startup, a.total, a.rows, a.loops
@@ -108,9 +113,11 @@ impl<'a> Report<'a> {
     fn json(&self, tree: &Shown) -> String {
         let mut document = Map::new();
         document.insert("Plan".into(), self.json_node(tree));
-        if let Some((_, elapsed)) = &self.ran {
+        if self.explain.summary {
             document.insert("Planning Time".into(), json!(millis(self.planning)));
-            document.insert("Execution Time".into(), json!(millis(*elapsed)));
+            if let Some((_, elapsed)) = &self.ran {
+                document.insert("Execution Time".into(), json!(millis(*elapsed)));
+            }
         }
         serde_json::to_string_pretty(&Value::Array(vec![Value::Object(document)])).unwrap_or_default()
     }
@@ -133,8 +140,10 @@ impl<'a> Report<'a> {
             node.insert("Plan Width".into(), json!(cost.width));
         }
         if let Some(actual) = &shown.actual {
-            node.insert("Actual Startup Time".into(), json!(actual.startup));
-            node.insert("Actual Total Time".into(), json!(actual.total));
+            if self.explain.timing {
+                node.insert("Actual Startup Time".into(), json!(actual.startup));
+                node.insert("Actual Total Time".into(), json!(actual.total));
+            }
             node.insert("Actual Rows".into(), json!(actual.rows.round()));
             node.insert("Actual Loops".into(), json!(actual.loops));
         }

@@ -455,4 +455,8 @@ pub struct Explain {
     pub json: bool,
     /// COSTS
     pub costs: bool,
+    /// SUMMARY: the times of planning and execution
+    pub summary: bool,
+    /// TIMING: the times of each node
+    pub timing: bool,
 }

@@ -304,7 +304,8 @@ async fn a_large_sort_uses_files() {
     assert_eq!(run(&mut s, sql).await, ["20", "13", "6", "SELECT 3"]);
     let sql = "SELECT i FROM generate_series(1, 200000) AS s(i) ORDER BY i % 7, -i OFFSET 5000 LIMIT 2";
     assert_eq!(run(&mut s, sql).await, ["164997", "164990", "SELECT 2"]);
-    let words = run(&mut s, "EXPLAIN ANALYZE SELECT i FROM generate_series(1, 20000) AS s(i) ORDER BY -i").await;
+    let words =
+        run(&mut s, "EXPLAIN ANALYZE SELECT i FROM generate_series(1, 20000) AS s(i) ORDER BY -i").await;
     assert!(words.iter().any(|w| w.contains("Sort Method: external merge  Disk: ")), "{words:?}");
 }
 

@@ -239,6 +239,8 @@ impl<'a> Binder<'a> {
                     verbose: options.verbose,
                     json: options.json,
                     costs: options.costs,
+                    summary: options.summary.unwrap_or(options.analyze),
+                    timing: options.timing.unwrap_or(options.analyze),
                 };
                 let ty = if options.json { DataType::Json } else { DataType::Text };
                 let field = Field { name: "QUERY PLAN".into(), ty, origin: None };

@@ -29,7 +29,15 @@ pub struct Guard {
 impl Guard {
     /// A guard that obeys this handle, this deadline and this budget in bytes.
     pub fn new(cancel: CancelHandle, deadline: Option<Instant>, limit: usize) -> Guard {
-        Guard { cancel, deadline, limit, work_memory: limit, used: Cell::new(0), peak: Cell::new(0), turns: Cell::new(0) }
+        Guard {
+            cancel,
+            deadline,
+            limit,
+            work_memory: limit,
+            used: Cell::new(0),
+            peak: Cell::new(0),
+            turns: Cell::new(0),
+        }
     }
 
     /// 57014 if the statement was cancelled or has run out of time.

@@ -79,7 +79,7 @@ pub trait Operator: Send {
     /// Starts anew, for another outer row.
     fn reset(&mut self, context: &Context<'_>);
 
-    /// What it has done, for EXPLAIN ANALYZE: asked once it has no more rows.
+    /// What it has done, for EXPLAIN ANALYZE: asked once it has given rows.
     fn notes(&self) -> Vec<(&'static str, String)> {
         Vec::new()
     }

@@ -70,12 +70,13 @@ impl Operator for Measured {
         let elapsed = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.statistics.total.fetch_add(elapsed, Relaxed);
         self.statistics.rows.fetch_add((out.len() - before) as u64, Relaxed);
-        if !self.started {
+        let first = !self.started;
+        if first {
             self.started = true;
             self.statistics.loops.fetch_add(1, Relaxed);
             self.statistics.startup.fetch_add(elapsed, Relaxed);
         }
-        if !more {
+        if first || !more {
             let notes = self.inner.notes();
             if !notes.is_empty() {
                 *self.statistics.notes.lock() = notes;

@@ -109,6 +109,9 @@ impl<'a> Describer<'a> {
         if let Some(actual) = self.actual(plan) {
             shown.actual = Some(actual);
         }
+        if let Some(statistics) = self.statistics.and_then(|s| s.of(plan)) {
+            shown.properties.extend(statistics.notes.lock().iter().cloned());
+        }
         shown
     }
 
@@ -289,7 +292,8 @@ impl<'a> Describer<'a> {
             shown
         } else {
             let index = table.index(scan.index).map_or_else(String::new, |i| i.name.clone());
-            let mut shown = Shown::new("Index Scan");
+            let only = table.index(scan.index).is_some_and(|i| i.covers(table, &scan.columns));
+            let mut shown = Shown::new(if only { "Index Only Scan" } else { "Index Scan" });
             let backward = if scan.direction == Direction::Backward { " Backward" } else { "" };
             shown.suffix = format!("{backward} using {index} on {}", table.name);
             shown.facts.push(("Index Name", index));
@@ -382,6 +386,7 @@ fn index_conditions(scan: &TableScan) -> String {
     };
     let deparser = Deparser::new(&[]);
     if let [first, _, ..] = &scan.ranges[..]
+        && scan.ranges.iter().all(|r| r.each.is_empty())
         && scan.ranges.iter().all(|r| r.prefix.len() == 1 && r.lower.is_none() && r.upper.is_none())
         && first.prefix.len() == 1
     {
@@ -392,7 +397,11 @@ fn index_conditions(scan: &TableScan) -> String {
     let ranges = scan.ranges.iter().filter_map(|range| {
         let mut conditions = Vec::new();
         for (i, e) in range.prefix.iter().enumerate() {
-            conditions.push(format!("({} = {})", name(i), deparser.expr(e)));
+            let value = deparser.expr(e);
+            conditions.push(match range.each.contains(&i) {
+                true => format!("({} = ANY ({value}))", name(i)),
+                false => format!("({} = {value})", name(i)),
+            });
         }
         let next = name(range.prefix.len());
         if let Some((e, inclusive)) = &range.lower {

@@ -441,7 +441,14 @@ impl<'a> CommandParser<'a> {
 
     fn explain(&mut self) -> Result<Ast> {
         self.index += 1;
-        let mut options = ExplainOptions { analyze: false, verbose: false, costs: true, json: false };
+        let mut options = ExplainOptions {
+            analyze: false,
+            verbose: false,
+            costs: true,
+            json: false,
+            summary: None,
+            timing: None,
+        };
         if self.tokens.get(self.index).is_some_and(|t| t.token == Token::LParen)
             && !matches!(self.peek_word_at(1).as_str(), "select" | "with" | "values" | "")
         {
@@ -458,6 +465,9 @@ impl<'a> CommandParser<'a> {
         } else {
             options.analyze = self.accept("analyze") || self.accept("analyse");
             options.verbose = self.accept("verbose");
+        }
+        if options.timing == Some(true) && !options.analyze {
+            return Err(SqlError::invalid_parameter_value("EXPLAIN option TIMING requires ANALYZE"));
         }
         let rest = &self.tokens[self.index..];
         if rest.is_empty() {
@@ -478,7 +488,9 @@ impl<'a> CommandParser<'a> {
             "analyze" | "analyse" => options.analyze = on,
             "verbose" => options.verbose = on,
             "costs" => options.costs = on,
-            "buffers" | "timing" | "summary" | "settings" | "wal" | "generic_plan" => {}
+            "summary" => options.summary = Some(on),
+            "timing" => options.timing = Some(on),
+            "buffers" | "settings" | "wal" | "generic_plan" => {}
             "format" => match value.as_str() {
                 "text" => options.json = false,
                 "json" => options.json = true,

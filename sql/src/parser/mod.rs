@@ -99,6 +99,9 @@ pub(crate) struct ExplainOptions {
     pub(crate) verbose: bool,
     pub(crate) costs: bool,
     pub(crate) json: bool,
+    /// `None` is as ANALYZE is
+    pub(crate) summary: Option<bool>,
+    pub(crate) timing: Option<bool>,
 }
 
 impl ParsedStatement {

@@ -235,7 +235,10 @@ impl Settings {
             search_path: path_entries(&get("search_path"), &self.user).into(),
             isolation: isolation_level(&get("default_transaction_isolation")),
             read_only: get("default_transaction_read_only") == "on",
-            work_memory: usize::try_from(work_memory.unwrap_or(0)).unwrap_or(0).saturating_mul(1024).max(64 << 10),
+            work_memory: usize::try_from(work_memory.unwrap_or(0))
+                .unwrap_or(0)
+                .saturating_mul(1024)
+                .max(64 << 10),
             statistics_target: get("default_statistics_target").parse().unwrap_or(100),
             planner: PlannerOptions {
                 hashjoin: get("enable_hashjoin") == "on",
