@@ -8,6 +8,8 @@
 //! So `a` can be joined with `c` directly, and each of the three is read by its key. This holds only among
 //! conditions that every row of the result fulfils: those of WHERE and of inner joins.
 
+use amphora_storage::{DataType, Datum};
+
 use crate::expr::Expr;
 use crate::functions::ScalarFunction;
 use crate::walk::same_expr;
@@ -54,7 +56,7 @@ fn column_like(equality: &Expr, position: usize) -> Expr {
         Expr::Call { args, .. } => args.first().map(Expr::ty),
         _ => None,
     };
-    Expr::Column(position, ty.unwrap_or(amphora_storage::DataType::Unknown))
+    Expr::Column(position, ty.unwrap_or(DataType::Unknown))
 }
 
 /// The classes that these conditions make. Conditions that are part of one are taken out.
@@ -85,8 +87,10 @@ pub(super) fn classes(conditions: &mut Vec<Expr>) -> Vec<Class> {
     // A value for one of them is a value for all.
     conditions.retain(|condition| {
         let Some((column, value, function)) = equal_value(condition) else { return true };
-        let class =
-            classes.iter_mut().find(|c| c.members.contains(&column) && std::ptr::eq(c.function, function));
+        let class = classes.iter_mut().find(|c| {
+            let same = std::ptr::eq(c.function, function) || matches!(value.ty(), DataType::Int8);
+            c.members.contains(&column) && same
+        });
         let Some(class) = class else { return true };
         match &class.value {
             None => class.value = Some(value),
@@ -116,12 +120,16 @@ fn equal_value(condition: &Expr) -> Option<(usize, Expr, &'static ScalarFunction
         return None;
     }
     match &args[..] {
-        [Expr::Column(a, ty), value] | [value, Expr::Column(a, ty)]
-            if is_bound(value)
-                && value.ty() == *ty
-                && !value.any(&mut |e| matches!(e, Expr::Subquery(_))) =>
-        {
-            Some((*a, value.clone(), function))
+        [Expr::Column(a, ty), value] | [value, Expr::Column(a, ty)] if is_bound(value) => {
+            // Integer literals are int4 where they can be; in a class of bigints they are bigints.
+            let value = match (ty, value) {
+                (DataType::Int8, Expr::Literal(Datum::Int4(v), _)) => {
+                    Expr::Literal(Datum::Int8(i64::from(*v)), DataType::Int8)
+                }
+                (_, other) => other.clone(),
+            };
+            let fits = value.ty() == *ty && !value.any(&mut |e| matches!(e, Expr::Subquery(_)));
+            fits.then_some((*a, value, *function))
         }
         _ => None,
     }
