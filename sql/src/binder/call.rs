@@ -12,6 +12,7 @@ use super::{Binder, fold, name_parts};
 use crate::error::{Result, SqlError};
 use crate::expr::Expr;
 use crate::functions;
+use crate::parser;
 use crate::plan::{Aggregate, SortKey, WindowFunction};
 use crate::types::{self, CastContext};
 use crate::walk::same_expr;
@@ -84,7 +85,10 @@ impl Binder<'_> {
         if let Some(window) = window {
             return self.window_function(name, list, &window);
         }
-        let args = self.call_args(&list.args)?;
+        let args = match named_arguments(name, &list.args)? {
+            Some(args) => args.into_iter().map(|a| self.argument_or_default(a)).collect::<Result<_>>()?,
+            None => self.call_args(&list.args)?,
+        };
         match name {
             "coalesce" => {
                 let (args, ty) = self.unify(args, "COALESCE")?;
@@ -117,7 +121,21 @@ impl Binder<'_> {
         let mut bound = Vec::with_capacity(args.len());
         for arg in args {
             match arg {
-                FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) => bound.push(self.expr(e)?),
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) => match marked(e, parser::VARIADIC) {
+                    None => bound.push(self.expr(e)?),
+                    Some(array) => match self.expr(array)? {
+                        Expr::Array { items, .. } => bound.extend(items),
+                        other if matches!(other.ty().base(), DataType::Array(_)) => {
+                            return Err(SqlError::feature_not_supported(
+                                "VARIADIC is only supported with an array that is written out",
+                            )
+                            .with_hint("Write ARRAY[…], or use array_to_string."));
+                        }
+                        _ => {
+                            return Err(SqlError::datatype_mismatch("VARIADIC argument must be an array"));
+                        }
+                    },
+                },
                 FunctionArg::Unnamed(FunctionArgExpr::QualifiedWildcard(name)) => {
                     let parts = name_parts(name)?;
                     let Some(last) = parts.last() else {
@@ -134,6 +152,13 @@ impl Binder<'_> {
             }
         }
         Ok(bound)
+    }
+
+    fn argument_or_default(&mut self, arg: Argument<'_>) -> Result<Expr> {
+        match arg {
+            Argument::Given(e) => self.expr(e),
+            Argument::Default(value, ty) => Ok(Expr::Literal(value, ty)),
+        }
     }
 
     /// A scalar function over bound arguments; a type's name with one argument is a cast.
@@ -366,6 +391,110 @@ impl Binder<'_> {
                 sort_key(expr, &key.options)
             })
             .collect()
+    }
+}
+
+/// An argument in its place, written or not.
+enum Argument<'q> {
+    Given(&'q ast::Expr),
+    Default(amphora_storage::Datum, DataType),
+}
+
+/// The names of parameters of the functions that are called by name.
+fn parameter_names(function: &str) -> &'static [&'static str] {
+    match function {
+        "make_interval" => &["years", "months", "weeks", "days", "hours", "mins", "secs"],
+        "make_date" => &["year", "month", "day"],
+        "make_time" => &["hour", "min", "sec"],
+        "make_timestamp" => &["year", "month", "mday", "hour", "min", "sec"],
+        "make_timestamptz" => &["year", "month", "mday", "hour", "min", "sec", "timezone"],
+        "jsonb_set" => &["jsonb_in", "path", "replacement", "create_if_missing"],
+        "jsonb_insert" => &["jsonb_in", "path", "replacement", "insert_after"],
+        "jsonb_path_exists" | "jsonb_path_match" | "jsonb_path_query_array" | "jsonb_path_query_first" => {
+            &["target", "path", "vars", "silent"]
+        }
+        _ => &[],
+    }
+}
+
+/// The default of a parameter that is not the last one given.
+fn parameter_default(function: &str, name: &str) -> Option<(amphora_storage::Datum, DataType)> {
+    use amphora_storage::Datum;
+    match (function, name) {
+        ("make_interval", "secs") => Some((Datum::Float8(0.0), DataType::Float8)),
+        ("make_interval", _) => Some((Datum::Int4(0), DataType::Int4)),
+        (_, "vars") => Some((Datum::jsonb(types::parse_json("{}").ok()?), DataType::Jsonb)),
+        _ => None,
+    }
+}
+
+/// Arguments in the order of the parameters, if any is given by its name. 42883
+fn named_arguments<'q>(function: &str, args: &'q [FunctionArg]) -> Result<Option<Vec<Argument<'q>>>> {
+    if !args.iter().any(|a| matches!(a, FunctionArg::Named { .. } | FunctionArg::ExprNamed { .. })) {
+        return Ok(None);
+    }
+    let names = parameter_names(function);
+    if names.is_empty() {
+        let message = format!("function {function} cannot be called with named arguments");
+        return Err(SqlError::feature_not_supported(message));
+    }
+    let mut places: Vec<Option<&ast::Expr>> = vec![None; names.len()];
+    for (i, arg) in args.iter().enumerate() {
+        let (place, e) = match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) => (Some(i), e),
+            FunctionArg::Named { name, arg: FunctionArgExpr::Expr(e), .. } => {
+                let wanted = fold(name);
+                (names.iter().position(|n| *n == wanted), e)
+            }
+            FunctionArg::ExprNamed {
+                name: ast::Expr::Identifier(name),
+                arg: FunctionArgExpr::Expr(e),
+                ..
+            } => {
+                let wanted = fold(name);
+                (names.iter().position(|n| *n == wanted), e)
+            }
+            _ => return Err(SqlError::syntax_error("this is not an argument")),
+        };
+        match place.and_then(|p| places.get_mut(p)) {
+            Some(slot @ None) => *slot = Some(e),
+            _ => {
+                return Err(SqlError::undefined_function(format!(
+                    "function {function} does not take these arguments"
+                )));
+            }
+        }
+    }
+    let last = places.iter().rposition(Option::is_some).map_or(0, |i| i + 1);
+    let mut ordered = Vec::with_capacity(last);
+    for (name, place) in names.iter().zip(places).take(last) {
+        ordered.push(match place {
+            Some(e) => Argument::Given(e),
+            None => match parameter_default(function, name) {
+                Some((value, ty)) => Argument::Default(value, ty),
+                None => {
+                    return Err(SqlError::undefined_function(format!(
+                        "function {function} needs its argument {name}"
+                    )));
+                }
+            },
+        });
+    }
+    Ok(Some(ordered))
+}
+
+/// The operand of one of the parser's marks.
+pub(super) fn marked<'q>(e: &'q ast::Expr, mark: &str) -> Option<&'q ast::Expr> {
+    let ast::Expr::Function(call) = e else { return None };
+    let name = call.name.0.first().and_then(|part| part.as_ident())?;
+    let FunctionArguments::List(list) = &call.args else { return None };
+    match &list.args[..] {
+        [FunctionArg::Unnamed(FunctionArgExpr::Expr(inner))]
+            if name.quote_style.is_none() && name.value == mark =>
+        {
+            Some(inner)
+        }
+        _ => None,
     }
 }
 

@@ -216,6 +216,18 @@ impl Binder<'_> {
                 let name = ast::ObjectName::from(vec![ast::Ident::new("unnest")]);
                 self.function_relation(&name, &args, alias.as_ref(), *with_ordinality)
             }
+            TableFactor::Derived { subquery, alias: None, .. } => {
+                let body = match &*subquery.body {
+                    ast::SetExpr::Values(_) => "VALUES",
+                    _ => "subquery",
+                };
+                let hint = match body {
+                    "VALUES" => "For example, FROM (VALUES ...) [AS] foo.",
+                    _ => "For example, FROM (SELECT ...) [AS] foo.",
+                };
+                let error = SqlError::syntax_error(format!("{body} in FROM must have an alias"));
+                Err(error.with_hint(hint))
+            }
             TableFactor::Derived { lateral, subquery, alias, sample: None } => {
                 let plan = if *lateral {
                     self.with_lateral(|b| b.query(subquery, None))?

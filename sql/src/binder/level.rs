@@ -105,6 +105,9 @@ impl Clause {
 
     /// 42P20
     pub(super) fn no_windows(self) -> SqlError {
+        if self == Clause::Aggregate {
+            return SqlError::grouping_error("aggregate function calls cannot contain window function calls");
+        }
         SqlError::new("42P20", format!("window functions are not allowed in {}", self.name()))
     }
 

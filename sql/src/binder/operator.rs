@@ -6,6 +6,7 @@ use sqlparser::ast::{BinaryOperator, Expr as Ast, Spanned, UnaryOperator};
 
 use super::Binder;
 use super::expr::unwrap_nested;
+use super::record::row_items;
 use crate::error::{Result, SqlError};
 use crate::expr::{Expr, Subquery, SubqueryKind};
 use crate::functions::{self, ScalarFunction};
@@ -14,18 +15,30 @@ use crate::types::CastContext;
 impl Binder<'_> {
     pub(super) fn binary(&mut self, left: &Ast, op: &BinaryOperator, right: &Ast) -> Result<Expr> {
         let symbol = symbol(op);
-        if let (Ast::Tuple(l), Ast::Tuple(r)) = (unwrap_nested(left), unwrap_nested(right))
-            && matches!(symbol.as_str(), "=" | "<>" | "<" | "<=" | ">" | ">=")
-        {
-            return self.row_comparison(&symbol, l, r);
+        if let Some(l) = row_items(left) {
+            let compares = matches!(symbol.as_str(), "=" | "<>" | "<" | "<=" | ">" | ">=");
+            match (row_items(right), unwrap_nested(right)) {
+                (Some(r), _) if compares => return self.row_comparison(&symbol, &l, &r),
+                (Some(r), _) if *op == BinaryOperator::Overlaps => return self.overlaps(&l, &r),
+                (None, Ast::Subquery(query)) if compares => return self.row_and_query(&symbol, &l, query),
+                _ => {}
+            }
         }
         let bound_left = self.expr(left)?;
         let bound_right = self.expr(right)?;
         self.operator(&symbol, Some(bound_left), bound_right).map_err(|error| {
             // A literal that does not read as the other side's type is what is wrong.
-            let literal = [right, left].into_iter().find(|e| matches!(e, Ast::Value(_)));
+            let quoted =
+                |e: &&Ast| matches!(e, Ast::Value(v) if matches!(v.value, ast::Value::SingleQuotedString(_)));
+            let literal = [right, left].into_iter().find(quoted);
             match literal {
                 Some(e) if error.sqlstate.starts_with("22") => self.at(error, e.span()),
+                None if matches!(error.sqlstate, "42883" | "42725") && error.position.is_none() => {
+                    match self.positions.as_ref().and_then(|p| p.operator_after(left.span().end, op)) {
+                        Some(position) => error.at(position),
+                        None => error,
+                    }
+                }
                 _ => error,
             }
         })
@@ -76,13 +89,53 @@ impl Binder<'_> {
     }
 
     /// `(a, b) < (c, d)`, compared from the left.
-    fn row_comparison(&mut self, symbol: &str, left: &[Ast], right: &[Ast]) -> Result<Expr> {
+    fn row_comparison(&mut self, symbol: &str, left: &[&Ast], right: &[&Ast]) -> Result<Expr> {
         if left.len() != right.len() {
             return Err(SqlError::syntax_error("unequal number of entries in row expressions"));
         }
         let left = left.iter().map(|e| self.expr(e)).collect::<Result<Vec<_>>>()?;
         let right = right.iter().map(|e| self.expr(e)).collect::<Result<Vec<_>>>()?;
         self.compare_rows(symbol, left, right)
+    }
+
+    /// `(a, b) = (SELECT x, y …)`: the query gives one row at most.
+    fn row_and_query(&mut self, symbol: &str, left: &[&Ast], query: &ast::Query) -> Result<Expr> {
+        let left = left.iter().map(|e| self.expr(e)).collect::<Result<Vec<_>>>()?;
+        let (plan, correlated) = self.subplan(query)?;
+        if plan.width() != left.len() {
+            let many = if plan.width() > left.len() { "many" } else { "few" };
+            return Err(SqlError::syntax_error(format!("subquery has too {many} columns")));
+        }
+        let right = (0..plan.width()).map(|i| {
+            let field = plan.schema[i].clone();
+            let ty = field.ty.clone();
+            let one = super::query::project(plan.clone(), vec![Expr::Column(i, ty.clone())], [field].into());
+            let kind = SubqueryKind::Scalar;
+            Expr::Subquery(Box::new(Subquery { kind, plan: one.into(), correlated, ty }))
+        });
+        let right = right.collect();
+        self.compare_rows(symbol, left, right)
+    }
+
+    /// `(start, end) OVERLAPS (start, length)`
+    fn overlaps(&mut self, left: &[&Ast], right: &[&Ast]) -> Result<Expr> {
+        let ([_, _], [_, _]) = (left, right) else {
+            let side = if left.len() == 2 { "right" } else { "left" };
+            return Err(SqlError::syntax_error(format!(
+                "wrong number of parameters on {side} side of OVERLAPS expression"
+            )));
+        };
+        let mut args = left.iter().chain(right).map(|e| self.expr(e)).collect::<Result<Vec<_>>>()?;
+        // A length beside an end: each period gets its end.
+        let lengths = [1, 3].map(|i| args[i].ty().base() == DataType::Interval);
+        if lengths[0] != lengths[1] {
+            for (i, is_length) in [1, 3].into_iter().zip(lengths) {
+                if is_length {
+                    args[i] = self.operator("+", Some(args[i - 1].clone()), args[i].clone())?;
+                }
+            }
+        }
+        self.call_named("overlaps", args)
     }
 
     pub(super) fn compare_rows(&mut self, symbol: &str, left: Vec<Expr>, right: Vec<Expr>) -> Result<Expr> {
@@ -120,7 +173,7 @@ impl Binder<'_> {
     pub(super) fn any_of(&mut self, left: &Ast, symbol: &str, right: &Ast, all: bool) -> Result<Expr> {
         let left = self.expr(left)?;
         if let Ast::Subquery(query) = unwrap_nested(right) {
-            return self.quantified(left, &symbol, query, all);
+            return self.quantified(left, symbol, query, all);
         }
         let array = self.expr(right)?;
         // A parameter's array type follows from the left side's type.
@@ -132,7 +185,7 @@ impl Binder<'_> {
             },
             _ => return Err(SqlError::wrong_object_type("op ANY/ALL (array) requires array on right side")),
         };
-        let resolved = functions::resolve_operator(&symbol, Some(&left.ty().base()), &element)?;
+        let resolved = functions::resolve_operator(symbol, Some(&left.ty().base()), &element)?;
         check_boolean(&resolved.return_type, "op ANY/ALL (array) requires operator to yield boolean")?;
         let [left_type, element_type] = &resolved.arg_types[..] else {
             return Err(SqlError::internal("a binary operator has two operands"));

@@ -6,9 +6,11 @@ use sqlparser::ast::{Expr as Ast, Spanned};
 
 use super::Binder;
 use super::expr::unwrap_nested;
+use super::record::row_items;
 use crate::error::{Result, SqlError};
 use crate::expr::Expr;
 use crate::functions;
+use crate::parser;
 
 impl Binder<'_> {
     pub(super) fn is_null(&mut self, e: &Ast, negated: bool) -> Result<Expr> {
@@ -46,6 +48,16 @@ impl Binder<'_> {
 
     pub(super) fn between(&mut self, e: &Ast, negated: bool, low: &Ast, high: &Ast) -> Result<Expr> {
         let input = self.expr(e)?;
+        if let Some(low) = super::call::marked(low, parser::SYMMETRIC) {
+            let (low, high) = (self.expr(low)?, self.expr(high)?);
+            let both = |b: &mut Self, low: &Expr, high: &Expr| {
+                let above = b.operator(">=", Some(input.clone()), low.clone())?;
+                let below = b.operator("<=", Some(input.clone()), high.clone())?;
+                Ok::<Expr, SqlError>(Expr::And(vec![above, below]))
+            };
+            let between = Expr::Or(vec![both(self, &low, &high)?, both(self, &high, &low)?]);
+            return Ok(if negated { Expr::Not(Box::new(between)) } else { between });
+        }
         let low = self.expr(low)?;
         let high = self.expr(high)?;
         let above = self.operator(">=", Some(input.clone()), low)?;
@@ -55,8 +67,8 @@ impl Binder<'_> {
     }
 
     pub(super) fn in_list(&mut self, e: &Ast, list: &[Ast], negated: bool) -> Result<Expr> {
-        if let Ast::Tuple(left) = unwrap_nested(e) {
-            return self.row_in_list(left, list, negated);
+        if let Some(left) = row_items(e) {
+            return self.row_in_list(&left, list, negated);
         }
         let mut exprs = Vec::with_capacity(list.len() + 1);
         exprs.push(self.expr(e)?);
@@ -90,11 +102,11 @@ impl Binder<'_> {
     }
 
     /// `(a, b) IN ((1, 2), (3, 4))`
-    fn row_in_list(&mut self, left: &[Ast], list: &[Ast], negated: bool) -> Result<Expr> {
+    fn row_in_list(&mut self, left: &[&Ast], list: &[Ast], negated: bool) -> Result<Expr> {
         let left = left.iter().map(|e| self.expr(e)).collect::<Result<Vec<_>>>()?;
         let mut each = Vec::with_capacity(list.len());
         for item in list {
-            let Ast::Tuple(right) = unwrap_nested(item) else {
+            let Some(right) = row_items(item) else {
                 return Err(SqlError::syntax_error("unequal number of entries in row expressions"));
             };
             if right.len() != left.len() {
@@ -108,9 +120,9 @@ impl Binder<'_> {
     }
 
     pub(super) fn in_subquery(&mut self, e: &Ast, query: &ast::Query, negated: bool) -> Result<Expr> {
-        let left = match unwrap_nested(e) {
-            Ast::Tuple(items) => Expr::Row(items.iter().map(|i| self.expr(i)).collect::<Result<_>>()?),
-            other => self.expr(other)?,
+        let left = match row_items(e) {
+            Some(items) => Expr::Row(items.iter().map(|i| self.expr(i)).collect::<Result<_>>()?),
+            None => self.expr(unwrap_nested(e))?,
         };
         if negated {
             self.quantified(left, "<>", query, true)

@@ -12,7 +12,7 @@ use super::scope::Scope;
 use super::{Binder, fold};
 use crate::error::{Result, SqlError};
 use crate::expr::Expr;
-use crate::plan::{Field, Node, Plan, SortKey};
+use crate::plan::{Field, Frame, Node, Plan, SortKey, WindowCall, WindowFunction};
 use crate::types::{self, CastContext};
 
 /// WITH queries that read from each other in a row, at most: one is planned and run inside the other.
@@ -46,6 +46,8 @@ pub(super) struct Tail<'q> {
     pub(super) order_by: &'q [ast::OrderByExpr],
     pub(super) limit: Option<&'q ast::Expr>,
     pub(super) offset: Option<&'q ast::Expr>,
+    /// FETCH … WITH TIES
+    pub(super) ties: bool,
     pub(super) locks: &'q [ast::LockClause],
 }
 
@@ -124,13 +126,19 @@ impl Binder<'_> {
                     .with_hint("Use separate LIMIT and OFFSET clauses."));
             }
         }
+        let mut ties = false;
         if let Some(fetch) = &query.fetch {
-            if fetch.with_ties || fetch.percent {
-                return Err(SqlError::feature_not_supported("FETCH … WITH TIES is not supported"));
+            if fetch.percent {
+                return Err(SqlError::syntax_error("FETCH … PERCENT is not supported"));
             }
+            if fetch.with_ties && order_by.is_empty() {
+                let message = "WITH TIES cannot be specified without ORDER BY clause";
+                return Err(SqlError::syntax_error(message));
+            }
+            ties = fetch.with_ties;
             limit = fetch.quantity.as_ref().or(limit);
         }
-        Ok(Tail { order_by, limit, offset, locks: &query.locks })
+        Ok(Tail { order_by, limit, offset, ties, locks: &query.locks })
     }
 
     /// ORDER BY and LIMIT over a body that is not one SELECT: only its output columns are known.
@@ -173,8 +181,42 @@ impl Binder<'_> {
         if limit.is_none() && offset.is_none() {
             return Ok(plan);
         }
+        if let (true, Some(limit)) = (tail.ties, &limit) {
+            return self.limit_with_ties(plan, limit.clone(), offset);
+        }
         let schema = plan.schema.clone();
         Ok(node(Node::Limit { input: Box::new(plan), limit, offset }, schema))
+    }
+
+    /// FETCH … WITH TIES: rows after the offset whose rank is within it and the limit. The plan is sorted.
+    fn limit_with_ties(&mut self, plan: Plan, limit: Expr, offset: Option<Expr>) -> Result<Plan> {
+        let keys = match &plan.node {
+            Node::Sort { keys, .. } => keys.clone(),
+            _ => return Err(SqlError::feature_not_supported("FETCH … WITH TIES is not supported here")),
+        };
+        let call = |function: WindowFunction| WindowCall {
+            function,
+            args: Vec::new(),
+            filter: None,
+            partition_by: Vec::new(),
+            order_by: keys.clone(),
+            frame: Frame::standard(),
+            ty: DataType::Int8,
+        };
+        let functions = vec![call(WindowFunction::RowNumber), call(WindowFunction::Rank)];
+        let (schema, width) = (plan.schema.clone(), plan.width());
+        let number = Field { name: "?column?".into(), ty: DataType::Int8, origin: None };
+        let wide = schema.iter().cloned().chain([number.clone(), number]).collect();
+        let ranked = node(Node::Window { input: Box::new(plan), functions }, wide);
+        let column = |i: usize| Expr::Column(width + i, DataType::Int8);
+        let zero = Expr::Literal(amphora_storage::Datum::Int8(0), DataType::Int8);
+        let offset = Expr::Coalesce(vec![offset.unwrap_or(zero.clone()), zero], DataType::Int8);
+        let after = self.operator(">", Some(column(0)), offset.clone())?;
+        let last = self.operator("+", Some(offset), limit)?;
+        let within = self.operator("<=", Some(column(1)), last)?;
+        let kept = super::select::filter(ranked, Expr::And(vec![after, within]));
+        let exprs = schema.iter().enumerate().map(|(i, f)| Expr::Column(i, f.ty.clone())).collect();
+        Ok(project(kept, exprs, schema))
     }
 
     fn row_count(&mut self, e: Option<&ast::Expr>, what: &str) -> Result<Option<Expr>> {
@@ -200,9 +242,11 @@ impl Binder<'_> {
     /// A body: SELECT, VALUES, a set operation, or a query in parentheses.
     fn set_expr(&mut self, body: &SetExpr, expected: Option<&[DataType]>) -> Result<Plan> {
         match body {
-            SetExpr::Select(select) => {
-                self.select(select, &Tail { order_by: &[], limit: None, offset: None, locks: &[] }, expected)
-            }
+            SetExpr::Select(select) => self.select(
+                select,
+                &Tail { order_by: &[], limit: None, offset: None, ties: false, locks: &[] },
+                expected,
+            ),
             SetExpr::Query(query) => self.query(query, expected),
             SetExpr::Values(values) => self.values(values, expected),
             SetExpr::SetOperation { .. } => self.set_operation(body),

@@ -31,6 +31,23 @@ pub(super) fn parts(row: &Expr) -> Option<&[Expr]> {
     }
 }
 
+/// The items of a row that is written out: `(a, b)`, `ROW(a)`.
+pub(super) fn row_items(e: &ast::Expr) -> Option<Vec<&ast::Expr>> {
+    use ast::{FunctionArg, FunctionArgExpr, FunctionArguments};
+    match super::expr::unwrap_nested(e) {
+        ast::Expr::Tuple(items) => Some(items.iter().collect()),
+        ast::Expr::Function(call) if call.name.to_string().eq_ignore_ascii_case("row") => {
+            let FunctionArguments::List(list) = &call.args else { return None };
+            let item = |arg| match arg {
+                &FunctionArg::Unnamed(FunctionArgExpr::Expr(ref e)) => Some(e),
+                _ => None,
+            };
+            list.args.iter().map(item).collect()
+        }
+        _ => None,
+    }
+}
+
 /// The field at a position.
 fn field(row: &Expr, position: usize, ty: &DataType) -> Expr {
     if let Some(part) = parts(row).and_then(|parts| parts.get(position)) {

@@ -303,7 +303,7 @@ impl Binder<'_> {
 
     /// The visible column whose name is nearest, if one is near enough to be meant.
     fn closest(&self, relation: Option<&str>, name: &str) -> Option<String> {
-        let limit = (name.chars().count() / 2).clamp(1, 3);
+        let limit = (name.chars().count() / 2).min(3);
         let mut best: Option<(usize, String)> = None;
         for level in self.levels.iter().rev().filter(|l| l.visible) {
             for (i, column) in level.scope.columns.iter().enumerate().filter(|(_, c)| !c.hidden) {

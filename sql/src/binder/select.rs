@@ -611,6 +611,7 @@ fn name_of(e: &ast::Expr) -> Option<(String, bool)> {
             Some((name, true)) => Some((name, true)),
             _ => weak("case"),
         },
+        E::BinaryOp { op: ast::BinaryOperator::Overlaps, .. } => good("overlaps"),
         E::Exists { negated: false, .. } => good("exists"),
         E::Array(_) => good("array"),
         E::Tuple(_) => good("row"),

@@ -250,6 +250,11 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("array_position", &[AnyArray, AnyElement, Int4], Int4, position).called_on_null(),
     function("array_positions", &[AnyArray, AnyElement], Array(&Int4), positions).called_on_null(),
     function("array_fill", &[AnyElement, Array(&Int4)], AnyArray, fill).called_on_null(),
+    function("array_fill", &[AnyElement, Array(&Int4), Array(&Int4)], AnyArray, |a, c| match items(&a[2])? {
+        [one] if one.as_i64() == Some(1) => fill(a, c),
+        _ => Err(SqlError::feature_not_supported("arrays whose lower bound is not 1 are not supported")),
+    })
+    .called_on_null(),
     function("trim_array", &[AnyArray, Int4], AnyArray, trim),
     function("array_to_string", &[AnyArray, Text], Text, to_string).stable(),
     function("array_to_string", &[AnyArray, Text, Text], Text, to_string).called_on_null().stable(),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use amphora_storage::Datum;
+use sha2::Digest;
 
 use super::arithmetic::{int, wrong_kind};
 use super::signature::Ty::*;
@@ -161,6 +162,31 @@ fn md5(b: &[u8]) -> Result<Datum> {
     Ok(Datum::text(hex(&md5::compute(b).0)))
 }
 
+/// Where a part begins, from 1; 0 if it is not there.
+fn place_of(whole: &Datum, part: &Datum) -> Result<Datum> {
+    let (whole, part) = (bytes(whole)?, bytes(part)?);
+    let found = match part.len() {
+        0 => Some(0),
+        n => whole.windows(n).position(|w| w == part),
+    };
+    Ok(Datum::Int4(found.map_or(0, |i| i as i32 + 1)))
+}
+
+fn trim_bytes(a: &[Datum], start: bool, end: bool) -> Result<Datum> {
+    let (mut rest, set) = (bytes(&a[0])?, bytes(&a[1])?);
+    while let (true, [first, tail @ ..]) = (start, rest)
+        && set.contains(first)
+    {
+        rest = tail;
+    }
+    while let (true, [head @ .., last]) = (end, rest)
+        && set.contains(last)
+    {
+        rest = head;
+    }
+    bytea(rest)
+}
+
 /// The functions of this family.
 pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("length", &[Bytea], Int4, |a, _| Ok(Datum::Int4(bytes(&a[0])?.len() as i32))),
@@ -177,6 +203,28 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("convert_to", &[Text, Name], Bytea, |a, _| bytea(str_of(&a[0])?.as_bytes())),
     function("convert_from", &[Bytea, Name], Text, convert_from),
     function("md5", &[Text], Text, |a, _| md5(str_of(&a[0])?.as_bytes())),
+    function("sha224", &[Bytea], Bytea, |a, _| bytea(sha2::Sha224::digest(bytes(&a[0])?))),
+    function("sha256", &[Bytea], Bytea, |a, _| bytea(sha2::Sha256::digest(bytes(&a[0])?))),
+    function("sha384", &[Bytea], Bytea, |a, _| bytea(sha2::Sha384::digest(bytes(&a[0])?))),
+    function("sha512", &[Bytea], Bytea, |a, _| bytea(sha2::Sha512::digest(bytes(&a[0])?))),
+    function("position", &[Bytea, Bytea], Int4, |a, _| place_of(&a[1], &a[0])),
+    function("strpos", &[Bytea, Bytea], Int4, |a, _| place_of(&a[0], &a[1])),
+    function("bit_count", &[Bytea], Int8, |a, _| {
+        Ok(Datum::Int8(bytes(&a[0])?.iter().map(|b| i64::from(b.count_ones())).sum()))
+    }),
+    function("get_bit", &[Bytea, Int8], Int4, |a, _| {
+        let (b, at) = (bytes(&a[0])?, int(&a[1])?);
+        match usize::try_from(at).ok().and_then(|at| b.get(at / 8).map(|byte| byte >> (at % 8) & 1)) {
+            Some(bit) => Ok(Datum::Int4(i32::from(bit))),
+            None => Err(SqlError::array_subscript_error(format!(
+                "index {at} out of valid range, 0..{}",
+                b.len() as i64 * 8 - 1
+            ))),
+        }
+    }),
+    function("btrim", &[Bytea, Bytea], Bytea, |a, _| trim_bytes(a, true, true)),
+    function("ltrim", &[Bytea, Bytea], Bytea, |a, _| trim_bytes(a, true, false)),
+    function("rtrim", &[Bytea, Bytea], Bytea, |a, _| trim_bytes(a, false, true)),
     function("md5", &[Bytea], Text, |a, _| md5(bytes(&a[0])?)),
 ];
 

@@ -253,6 +253,31 @@ fn set(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
     Ok(boxed(change(jsonb(&a[0])?, &keys, 0, what)?))
 }
 
+/// `jsonb_set` with a choice of what NULL means.
+fn set_lax(a: &[Datum], c: &Call<'_>) -> Result<Datum> {
+    if a[0].is_null() || a[1].is_null() || a.get(3).is_some_and(Datum::is_null) {
+        return Ok(Datum::Null);
+    }
+    if !a[2].is_null() {
+        return set(&a[..a.len().min(4)], c);
+    }
+    match a.get(4).map_or(Some("use_json_null"), Datum::as_str) {
+        Some("use_json_null") => {
+            let mut with_null = a[..a.len().min(4)].to_vec();
+            with_null[2] = boxed(Value::Null);
+            set(&with_null, c)
+        }
+        Some("delete_key") => delete_path(&a[..2], c),
+        Some("return_target") => Ok(a[0].clone()),
+        Some("raise_exception") => Err(SqlError::null_value_not_allowed("JSON value must not be null")
+            .with_detail("Exception was raised because null_value_treatment is \"raise_exception\".")
+            .with_hint("To avoid, either change the null_value_treatment argument or ensure that an SQL NULL is not passed.")),
+        _ => Err(SqlError::invalid_parameter_value(
+            "null_value_treatment must be \"delete_key\", \"return_target\", \"use_json_null\", or \"raise_exception\"",
+        )),
+    }
+}
+
 fn insert(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
     let keys = path(&a[1])?.ok_or_else(null_path)?;
     let after = a.get(3).is_some_and(|d| d.as_bool() == Some(true));
@@ -364,6 +389,9 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     .variadic(),
     function("jsonb_set", &[Jsonb, Array(&Text), Jsonb], Jsonb, set),
     function("jsonb_set", &[Jsonb, Array(&Text), Jsonb, Bool], Jsonb, set),
+    function("jsonb_set_lax", &[Jsonb, Array(&Text), Jsonb], Jsonb, set_lax).called_on_null(),
+    function("jsonb_set_lax", &[Jsonb, Array(&Text), Jsonb, Bool], Jsonb, set_lax).called_on_null(),
+    function("jsonb_set_lax", &[Jsonb, Array(&Text), Jsonb, Bool, Text], Jsonb, set_lax).called_on_null(),
     function("jsonb_insert", &[Jsonb, Array(&Text), Jsonb], Jsonb, insert),
     function("jsonb_insert", &[Jsonb, Array(&Text), Jsonb, Bool], Jsonb, insert),
     function("jsonb_strip_nulls", &[Jsonb], Jsonb, |a, _| Ok(boxed(strip_nulls(jsonb(&a[0])?)))),

@@ -510,6 +510,42 @@ fn regexp_count(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
     Ok(Datum::Int4(regex.find_iter(&text[from..]).count() as i32))
 }
 
+/// `regexp_instr(text, pattern, start, N, endoption, flags, group)`: where the N-th match (or its group)
+/// begins, or the place after it.
+fn regexp_instr(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
+    let text = str_of(&a[0])?;
+    let start = a.get(2).map_or(Ok(1), |d| positive(d, 1, "start"))?;
+    let nth = a.get(3).map_or(Ok(1), |d| positive(d, 1, "n"))?;
+    let after = a.get(4).map_or(Ok(0), super::arithmetic::int)?;
+    let regex = compile(str_of(&a[1])?, flags_at(a, 5)?)?;
+    let group = a.get(6).map_or(Ok(0), super::arithmetic::int)?;
+    if !(0..=1).contains(&after) {
+        return Err(SqlError::invalid_parameter_value(format!(
+            "invalid value for parameter \"endoption\": {after}"
+        )));
+    }
+    let from = text.char_indices().nth((start - 1) as usize).map_or(text.len(), |(i, _)| i);
+    let found = regex.captures_iter(&text[from..]).nth((nth - 1) as usize);
+    let part = found.and_then(|c| c.get(usize::try_from(group).unwrap_or(usize::MAX)).map(|m| m.range()));
+    Ok(Datum::Int4(part.map_or(0, |r| {
+        let byte = from + if after == 1 { r.end } else { r.start };
+        text[..byte].chars().count() as i32 + 1
+    })))
+}
+
+/// `regexp_substr(text, pattern, start, N, flags, group)`
+fn regexp_substr_at(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
+    let text = str_of(&a[0])?;
+    let start = positive(&a[2], 1, "start")?;
+    let nth = a.get(3).map_or(Ok(1), |d| positive(d, 1, "n"))?;
+    let regex = compile(str_of(&a[1])?, flags_at(a, 4)?)?;
+    let group = a.get(5).map_or(Ok(0), super::arithmetic::int)?;
+    let from = text.char_indices().nth((start - 1) as usize).map_or(text.len(), |(i, _)| i);
+    let found = regex.captures_iter(&text[from..]).nth((nth - 1) as usize);
+    let part = found.and_then(|c| c.get(usize::try_from(group).unwrap_or(usize::MAX)).map(|m| m.as_str()));
+    Ok(part.map_or(Datum::Null, Datum::text))
+}
+
 fn regexp_like(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
     let regex = compile(str_of(&a[1])?, flags_at(a, 2)?)?;
     Ok(Datum::Bool(regex.is_match(str_of(&a[0])?)))
@@ -554,6 +590,16 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("regexp_count", &[Text, Text], Int4, regexp_count),
     function("regexp_count", &[Text, Text, Int4], Int4, regexp_count),
     function("regexp_count", &[Text, Text, Int4, Text], Int4, regexp_count),
+    function("regexp_instr", &[Text, Text], Int4, regexp_instr),
+    function("regexp_instr", &[Text, Text, Int4], Int4, regexp_instr),
+    function("regexp_instr", &[Text, Text, Int4, Int4], Int4, regexp_instr),
+    function("regexp_instr", &[Text, Text, Int4, Int4, Int4], Int4, regexp_instr),
+    function("regexp_instr", &[Text, Text, Int4, Int4, Int4, Text], Int4, regexp_instr),
+    function("regexp_instr", &[Text, Text, Int4, Int4, Int4, Text, Int4], Int4, regexp_instr),
+    function("regexp_substr", &[Text, Text, Int4], Text, regexp_substr_at),
+    function("regexp_substr", &[Text, Text, Int4, Int4], Text, regexp_substr_at),
+    function("regexp_substr", &[Text, Text, Int4, Int4, Text], Text, regexp_substr_at),
+    function("regexp_substr", &[Text, Text, Int4, Int4, Text, Int4], Text, regexp_substr_at),
     function("regexp_like", &[Text, Text], Bool, regexp_like),
     function("regexp_like", &[Text, Text, Text], Bool, regexp_like),
     function("regexp_substr", &[Text, Text], Text, regexp_substr),

@@ -206,8 +206,44 @@ fn array_elements(a: &[Datum], as_text: bool) -> Result<Rows> {
     }
 }
 
+/// The entries of an object as they are written.
+struct InOrder(Vec<(String, Value)>);
+
+impl<'de> serde::Deserialize<'de> for InOrder {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> std::result::Result<InOrder, D::Error> {
+        struct Entries;
+
+        impl<'de> serde::de::Visitor<'de> for Entries {
+            type Value = InOrder;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> std::result::Result<InOrder, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(InOrder(entries))
+            }
+        }
+
+        d.deserialize_map(Entries)
+    }
+}
+
 /// An object's entries in jsonb's order: shorter keys first.
 fn entries(d: &Datum, function: &str) -> Result<Vec<(String, Value)>> {
+    // `json` keeps the order in which it is written, and every key.
+    if let Datum::Text(text) = d
+        && let Ok(InOrder(entries)) = serde_json::from_str(text)
+    {
+        return Ok(entries);
+    }
     match document(d)? {
         Value::Object(map) => {
             let mut entries: Vec<(String, Value)> = map.into_iter().collect();

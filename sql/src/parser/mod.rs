@@ -30,6 +30,7 @@ use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 pub(crate) use self::copy::{CopyOption, CopyPlace, CopyStatement, CopySubject, OptionValue};
 pub use self::position::Positions;
+pub(crate) use self::rewrite::{SYMMETRIC, VARIADIC};
 
 pub(crate) use self::command::{CommentTarget, CreateTableAs, ObjectAst, SequenceOption};
 

@@ -1,12 +1,14 @@
 //! Where in the text a token stands, as clients want it: in characters, from 1.
 
-use sqlparser::tokenizer::{Span, TokenWithSpan};
+use sqlparser::ast::BinaryOperator;
+use sqlparser::tokenizer::{Location, Span, TokenWithSpan};
 
 /// The start of every line of a text, in characters and in bytes.
 #[derive(Debug)]
 pub struct Positions {
     lines: Vec<(usize, usize)>,
     ascii: bool,
+    text: Box<str>,
 }
 
 impl Positions {
@@ -18,7 +20,7 @@ impl Positions {
                 lines.push((characters + 1, bytes + 1));
             }
         }
-        Positions { lines, ascii: sql.is_ascii() }
+        Positions { lines, ascii: sql.is_ascii(), text: sql.into() }
     }
 
     /// The position of a line and column, both from 1.
@@ -30,6 +32,21 @@ impl Positions {
     /// The position where a span begins; none for a span that stands for nothing in the text.
     pub fn of_span(&self, span: &Span) -> Option<usize> {
         self.at(span.start.line, span.start.column).filter(|_| span.start.column > 0)
+    }
+
+    /// Where an operator stands, if it is the next thing after its left operand's end.
+    pub fn operator_after(&self, end: Location, op: &BinaryOperator) -> Option<usize> {
+        let byte = self.byte(&self.text, end.line, end.column)?;
+        let rest = self.text.get(byte..)?;
+        let skipped =
+            rest.len() - rest.trim_start_matches(|c: char| c.is_whitespace() || c == ')' || c == ']').len();
+        let written = op.to_string();
+        let found =
+            rest[skipped..].starts_with(&written) || written == "<>" && rest[skipped..].starts_with("!=");
+        let characters = rest[..skipped].chars().count();
+        self.at(end.line, end.column)
+            .filter(|_| found && !rest[..skipped].contains('\n'))
+            .map(|p| p + characters)
     }
 
     /// The byte offset of a line and column.

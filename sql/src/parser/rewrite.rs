@@ -83,10 +83,13 @@ fn order_identity_options(tokens: &mut [TokenWithSpan]) {
 /// - `IN ((SELECT …), …)` → `IN (coalesce((SELECT …)), …)`, lest the list be read as one query
 /// - the options of `AS IDENTITY (…)` in the order that sqlparser expects
 /// - strings with a line break between them become one
+/// - what has no place in `sqlparser`'s tree (BETWEEN SYMMETRIC, VARIADIC, subscripts in SET, `(row).*`)
+///   becomes a name or a call that no statement can spell
 /// - `EXCLUDE` of a window frame becomes a mark (`exclusion`)
 /// - `FOR NO KEY UPDATE` → `FOR UPDATE`, `FOR KEY SHARE` → `FOR SHARE`: Amphora has two strengths of lock
 pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let mut tokens = super::exclusion::mark(mark_subscripts(mark_lists(join_strings(tokens))));
+    let mut tokens =
+        super::exclusion::mark(mark_calls(mark_subscripts(mark_lists(join_strings(tokens)))));
     order_identity_options(&mut tokens);
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let mut tokens = tokens.into_iter().peekable();
@@ -102,8 +105,20 @@ pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             Keyword::NO if keyword(out.last()) == Keyword::FOR && keyword(tokens.peek()) == Keyword::KEY => {
                 tokens.next();
             }
+            // `TRIM(LEADING FROM s)` trims blanks, as without FROM.
+            Keyword::FROM
+                if matches!(keyword(out.last()), Keyword::LEADING | Keyword::TRAILING | Keyword::BOTH) => {}
             Keyword::KEY
                 if keyword(out.last()) == Keyword::FOR && keyword(tokens.peek()) == Keyword::SHARE => {}
+            // `a->-1` is `a -> -1`: an operator ends in a minus only if it has one of ~!@#%^&|`? in it.
+            _ if matches!(&token.token, Token::CustomBinaryOperator(op) if op == "->-" || op == "->>-") => {
+                let arrow = match &token.token {
+                    Token::CustomBinaryOperator(op) if op == "->-" => Token::Arrow,
+                    _ => Token::LongArrow,
+                };
+                out.push(TokenWithSpan::new(arrow, token.span));
+                out.push(TokenWithSpan::new(Token::Minus, Span::empty()));
+            }
             // `(row).*`: the star is a name, for all fields.
             _ if token.token == Token::Mul && ends_with_row_dot(&out) => {
                 out.push(TokenWithSpan::new(Token::make_word("*", None), token.span));
@@ -168,6 +183,71 @@ fn subscripts_end(tokens: &[TokenWithSpan]) -> Option<usize> {
             Token::RBracket => depth = depth.saturating_sub(1),
             Token::Eq if depth == 0 => return (i > 0).then_some(i),
             _ if depth == 0 => return None,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The name that marks BETWEEN SYMMETRIC, around its first bound.
+pub(crate) const SYMMETRIC: &str = "between symmetric";
+
+/// The name that marks an argument as VARIADIC.
+pub(crate) const VARIADIC: &str = "variadic array";
+
+/// What `sqlparser` does not read becomes a call of a name that nobody can write: `BETWEEN SYMMETRIC a AND`
+/// is `BETWEEN "between symmetric"(a) AND`, `f(VARIADIC a)` is `f("variadic array"(a))`.
+fn mark_calls(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let marks: Vec<(usize, usize, &str)> = (1..tokens.len())
+        .filter_map(|i| match word(tokens.get(i))?.as_str() {
+            "symmetric" if keyword(tokens.get(i - 1)) == Keyword::BETWEEN => {
+                Some((i, and_of(&tokens, i + 1)?, SYMMETRIC))
+            }
+            "variadic" if matches!(tokens[i - 1].token, Token::LParen | Token::Comma) => {
+                Some((i, close_of(&tokens, i + 1)?, VARIADIC))
+            }
+            _ => None,
+        })
+        .collect();
+    if marks.is_empty() {
+        return tokens;
+    }
+    let made = |token: Token| TokenWithSpan::new(token, Span::empty());
+    let mut out = Vec::with_capacity(tokens.len() + 2 * marks.len());
+    for (i, token) in tokens.into_iter().enumerate() {
+        out.extend(marks.iter().filter(|(_, end, _)| *end == i).map(|_| made(Token::RParen)));
+        match marks.iter().find(|(start, ..)| *start == i) {
+            Some((_, _, mark)) => out.extend([made(Token::make_word(mark, None)), made(Token::LParen)]),
+            None => out.push(token),
+        }
+    }
+    out
+}
+
+/// The AND that ends the first bound of a BETWEEN.
+fn and_of(tokens: &[TokenWithSpan], from: usize) -> Option<usize> {
+    let (mut depth, mut cases) = (0_usize, 0_usize);
+    for (i, token) in tokens.iter().enumerate().skip(from) {
+        match (&token.token, keyword(Some(token))) {
+            (Token::LParen | Token::LBracket, _) => depth += 1,
+            (Token::RParen | Token::RBracket, _) => depth = depth.checked_sub(1)?,
+            (_, Keyword::CASE) => cases += 1,
+            (_, Keyword::END) => cases = cases.saturating_sub(1),
+            (_, Keyword::AND) if depth == 0 && cases == 0 => return Some(i),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The parenthesis that ends the call around this place.
+fn close_of(tokens: &[TokenWithSpan], from: usize) -> Option<usize> {
+    let mut depth = 0_usize;
+    for (i, token) in tokens.iter().enumerate().skip(from) {
+        match &token.token {
+            Token::LParen | Token::LBracket => depth += 1,
+            Token::RParen if depth == 0 => return Some(i),
+            Token::RParen | Token::RBracket => depth = depth.checked_sub(1)?,
             _ => {}
         }
     }

@@ -69,6 +69,8 @@ pub fn type_from_name(schema: Option<&str>, name: &str, arguments: &[&str]) -> O
         "interval" => DataType::Interval,
         "uuid" => DataType::Uuid,
         "json" => DataType::Json,
+        // A path is text until it is used (`functions/json_path`).
+        "jsonpath" => DataType::Text,
         "jsonb" => DataType::Jsonb,
         "oid" => DataType::Oid,
         "regclass" => DataType::Regclass,
