@@ -119,7 +119,6 @@ select sum(n) s from nums group by k order by s desc;
 select sum(n) s from nums group by k order by -sum(n);
 select t.* from (select *, n*2 as dbl from nums where n<3) t;
 select * from (select 1) x;
-select from emp where id = 1;
 select table_name.n from nums as table_name where n = 1;
 select * from nums a, nums b where a.n = b.k and a.n < 3 order by a.n, b.n limit 5;
 select * from nums a join nums b on a.n = b.n + 1 left join nums c on c.n = b.n + 5 where a.n < 4 order by 1;
