@@ -88,8 +88,7 @@ fn order_identity_options(tokens: &mut [TokenWithSpan]) {
 /// - `EXCLUDE` of a window frame becomes a mark (`exclusion`)
 /// - `FOR NO KEY UPDATE` → `FOR UPDATE`, `FOR KEY SHARE` → `FOR SHARE`: Amphora has two strengths of lock
 pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let mut tokens =
-        super::exclusion::mark(mark_calls(mark_subscripts(mark_lists(join_strings(tokens)))));
+    let mut tokens = super::exclusion::mark(mark_calls(mark_subscripts(mark_lists(join_strings(tokens)))));
     order_identity_options(&mut tokens);
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let mut tokens = tokens.into_iter().peekable();
