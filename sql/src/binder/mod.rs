@@ -229,8 +229,12 @@ impl<'a> Binder<'a> {
             Ast::Copy(copy) => self.copy(copy),
             Ast::Declare { query, .. } => self.ast(query),
             Ast::Explain { statement, options } => {
+                // What EXECUTE stands for is known when it runs.
+                let executes = matches!(**statement, Ast::Execute { .. });
                 let (statement, _) = self.ast(statement)?;
-                if matches!(statement, Statement::Command(_) | Statement::Explain(_) | Statement::Copy(_)) {
+                let planned =
+                    !matches!(statement, Statement::Command(_) | Statement::Explain(_) | Statement::Copy(_));
+                if !planned && !executes {
                     return Err(SqlError::syntax_error("EXPLAIN takes a SELECT, INSERT, UPDATE or DELETE"));
                 }
                 let explain = Explain {

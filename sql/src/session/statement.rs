@@ -15,7 +15,7 @@ use crate::command::Command;
 use crate::error::{Result, SqlError};
 use crate::executor::{Guard, Query, Runtime, timed_out};
 use crate::frontend::{self, PlannerContext, TableSizes};
-use crate::plan::{Field, Prepared, Statement};
+use crate::plan::{Explain, Field, Prepared, Statement};
 use crate::types::{CastContext, cast};
 
 /// How often one statement is planned anew because the catalog moved.
@@ -238,7 +238,14 @@ impl Session {
     async fn resolve_execute(&mut self, mut job: Job) -> Result<Job> {
         for _ in 0..MAX_EXECUTE_DEPTH {
             let prepared = self.plan(&job.statement).await?;
-            let Statement::Command(command) = &prepared.statement else { return Ok(job) };
+            let (command, explain) = match &prepared.statement {
+                Statement::Command(command) => (command, None),
+                Statement::Explain(explain) => match &explain.statement {
+                    Statement::Command(command) => (command, Some(explain)),
+                    _ => return Ok(job),
+                },
+                _ => return Ok(job),
+            };
             let Command::Execute { name, args } = &**command else { return Ok(job) };
             let statement = self.statements.get(name).cloned().ok_or_else(|| no_statement(name))?;
             if statement.parsed.is_none() {
@@ -267,6 +274,10 @@ impl Session {
                     cast(value, &arg.ty(), ty, CastContext::Assignment, &run.eval.format)
                 })
                 .collect::<Result<Vec<_>>>()?;
+            let statement = match explain {
+                Some(explain) => explaining(explain, &statement, &target)?,
+                None => statement,
+            };
             job = Job { statement, params: params.into(), ..job };
         }
         Err(SqlError::statement_too_complex("EXECUTE is nested too deeply"))
@@ -461,6 +472,21 @@ pub(super) async fn show(
         out.flush_if_full().await?;
     }
     Ok(())
+}
+
+/// EXPLAIN of a prepared statement, as a statement with its parameters.
+fn explaining(
+    explain: &Explain,
+    statement: &PreparedStatement,
+    target: &Prepared,
+) -> Result<Arc<PreparedStatement>> {
+    let text = statement.parsed.as_ref().map_or("", |p| p.text());
+    let Explain { analyze, verbose, costs, json, .. } = explain;
+    let format = if *json { "JSON" } else { "TEXT" };
+    let options = format!("ANALYZE {analyze}, VERBOSE {verbose}, COSTS {costs}, FORMAT {format}");
+    let parsed = frontend::parse(&format!("EXPLAIN ({options}) {text}"))?.pop();
+    let declared = target.parameters.iter().cloned().map(Some).collect();
+    Ok(Arc::new(PreparedStatement::new(parsed, declared)))
 }
 
 /// Waits a random while, longer after many restarts, so that writers of one row do not march in step.
