@@ -20,6 +20,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod cluster;
+pub mod differential;
 pub mod load;
 pub mod logic;
 pub mod namespaces;

@@ -77,6 +77,11 @@ impl Postgres {
         }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     /// How to connect to its database `amphora`.
     pub fn config(&self) -> Config {
         self.config_of("amphora")

@@ -1,0 +1,103 @@
+//! Amphora against PostgreSQL, statement by statement.
+//!
+//! `AMPHORA_SEED=…` repeats a run; `AMPHORA_STATEMENTS=…` says how many it makes.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use amphora_tests::Cluster;
+use amphora_tests::differential::generate::Generator;
+use amphora_tests::differential::wire::{Connection, Mode};
+use amphora_tests::differential::{Pair, sweep};
+use amphora_tests::postgres::Postgres;
+
+/// Statements a generated schema lives.
+const PER_SCHEMA: usize = 250;
+
+async fn servers() -> (Postgres, Cluster, Pair) {
+    let (postgres, cluster) = tokio::join!(Postgres::start(), Cluster::start(1));
+    let pair = Pair::new(
+        Connection::open(&postgres.address()).unwrap(),
+        Connection::open(&cluster.nodes()[0].pg).unwrap(),
+    );
+    (postgres, cluster, pair)
+}
+
+fn judge(pair: &Pair) {
+    println!("{}", pair.report());
+    assert!(pair.differences.is_empty(), "{} unexplained differences", pair.differences.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_sample_is_read_and_written_alike() {
+    let (_postgres, _cluster, mut pair) = servers().await;
+    pair.run_all(&sweep::inputs());
+    judge(&pair);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_cast_is_alike() {
+    let (_postgres, _cluster, mut pair) = servers().await;
+    pair.run_all(&sweep::casts());
+    pair.run_all(&sweep::assignments());
+    judge(&pair);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_operator_is_alike() {
+    let (_postgres, _cluster, mut pair) = servers().await;
+    let statements = sweep::operators(&mut pair.postgres, 5);
+    pair.run_all(&statements);
+    judge(&pair);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_function_is_alike() {
+    let (_postgres, _cluster, mut pair) = servers().await;
+    let mut statements = sweep::functions(&mut pair.postgres, 3);
+    statements.extend(sweep::aggregates(&mut pair.postgres));
+    pair.run_all(&statements);
+    judge(&pair);
+}
+
+/// Runs generated statements, a new schema every few hundred; after a difference the schema is made anew, as
+/// the tables may have come apart.
+fn random(pair: &mut Pair, seed: u64, statements: usize) {
+    let mut generator = Generator::new(seed);
+    let mut script: Vec<String> = Vec::new();
+    let mut left = 0;
+    let target = pair.statements + statements;
+    while pair.statements < target {
+        if left == 0 {
+            script.clear();
+            for sql in generator.schema() {
+                pair.run(&sql, &[], Mode::Simple, true);
+                script.push(sql);
+            }
+            left = PER_SCHEMA;
+        }
+        left -= 1;
+        let made = generator.statement();
+        let mode = [Mode::Simple, Mode::Text, Mode::Binary][pair.statements % 3];
+        let mode = if made.parameters.is_empty() || mode != Mode::Simple { mode } else { Mode::Binary };
+        let same = pair.run(&made.sql, &made.parameters, mode, made.ordered);
+        let writes = ["INSERT", "UPDATE", "DELETE"].iter().any(|w| made.sql.starts_with(w));
+        if writes && same {
+            script.push(made.sql.clone());
+        }
+        if !same {
+            if writes {
+                left = 0;
+            }
+            if std::env::var_os("AMPHORA_SCRIPT").is_some() {
+                println!("-- the tables it ran on:\n{};", script.join(";\n"));
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn generated_statements_are_alike() {
+    let (_postgres, _cluster, mut pair) = servers().await;
+    let statements = std::env::var("AMPHORA_STATEMENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000);
+    random(&mut pair, amphora_tests::seed(), statements);
+    judge(&pair);
+}
