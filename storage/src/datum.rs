@@ -59,6 +59,8 @@ pub enum Datum {
     Array(Arc<Array>),
     /// A row value: `ROW(1, 'a')`
     Record(Arc<[Datum]>),
+    /// `time with time zone`
+    Timetz(Timetz),
 }
 
 /// `interval`, as PostgreSQL keeps it: three fields that do not carry into each other.
@@ -70,6 +72,34 @@ pub struct Interval {
     pub days: i32,
     /// microseconds
     pub micros: i64,
+}
+
+/// `time with time zone`: ordered by the instant it names, then by its zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Timetz {
+    /// Microseconds since midnight, in its zone
+    pub micros: i64,
+    /// The zone: seconds west of Greenwich, as PostgreSQL keeps it
+    pub west: i32,
+}
+
+impl Timetz {
+    /// Microseconds since midnight in Greenwich; may be below zero or beyond a day.
+    pub fn utc(&self) -> i64 {
+        self.micros + i64::from(self.west) * 1_000_000
+    }
+}
+
+impl Ord for Timetz {
+    fn cmp(&self, other: &Timetz) -> Ordering {
+        self.utc().cmp(&other.utc()).then_with(|| self.west.cmp(&other.west))
+    }
+}
+
+impl PartialOrd for Timetz {
+    fn partial_cmp(&self, other: &Timetz) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl Interval {
@@ -181,6 +211,7 @@ impl Datum {
             Datum::Jsonb(_) => 13,
             Datum::Array(_) => 14,
             Datum::Record(_) => 15,
+            Datum::Timetz(_) => 16,
             Datum::Null => 255,
         }
     }
@@ -209,6 +240,7 @@ impl Ord for Datum {
             (Bytea(a), Bytea(b)) => a.cmp(b),
             (Date(a), Date(b)) => a.cmp(b),
             (Time(a), Time(b)) => a.cmp(b),
+            (Timetz(a), Timetz(b)) => a.cmp(b),
             (Timestamp(a), Timestamp(b)) => a.cmp(b),
             (Timestamptz(a), Timestamptz(b)) => a.cmp(b),
             (Interval(a), Interval(b)) => a.comparable().cmp(&b.comparable()),
@@ -257,6 +289,7 @@ impl std::hash::Hash for Datum {
             Bytea(v) => v.hash(state),
             Date(v) => v.hash(state),
             Time(v) | Timestamp(v) | Timestamptz(v) => v.hash(state),
+            Timetz(v) => v.hash(state),
             Interval(v) => v.comparable().hash(state),
             Uuid(v) => v.hash(state),
             Jsonb(v) => v.hash(state),

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use crate::hlc::Timestamp;
-use crate::types::DataType;
 
 /// The result of everything fallible on this floor.
 pub type Result<T> = std::result::Result<T, StorageError>;
@@ -73,9 +72,6 @@ pub enum StorageError {
         /// The oldest that can be read
         low: Timestamp,
     },
-    /// A value of a type that has no key encoding
-    #[error("type {0} cannot be part of a key")]
-    NotAKey(DataType),
     /// A value that is nested deeper than storage takes
     #[error("value is nested more than {0} levels deep")]
     TooDeep(usize),
@@ -123,7 +119,6 @@ impl StorageError {
             StorageError::Locked { .. } => "55006",
             StorageError::FormatVersion { .. } | StorageError::WrongCluster { .. } => "F0000",
             StorageError::SnapshotTooOld { .. } => "72000",
-            StorageError::NotAKey(_) => "0A000",
             StorageError::TooDeep(_) => "54001",
             StorageError::Closed => "57P01",
             StorageError::LogGap { .. } => "XX000",
@@ -149,7 +144,6 @@ impl StorageError {
             StorageError::SnapshotTooOld { .. } => {
                 "Run the transaction again, or read a time inside the retention window."
             }
-            StorageError::NotAKey(_) => "Use a key column of another type, or a cast of it to text.",
             StorageError::Engine(_) => "See the LOG file in the data directory.",
             StorageError::TooDeep(_) | StorageError::Closed | StorageError::LogGap { .. } => return None,
         };

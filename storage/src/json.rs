@@ -73,19 +73,26 @@ fn by_key(a: &str, b: &str) -> Ordering {
     a.len().cmp(&b.len()).then_with(|| a.cmp(b))
 }
 
-fn sorted(object: &serde_json::Map<String, Value>) -> Vec<(&String, &Value)> {
+pub(crate) fn sorted(object: &serde_json::Map<String, Value>) -> Vec<(&String, &Value)> {
     let mut entries: Vec<_> = object.iter().collect();
     entries.sort_by(|a, b| by_key(a.0, b.0));
     entries
 }
 
-fn number(n: &serde_json::Number) -> bigdecimal::BigDecimal {
+pub(crate) fn number(n: &serde_json::Number) -> bigdecimal::BigDecimal {
     n.to_string().parse().unwrap_or_default()
 }
 
 impl Ord for Json {
     fn cmp(&self, other: &Json) -> Ordering {
-        compare(&self.0, &other.0)
+        // An empty array comes before every scalar, but only where neither is inside anything.
+        let empty = |v: &Value| matches!(v, Value::Array(items) if items.is_empty());
+        let scalar = |v: &Value| !matches!(v, Value::Array(_) | Value::Object(_));
+        match (&self.0, &other.0) {
+            (a, b) if empty(a) && scalar(b) => Ordering::Less,
+            (a, b) if scalar(a) && empty(b) => Ordering::Greater,
+            (a, b) => compare(a, b),
+        }
     }
 }
 

@@ -18,6 +18,8 @@
 //! | numeric | class, decimal exponent, digits in pairs; all inverted if negative; trailing zeros gone |
 //! | text, bytea | bytes with 00 written as 00 FF, ended by 00 01 |
 //! | interval | its comparable length, 16 bytes |
+//! | timetz | its instant as of Greenwich, then its zone |
+//! | jsonb | see `key/document.rs` |
 //! | arrays, records | their columns, ended by a byte below every tag |
 //!
 //! An entry of a secondary index has the indexed columns, then the primary key's if the index is not unique
@@ -25,11 +27,13 @@
 //! forget what does not take part in the order (`1.0` and `1.00`, `1 day` and `24:00`, `-0`), so values are
 //! read from the row, never from its key, unless [`is_exact`] says so.
 
+mod document;
+
 use std::ops::Range;
 
 use num_bigint::{BigInt, Sign};
 
-use crate::datum::{Datum, Interval};
+use crate::datum::{Datum, Interval, Timetz};
 use crate::error::{Result, StorageError};
 use crate::numeric::Numeric;
 use crate::schema::{Index, IndexId, Table, TableId};
@@ -53,8 +57,10 @@ const TIMESTAMP: u8 = 0x19;
 const TIMESTAMPTZ: u8 = 0x1a;
 const INTERVAL: u8 = 0x1b;
 const UUID: u8 = 0x1c;
+const JSONB: u8 = 0x1d;
 const ARRAY: u8 = 0x1e;
 const RECORD: u8 = 0x1f;
+const TIMETZ: u8 = 0x20;
 
 /// How deep arrays and records may nest in a key.
 const MAX_DEPTH: usize = 16;
@@ -189,6 +195,10 @@ fn encode_nested(out: &mut Vec<u8>, datum: &Datum, depth: usize) -> Result<()> {
             out.extend_from_slice(&((*d as u32) ^ (1 << 31)).to_be_bytes());
         }
         Datum::Time(v) => signed(out, TIME, *v),
+        Datum::Timetz(v) => {
+            signed(out, TIMETZ, v.utc());
+            out.extend_from_slice(&((v.west as u32) ^ (1 << 31)).to_be_bytes());
+        }
         Datum::Timestamp(v) => signed(out, TIMESTAMP, *v),
         Datum::Timestamptz(v) => signed(out, TIMESTAMPTZ, *v),
         Datum::Interval(v) => {
@@ -199,7 +209,10 @@ fn encode_nested(out: &mut Vec<u8>, datum: &Datum, depth: usize) -> Result<()> {
             out.push(UUID);
             out.extend_from_slice(&u[..]);
         }
-        Datum::Jsonb(_) => return Err(StorageError::NotAKey(DataType::Jsonb)),
+        Datum::Jsonb(json) => {
+            out.push(JSONB);
+            document::encode(out, json);
+        }
         Datum::Array(a) => return sequence(out, ARRAY, &a.items, depth),
         Datum::Record(r) => return sequence(out, RECORD, r, depth),
     }
@@ -362,6 +375,16 @@ fn decode_nested<'a>(bytes: &'a [u8], ty: &DataType, depth: usize) -> Result<(Da
         UUID => {
             let (v, rest) = take::<16>(rest)?;
             (Datum::uuid(v), rest)
+        }
+        TIMETZ => {
+            let (utc, rest) = take_signed(rest)?;
+            let (west, rest) = take::<4>(rest)?;
+            let west = (u32::from_be_bytes(west) ^ (1 << 31)) as i32;
+            (Datum::Timetz(Timetz { micros: utc - i64::from(west) * 1_000_000, west }), rest)
+        }
+        JSONB => {
+            let (json, rest) = document::decode(rest)?;
+            (Datum::jsonb(json), rest)
         }
         ARRAY | RECORD => {
             let element = match ty.base() {

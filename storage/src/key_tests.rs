@@ -169,9 +169,45 @@ fn successors() {
 }
 
 #[test]
-fn jsonb_is_no_key() {
-    let json = Datum::jsonb(crate::Json(serde_json::Value::Null));
-    assert_eq!(encode_datum(&mut Vec::new(), &json), Err(StorageError::NotAKey(DataType::Jsonb)));
+fn jsonb_orders_as_postgresql_orders_it_and_reads_back() {
+    let ordered = [
+        "[]", "null", "\"\"", "\"a\"", "\"b\"", "-1.5", "0", "1", "1.00", "10", "false", "true", "[null]",
+        "[[]]", "[1, 2]", "[1, 3]", "{}", "{\"b\": 1}", "{\"b\": 2}", "{\"aa\": 0}", "{\"a\": 1, \"b\": 2}",
+    ];
+    let parse = |text: &str| Datum::jsonb(crate::Json(serde_json::from_str(text).unwrap()));
+    let key = |datum: &Datum| {
+        let mut out = Vec::new();
+        encode_datum(&mut out, datum).unwrap();
+        out
+    };
+    for (i, a) in ordered.iter().enumerate() {
+        let encoded = key(&parse(a));
+        let (back, rest) = decode_datum(&encoded, &DataType::Jsonb).unwrap();
+        assert_eq!((back, rest.len()), (parse(a), 0), "{a}");
+        for (j, b) in ordered.iter().enumerate() {
+            let expected = if parse(a) == parse(b) { std::cmp::Ordering::Equal } else { i.cmp(&j) };
+            assert_eq!(key(&parse(a)).cmp(&key(&parse(b))), expected, "{a} and {b}");
+            assert_eq!(parse(a).cmp(&parse(b)), expected, "{a} and {b}");
+        }
+    }
+}
+
+#[test]
+fn a_time_with_a_zone_orders_by_its_instant() {
+    let time = |hours: i64, west: i32| {
+        Datum::Timetz(crate::datum::Timetz { micros: hours * 3_600_000_000, west: west * 3600 })
+    };
+    let ordered = [time(0, -14), time(10, -2), time(8, 0), time(9, 0), time(0, 9), time(24, 8)];
+    for pair in ordered.windows(2) {
+        let mut keys = pair.iter().map(|datum| {
+            let mut out = Vec::new();
+            encode_datum(&mut out, datum).unwrap();
+            assert_eq!(&decode_datum(&out, &DataType::Timetz).unwrap().0, datum);
+            out
+        });
+        assert!(keys.next() < keys.next(), "{pair:?}");
+        assert!(pair[0] < pair[1], "{pair:?}");
+    }
 }
 
 fn table() -> Table {

@@ -29,7 +29,7 @@ pub enum DataType {
     Text,
     /// `varchar`, `varchar(n)`; n in characters
     Varchar(Option<u32>),
-    /// `char(n)`, blank-padded
+    /// `char(n)`, blank-padded; 0 is `bpchar`, of any length
     Char(u32),
     /// PostgreSQL's `name`, used by the system catalogs
     Name,
@@ -89,6 +89,8 @@ pub enum DataType {
     Regcollation,
     /// A row whose fields are known: what a table's name gives where a value stands. Never stored.
     Row(Arc<[(String, DataType)]>),
+    /// `time with time zone`
+    Timetz,
 }
 
 /// The mergeable column types (`docs/leaderless.md`).
@@ -132,6 +134,7 @@ impl DataType {
         match self {
             DataType::Numeric(_) => DataType::Numeric(None),
             DataType::Varchar(_) => DataType::Varchar(None),
+            DataType::Char(_) => DataType::Char(0),
             DataType::Array(t) => DataType::Array(Box::new(t.unmodified())),
             other => other.clone(),
         }
@@ -178,6 +181,7 @@ impl DataType {
             DataType::Varchar(_) => 1043,
             DataType::Date => 1082,
             DataType::Time => 1083,
+            DataType::Timetz => 1266,
             DataType::Timestamp => 1114,
             DataType::Timestamptz => 1184,
             DataType::Interval => 1186,
@@ -213,6 +217,7 @@ impl DataType {
                 DataType::Timestamp => 1115,
                 DataType::Date => 1182,
                 DataType::Time => 1183,
+                DataType::Timetz => 1270,
                 DataType::Timestamptz => 1185,
                 DataType::Interval => 1187,
                 DataType::Json => 199,
@@ -246,10 +251,11 @@ impl DataType {
             700 => DataType::Float4,
             701 => DataType::Float8,
             705 => DataType::Unknown,
-            1042 => DataType::Char(1),
+            1042 => DataType::Char(0),
             1043 => DataType::Varchar(None),
             1082 => DataType::Date,
             1083 => DataType::Time,
+            1266 => DataType::Timetz,
             1114 => DataType::Timestamp,
             1184 => DataType::Timestamptz,
             1186 => DataType::Interval,
@@ -274,7 +280,7 @@ impl DataType {
             1007 => DataType::Int4.array(),
             1008 => DataType::Regproc.array(),
             1009 => DataType::Text.array(),
-            1014 => DataType::Char(1).array(),
+            1014 => DataType::Char(0).array(),
             1015 => DataType::Varchar(None).array(),
             1016 => DataType::Int8.array(),
             1021 => DataType::Float4.array(),
@@ -283,6 +289,7 @@ impl DataType {
             1115 => DataType::Timestamp.array(),
             1182 => DataType::Date.array(),
             1183 => DataType::Time.array(),
+            1270 => DataType::Timetz.array(),
             1185 => DataType::Timestamptz.array(),
             1187 => DataType::Interval.array(),
             199 => DataType::Json.array(),
@@ -321,6 +328,7 @@ impl DataType {
             | DataType::Time
             | DataType::Timestamp
             | DataType::Timestamptz => 8,
+            DataType::Timetz => 12,
             DataType::Interval | DataType::Uuid => 16,
             DataType::Name => 64,
             DataType::Unknown => -2,
@@ -332,6 +340,7 @@ impl DataType {
     pub fn modifier(&self) -> i32 {
         match self {
             DataType::Numeric(Some((p, s))) => ((i32::from(*p) << 16) | (i32::from(*s) & 0x7ff)) + 4,
+            DataType::Char(0) => -1,
             DataType::Varchar(Some(n)) | DataType::Char(n) => i32::try_from(*n).unwrap_or(i32::MAX - 4) + 4,
             DataType::Array(t) => t.modifier(),
             DataType::Crdt(c) => c.base().modifier(),
@@ -412,12 +421,14 @@ impl std::fmt::Display for DataType {
             DataType::Text => "text",
             DataType::Varchar(None) => "character varying",
             DataType::Varchar(Some(n)) => return write!(f, "character varying({n})"),
+            DataType::Char(0) => "character",
             DataType::Char(n) => return write!(f, "character({n})"),
             DataType::Name => "name",
             DataType::InternalChar => "\"char\"",
             DataType::Bytea => "bytea",
             DataType::Date => "date",
             DataType::Time => "time without time zone",
+            DataType::Timetz => "time with time zone",
             DataType::Timestamp => "timestamp without time zone",
             DataType::Timestamptz => "timestamp with time zone",
             DataType::Interval => "interval",

@@ -188,7 +188,8 @@ impl Binder<'_> {
             "current_timestamp" => now(self, DataType::Timestamptz),
             "localtimestamp" => now(self, DataType::Timestamp),
             "current_date" => now(self, DataType::Date),
-            "localtime" | "current_time" => {
+            "current_time" => self.call_named(name, Vec::new()).map(Some),
+            "localtime" => {
                 let timestamp = now(self, DataType::Timestamp)?;
                 timestamp.map(|t| self.coerce(t, &DataType::Time, CastContext::Explicit)).transpose()
             }

@@ -20,6 +20,7 @@ fn is_session_dependent(ty: &DataType) -> bool {
     match ty {
         DataType::Date
         | DataType::Time
+        | DataType::Timetz
         | DataType::Timestamp
         | DataType::Timestamptz
         | DataType::Regclass
@@ -41,6 +42,7 @@ fn relabels(from: &DataType, to: &DataType) -> bool {
     let plain = |t: &DataType| matches!(t, DataType::Text | DataType::Varchar(None));
     plain(to) && (plain(from) || matches!(from, DataType::Varchar(_) | DataType::Name))
         || *to == DataType::Oid && from.is_oid_like()
+        || from.oid() == to.oid() && *to == to.unmodified()
         || from.lower_bound() == 0
             && matches!((from.element(), to), (Some(e), DataType::Array(t)) if e == **t)
 }
@@ -70,9 +72,6 @@ impl Binder<'_> {
             return Ok(expr);
         }
         let explicit = context == CastContext::Explicit;
-        if from.oid() == to.oid() && to == to.unmodified() && !matches!(to, DataType::Char(_)) {
-            return Ok(expr);
-        }
         if relabels(&from, &to) {
             return Ok(relabel(expr, &to));
         }
@@ -121,10 +120,7 @@ impl Binder<'_> {
                 Ok(Expr::Literal(value, to.clone()))
             }
             Expr::Parameter(i, _) => {
-                let plain = match to {
-                    DataType::Char(_) => to.clone(),
-                    other => other.unmodified(),
-                };
+                let plain = to.unmodified();
                 match self.parameters.get(i).cloned().flatten() {
                     Some(known) => self.coerce(Expr::Parameter(i, known), to, context),
                     None => {

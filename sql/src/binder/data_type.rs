@@ -39,10 +39,7 @@ impl Binder<'_> {
             Ast::Char(l) | Ast::Character(l) => ("char", length(l)),
             Ast::Bytea => ("bytea", vec![]),
             Ast::Date => ("date", vec![]),
-            Ast::Time(_, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => {
-                return Err(SqlError::feature_not_supported("type time with time zone is not supported")
-                    .with_hint("Use time, or timestamptz."));
-            }
+            Ast::Time(_, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => ("timetz", vec![]),
             Ast::Time(..) => ("time", vec![]),
             Ast::Timestamp(_, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => ("timestamptz", vec![]),
             Ast::Timestamp(..) => ("timestamp", vec![]),

@@ -192,6 +192,7 @@ fn orders_itself(left: &DataType, right: &DataType) -> bool {
             | (T::Bytea, T::Bytea)
             | (T::Date, T::Date)
             | (T::Time, T::Time)
+            | (T::Timetz, T::Timetz)
             | (T::Timestamp, T::Timestamp)
             | (T::Timestamptz, T::Timestamptz)
             | (T::Interval, T::Interval)

@@ -621,6 +621,7 @@ pub(super) static EXTREMES: &[AggregateFunction] = extremes![
     Oid,
     Date,
     Time,
+    Timetz,
     Timestamp,
     Timestamptz,
     Interval,

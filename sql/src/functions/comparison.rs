@@ -124,6 +124,7 @@ pub(super) static ORDERED: &[ScalarFunction] = ordered![
     (Bytea, Bytea),
     (Date, Date),
     (Time, Time),
+    (Timetz, Timetz),
     (Timestamp, Timestamp),
     (Timestamptz, Timestamptz),
     (Interval, Interval),

@@ -1,11 +1,11 @@
 //! Date and time functions: the clocks, fields, truncation, construction, time zones.
 
-use amphora_storage::datum::Interval as Span;
+use amphora_storage::datum::{Interval as Span, Timetz as ZonedTime};
 use amphora_storage::{Datum, Numeric as Number};
 use bigdecimal::BigDecimal;
 
 use super::arithmetic::{float, int, wrong_kind};
-use super::datetime_operator::{
+use super::datetime_operator::{timetz, 
     add_interval, date, date_to_timestamp, interval, justify_hours, micros, negate, span,
 };
 use super::signature::Ty::*;
@@ -234,6 +234,18 @@ fn extract(a: &[Datum], c: &Call<'_>) -> Result<Option<Number>> {
             };
             found.map(Some).ok_or_else(|| unsupported(name, "time without time zone"))
         }
+        Datum::Timetz(t) => {
+            let field = field_of(name).ok_or_else(|| unrecognized(name, "time with time zone"))?;
+            let offset = i64::from(-t.west);
+            let found = match field {
+                Field::Epoch => Some(scaled(i128::from(t.utc()), 6)),
+                Field::Timezone => Some(whole(offset)),
+                Field::TimezoneHour => Some(whole(offset / 3600)),
+                Field::TimezoneMinute => Some(whole(offset / 60 % 60)),
+                other => time_field(other, t.micros),
+            };
+            found.map(Some).ok_or_else(|| unsupported(name, "time with time zone"))
+        }
         Datum::Interval(i) => interval_field(name, i),
         _ => Err(wrong_kind()),
     }
@@ -252,10 +264,10 @@ fn date_part(a: &[Datum], c: &Call<'_>) -> Result<Datum> {
 
 /// The first moment of the unit a local timestamp lies in.
 fn truncate(name: &str, local: i64, type_name: &str) -> Result<i64> {
-    let field = field_of(name).ok_or_else(|| unrecognized(name, type_name))?;
     if local == i64::MAX || local == i64::MIN {
         return Ok(local);
     }
+    let field = field_of(name).ok_or_else(|| unrecognized(name, type_name))?;
     let (days, time) = split_timestamp(local);
     let civil = civil_from_days(days);
     let first = |year: i32, month: i32| days_from_civil(year, month, 1);
@@ -332,7 +344,21 @@ fn zone_of(d: &Datum) -> Result<TimeZone> {
 }
 
 /// `AT TIME ZONE`
+/// The same moment of the day in another zone, at the offset that zone has now.
+fn time_at_zone(a: &[Datum], c: &Call<'_>) -> Result<Datum> {
+    let offset = zone_of(&a[0])?.offset_at(c.context.transaction_timestamp);
+    let micros = (timetz(&a[1])?.utc() + i64::from(offset) * SECOND).rem_euclid(DAY);
+    Ok(Datum::Timetz(ZonedTime { micros, west: -offset }))
+}
+
 fn at_zone(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
+    // Infinity is everywhere, even where there is no such place.
+    if matches!(a[1], Datum::Timestamp(i64::MAX | i64::MIN)) {
+        return Ok(Datum::Timestamptz(micros(&a[1])?));
+    }
+    if matches!(a[1], Datum::Timestamptz(i64::MAX | i64::MIN)) {
+        return Ok(Datum::Timestamp(micros(&a[1])?));
+    }
     let zone = zone_of(&a[0])?;
     Ok(match &a[1] {
         Datum::Timestamp(t) => Datum::Timestamptz(zone.to_utc(*t)),
@@ -343,9 +369,6 @@ fn at_zone(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
 
 /// The difference of two local timestamps in years, months, days and time.
 fn age_between(x: i64, y: i64) -> Result<Datum> {
-    if [x, y].iter().any(|t| *t == i64::MAX || *t == i64::MIN) {
-        return Err(SqlError::datetime_field_overflow("timestamp out of range"));
-    }
     let (later, earlier, sign) = if x >= y { (x, y, 1) } else { (y, x, -1) };
     let ((later_days, later_time), (earlier_days, earlier_time)) =
         (split_timestamp(later), split_timestamp(earlier));
@@ -597,7 +620,7 @@ macro_rules! fields {
 }
 
 /// `extract` and `date_part`.
-pub(super) static FIELDS: &[ScalarFunction] = fields![Timestamptz, Timestamp, Date, Time, Interval];
+pub(super) static FIELDS: &[ScalarFunction] = fields![Timestamptz, Timestamp, Date, Time, Timetz, Interval];
 
 /// The other functions of this family.
 pub(super) static FUNCTIONS: &[ScalarFunction] = &[
@@ -619,7 +642,11 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     .stable(),
     function("current_date", &[], Date, |_, c| Ok(Datum::Date(split_timestamp(local_now(c)).0 as i32)))
         .stable(),
-    function("current_time", &[], Time, |_, c| Ok(Datum::Time(split_timestamp(local_now(c)).1))).stable(),
+    function("current_time", &[], Timetz, |_, c| {
+        let west = -c.context.timezone().offset_at(c.context.transaction_timestamp);
+        Ok(Datum::Timetz(ZonedTime { micros: split_timestamp(local_now(c)).1, west }))
+    })
+    .stable(),
     function("localtime", &[], Time, |_, c| Ok(Datum::Time(split_timestamp(local_now(c)).1))).stable(),
     function("date_trunc", &[Text, Timestamp], Timestamp, |a, _| {
         Ok(Datum::Timestamp(truncate(str_of(&a[0])?, micros(&a[1])?, "timestamp without time zone")?))
@@ -638,6 +665,8 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("timezone", &[Text, Timestamptz], Timestamp, at_zone),
     function("timezone", &[Interval, Timestamp], Timestamptz, at_zone),
     function("timezone", &[Interval, Timestamptz], Timestamp, at_zone),
+    function("timezone", &[Text, Timetz], Timetz, time_at_zone).stable(),
+    function("timezone", &[Interval, Timetz], Timetz, time_at_zone).stable(),
     function("age", &[Timestamptz, Timestamptz], Interval, age).stable(),
     function("age", &[Timestamp, Timestamp], Interval, age),
     function("age", &[Timestamptz], Interval, age).stable(),
@@ -677,7 +706,13 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("overlaps", &[Timestamp, Interval, Timestamp, Interval], Bool, overlaps),
     function("overlaps", &[Timestamptz, Interval, Timestamptz, Interval], Bool, overlaps).stable(),
     // Casts that are also written as functions.
-    function("date", &[Timestamp], Date, |a, _| Ok(Datum::Date(split_timestamp(micros(&a[0])?).0 as i32))),
+    function("date", &[Timestamp], Date, |a, _| {
+        Ok(Datum::Date(match micros(&a[0])? {
+            i64::MAX => i32::MAX,
+            i64::MIN => i32::MIN,
+            t => split_timestamp(t).0 as i32,
+        }))
+    }),
     function("date", &[Timestamptz], Date, |a, c| {
         Ok(Datum::Date(split_timestamp(c.context.timezone().to_local(micros(&a[0])?)).0 as i32))
     })

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use amphora_storage::Datum;
-use amphora_storage::datum::Interval as Span;
+use amphora_storage::datum::{Interval as Span, Timetz as ZonedTime};
 
 use super::arithmetic::{float, int, wrong_kind};
 use super::signature::Ty::*;
@@ -213,7 +213,31 @@ fn zoned(d: &Datum, i: &Span, c: &Call<'_>) -> Result<Datum> {
 fn date_and_time(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
     let (d, t) = if matches!(a[0], Datum::Date(_)) { (&a[0], &a[1]) } else { (&a[1], &a[0]) };
     let start = date_to_timestamp(date(d)?)?;
+    if start == i64::MAX || start == i64::MIN {
+        return Ok(Datum::Timestamp(start));
+    }
     start.checked_add(micros(t)?).map(Datum::Timestamp).ok_or_else(timestamp_range)
+}
+
+pub(super) fn timetz(d: &Datum) -> Result<ZonedTime> {
+    match d {
+        Datum::Timetz(t) => Ok(*t),
+        _ => Err(SqlError::internal("not a time with time zone")),
+    }
+}
+
+fn date_and_timetz(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
+    let (d, t) = if matches!(a[0], Datum::Date(_)) { (&a[0], &a[1]) } else { (&a[1], &a[0]) };
+    let start = date_to_timestamp(date(d)?)?;
+    if start == i64::MAX || start == i64::MIN {
+        return Ok(Datum::Timestamptz(start));
+    }
+    start.checked_add(timetz(t)?.utc()).map(Datum::Timestamptz).ok_or_else(timestamp_range)
+}
+
+fn timetz_interval(t: &Datum, i: &Span) -> Result<Datum> {
+    let ZonedTime { micros, west } = timetz(t)?;
+    Ok(Datum::Timetz(ZonedTime { micros: (micros + i.micros % DAY).rem_euclid(DAY), west }))
 }
 
 fn divided(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
@@ -236,6 +260,11 @@ pub(super) static OPERATORS: &[ScalarFunction] = &[
     function("-", &[Date, Interval], Timestamp, |a, _| date_interval(&a[0], &negate(interval(&a[1])?)?)),
     function("+", &[Date, Time], Timestamp, date_and_time),
     function("+", &[Time, Date], Timestamp, date_and_time),
+    function("+", &[Date, Timetz], Timestamptz, date_and_timetz),
+    function("+", &[Timetz, Date], Timestamptz, date_and_timetz),
+    function("+", &[Timetz, Interval], Timetz, |a, _| timetz_interval(&a[0], interval(&a[1])?)),
+    function("+", &[Interval, Timetz], Timetz, |a, _| timetz_interval(&a[1], interval(&a[0])?)),
+    function("-", &[Timetz, Interval], Timetz, |a, _| timetz_interval(&a[0], &negate(interval(&a[1])?)?)),
     function("+", &[Time, Interval], Time, |a, _| Ok(time_interval(micros(&a[0])?, interval(&a[1])?))),
     function("+", &[Interval, Time], Time, |a, _| Ok(time_interval(micros(&a[1])?, interval(&a[0])?))),
     function("-", &[Time, Interval], Time, |a, _| {

@@ -149,6 +149,7 @@ fn edges(ty: Ty) -> Vec<Datum> {
         Ty::Numeric => &["0", "-1.50", "1e40", "1e-40", "NaN", "Infinity", "-Infinity", "0.99"],
         Ty::Bytea => &["", "\\x00ff"],
         Ty::Date => &["infinity", "-infinity", "4714-11-24 BC", "5874897-12-31", "2024-02-29"],
+        Ty::Timetz => &["00:00+00", "24:00-08", "12:34:56.789+05:30"],
         Ty::Time => &["00:00", "24:00", "12:34:56.789"],
         Ty::Timestamp | Ty::Timestamptz => &[
             "infinity",

@@ -231,6 +231,7 @@ fn depends_on_session(ty: &DataType) -> bool {
     match ty.base() {
         DataType::Date
         | DataType::Time
+        | DataType::Timetz
         | DataType::Timestamp
         | DataType::Timestamptz
         | DataType::Interval

@@ -268,8 +268,6 @@ fn declared_type(oid: u32) -> Result<Option<DataType>> {
     match oid {
         0 | 705 => Ok(None),
         oid => match DataType::from_oid(oid) {
-            // The OID alone says nothing of a length.
-            Some(DataType::Char(_)) => Ok(Some(DataType::Text)),
             Some(ty) => Ok(Some(ty)),
             None => Err(SqlError::undefined_object(format!("type with OID {oid} does not exist"))),
         },

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use amphora_storage::datum::Interval;
+use amphora_storage::datum::{Interval, Timetz};
 use amphora_storage::{Array, DataType, Datum, Numeric};
 use bigdecimal::BigDecimal;
 use bytes::{BufMut, BytesMut};
@@ -91,6 +91,17 @@ pub fn parse_binary(bytes: &[u8], data_type: &DataType) -> Result<Datum> {
             }
             Datum::Time(micros)
         }
+        DataType::Timetz => {
+            let (micros, west) = (r.i64()?, r.i32()?);
+            if !(0..=super::DAY).contains(&micros) {
+                return Err(SqlError::datetime_field_overflow("time out of range"));
+            }
+            if west.abs() >= 16 * 3600 {
+                let message = "time zone displacement out of range";
+                return Err(SqlError::new("22009", message));
+            }
+            Datum::Timetz(Timetz { micros, west })
+        }
         DataType::Timestamp => Datum::Timestamp(r.i64()?),
         DataType::Timestamptz => Datum::Timestamptz(r.i64()?),
         DataType::Interval => {
@@ -168,15 +179,16 @@ fn read_numeric(r: &mut Reader<'_>) -> Result<Numeric> {
 }
 
 fn write_numeric(numeric: &Numeric, out: &mut BytesMut) {
-    let special = |sign: u16, out: &mut BytesMut| {
+    // PostgreSQL gives the infinities a display scale of 32.
+    let special = |sign: u16, scale: u16, out: &mut BytesMut| {
         out.put_slice(&[0, 0, 0, 0]);
         out.put_u16(sign);
-        out.put_u16(0);
+        out.put_u16(scale);
     };
     let number = match numeric {
-        Numeric::NaN => return special(0xC000, out),
-        Numeric::Infinity => return special(0xD000, out),
-        Numeric::NegInfinity => return special(0xF000, out),
+        Numeric::NaN => return special(0xC000, 0, out),
+        Numeric::Infinity => return special(0xD000, 32, out),
+        Numeric::NegInfinity => return special(0xF000, 32, out),
         Numeric::Finite(d) => d,
     };
     let (unscaled, scale) = number.as_bigint_and_exponent();
@@ -277,6 +289,10 @@ pub fn format_binary(value: &Datum, data_type: &DataType, out: &mut BytesMut) {
         Datum::Bytea(b) => out.put_slice(b),
         Datum::Date(d) => out.put_i32(*d),
         Datum::Time(t) | Datum::Timestamp(t) | Datum::Timestamptz(t) => out.put_i64(*t),
+        Datum::Timetz(t) => {
+            out.put_i64(t.micros);
+            out.put_i32(t.west);
+        }
         Datum::Interval(i) => {
             out.put_i64(i.micros);
             out.put_i32(i.days);
@@ -341,6 +357,7 @@ fn kind(value: &Datum) -> DataType {
         Datum::Bytea(_) => DataType::Bytea,
         Datum::Date(_) => DataType::Date,
         Datum::Time(_) => DataType::Time,
+        Datum::Timetz(_) => DataType::Timetz,
         Datum::Timestamp(_) => DataType::Timestamp,
         Datum::Timestamptz(_) => DataType::Timestamptz,
         Datum::Interval(_) => DataType::Interval,

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use amphora_storage::datum::Timetz;
 use amphora_storage::{DataType, Datum, Numeric};
 use bigdecimal::{BigDecimal, RoundingMode};
 use num_traits::ToPrimitive;
@@ -63,7 +64,8 @@ pub fn can_cast(from: &DataType, to: &DataType) -> Option<CastContext> {
         (T::Date, T::Timestamp | T::Timestamptz) | (T::Timestamp, T::Timestamptz) => Some(Implicit),
         (T::Timestamp, T::Date | T::Time) => Some(Assignment),
         (T::Timestamptz, T::Date | T::Time | T::Timestamp) => Some(Assignment),
-        (T::Time, T::Interval) => Some(Implicit),
+        (T::Time, T::Interval | T::Timetz) => Some(Implicit),
+        (T::Timetz, T::Time) | (T::Timestamptz, T::Timetz) => Some(Assignment),
         (T::Interval, T::Time) => Some(Assignment),
         (T::Json, T::Jsonb) | (T::Jsonb, T::Json) => Some(Assignment),
         (T::Jsonb, T::Bool | T::Int2 | T::Int4 | T::Int8 | T::Float4 | T::Float8 | T::Numeric(_)) => {
@@ -71,11 +73,11 @@ pub fn can_cast(from: &DataType, to: &DataType) -> Option<CastContext> {
         }
         _ => None,
     };
-    let string = |t: &T| category(t) == Category::String || *t == T::InternalChar;
+    let string = |t: &T| category(t) == Category::String;
     match listed {
         Some(context) => Some(context),
         None if from == T::Void || to == T::Void || to == T::Unknown => None,
-        None if string(&to) => Some(if to == T::InternalChar { Explicit } else { Assignment }),
+        None if string(&to) => Some(Assignment),
         None if string(&from) && !to.is_record() => Some(Explicit),
         None => None,
     }
@@ -145,6 +147,20 @@ fn convert(
         (Datum::Time(t), T::Interval) => {
             Datum::Interval(Arc::new(amphora_storage::datum::Interval { months: 0, days: 0, micros: *t }))
         }
+        (Datum::Time(t), T::Timetz) => Datum::Timetz(Timetz {
+            micros: *t,
+            west: -format.timezone.offset_at_local(
+                format.timezone.to_local(format.now).div_euclid(DAY) * DAY + *t,
+            ),
+        }),
+        (Datum::Timetz(t), T::Time) => Datum::Time(t.micros),
+        (Datum::Timestamptz(t), T::Timetz) => match *t {
+            i64::MAX | i64::MIN => Datum::Null,
+            _ => Datum::Timetz(Timetz {
+                micros: format.timezone.to_local(*t).rem_euclid(DAY),
+                west: -format.timezone.offset_at(*t),
+            }),
+        },
         (Datum::Interval(i), T::Time) => Datum::Time(i.micros.rem_euclid(DAY)),
         (Datum::Array(a), T::Array(element)) => {
             let mut items = Vec::with_capacity(a.items.len());

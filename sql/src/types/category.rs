@@ -70,7 +70,7 @@ pub fn category(data_type: &DataType) -> Category {
         | DataType::Regrole => Category::Numeric,
         DataType::Text | DataType::Varchar(_) | DataType::Char(_) | DataType::Name => Category::String,
         DataType::InternalChar => Category::Internal,
-        DataType::Date | DataType::Time | DataType::Timestamp | DataType::Timestamptz => Category::DateTime,
+        DataType::Date | DataType::Time | DataType::Timetz | DataType::Timestamp | DataType::Timestamptz => Category::DateTime,
         DataType::Interval => Category::Timespan,
         DataType::Bytea | DataType::Uuid | DataType::Json | DataType::Jsonb => Category::User,
         DataType::Array(_) | DataType::Int2vector | DataType::Oidvector => Category::Array,
@@ -108,9 +108,6 @@ pub fn common_type(types: &[DataType]) -> Result<DataType> {
     let mut chosen = first.unmodified();
     for candidate in rest.iter().map(DataType::unmodified) {
         if candidate.oid() == chosen.oid() {
-            if let (DataType::Char(a), DataType::Char(b)) = (&chosen, &candidate) {
-                chosen = DataType::Char(*a.max(b));
-            }
             continue;
         }
         if category(&candidate) != category(&chosen) {

@@ -13,6 +13,7 @@
 use std::fmt::{self, Write};
 
 use amphora_storage::DataType;
+use amphora_storage::datum::Timetz;
 
 use super::FormatContext;
 use super::calendar::{Civil, civil_from_days, days_from_civil, days_in_month};
@@ -571,6 +572,48 @@ pub fn parse_time(text: &str, ctx: &FormatContext) -> Result<i64> {
     if time > DAY { Err(bad(Bad::Range)) } else { Ok(time) }
 }
 
+/// `time with time zone` from text; without a zone in the text, the session's at the date in the text, or
+/// today's.
+pub fn parse_timetz(text: &str, ctx: &FormatContext) -> Result<Timetz> {
+    let bad = |bad: Bad| bad.into_error(text, &DataType::Timetz);
+    let fields = Fields::read(text).map_err(bad)?;
+    let now = ctx.timezone.to_local(ctx.now);
+    if fields.special == Some(Special::Now) {
+        return Ok(Timetz { micros: split_timestamp(now).1, west: -ctx.timezone.offset_at(ctx.now) });
+    }
+    let plain = fields.time.is_none() && fields.zone.is_none();
+    let micros = if plain { parse_time(text, ctx)? } else { fields.time_of_day().map_err(bad)? };
+    if fields.time.is_none() && !plain {
+        return Err(bad(Bad::Syntax));
+    }
+    if micros > DAY {
+        return Err(bad(Bad::Range));
+    }
+    let day = fields.days().map_err(bad)?;
+    // The offset of a zone by name depends on the day.
+    if matches!(fields.zone, Some(TimeZone::Named(zone)) if zone != chrono_tz::UTC) && day.is_none() {
+        return Err(bad(Bad::Syntax));
+    }
+    let local = join_timestamp(day.unwrap_or_else(|| split_timestamp(now).0), micros);
+    let local = local.ok_or_else(|| bad(Bad::Range))?;
+    let zone = fields.zone.as_ref().unwrap_or(&ctx.timezone);
+    Ok(Timetz { micros, west: -zone.offset_at_local(local) })
+}
+
+/// `+02`, `-03:30`; with `minutes` always as far as those.
+pub(super) fn write_offset(offset: i32, minutes: bool, out: &mut (impl Write + ?Sized)) -> fmt::Result {
+    let (sign, abs) = if offset < 0 { ('-', -offset) } else { ('+', offset) };
+    write!(out, "{sign}{:02}", abs / 3600)?;
+    let (m, s) = (abs / 60 % 60, abs % 60);
+    if m != 0 || s != 0 || minutes {
+        write!(out, ":{m:02}")?;
+    }
+    if s != 0 {
+        write!(out, ":{s:02}")?;
+    }
+    Ok(())
+}
+
 /// `2024-01-02`; the era is left to the caller.
 fn write_civil(civil: Civil, out: &mut (impl Write + ?Sized)) -> fmt::Result {
     let year = if civil.year > 0 { civil.year } else { 1 - civil.year };
@@ -626,16 +669,8 @@ pub(super) fn write_timestamp(
     out.write_char(separator)?;
     write_time(micros, out)?;
     if let Some(offset) = offset {
-        let (sign, abs) = if offset < 0 { ('-', -offset) } else { ('+', offset) };
-        write!(out, "{sign}{:02}", abs / 3600)?;
-        let (m, s) = (abs / 60 % 60, abs % 60);
         // JSON always has the minutes.
-        if m != 0 || s != 0 || separator == 'T' {
-            write!(out, ":{m:02}")?;
-        }
-        if s != 0 {
-            write!(out, ":{s:02}")?;
-        }
+        write_offset(offset, separator == 'T', out)?;
     }
     if civil.year <= 0 { out.write_str(" BC") } else { Ok(()) }
 }

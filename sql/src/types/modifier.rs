@@ -17,7 +17,7 @@ pub fn coerce_to_modifier(value: Datum, to: &DataType, explicit: bool) -> Result
             Some(end) => Ok(Datum::text(&s[..end])),
             None => Ok(value),
         },
-        (DataType::Char(n), Datum::Text(s)) => {
+        (DataType::Char(n), Datum::Text(s)) if *n > 0 => {
             let n = *n as usize;
             match fit(s, n, explicit, to)? {
                 Some(end) => Ok(Datum::text(&s[..end])),
@@ -64,7 +64,7 @@ pub fn coerce_to_modifier(value: Datum, to: &DataType, explicit: bool) -> Result
 pub(super) fn has_modifier(data_type: &DataType) -> bool {
     match data_type {
         DataType::Varchar(Some(_))
-        | DataType::Char(_)
+        | DataType::Char(1..)
         | DataType::Numeric(Some(_))
         | DataType::Name
         | DataType::InternalChar => true,

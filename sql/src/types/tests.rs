@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use amphora_storage::datum::Interval;
+use amphora_storage::datum::{Interval, Timetz};
 use amphora_storage::types::Crdt;
 use amphora_storage::{DataType, Datum};
 use bytes::BytesMut;
@@ -127,6 +127,8 @@ fn value() -> impl Strategy<Value = (DataType, Datum)> {
             .prop_map(|b| (DataType::Bytea, Datum::Bytea(Arc::from(b)))),
         day.prop_map(|d| (DataType::Date, Datum::Date(d))),
         (0..=DAY).prop_map(|t| (DataType::Time, Datum::Time(t))),
+        (0..=DAY, -57_540..57_540i32)
+            .prop_map(|(micros, west)| (DataType::Timetz, Datum::Timetz(Timetz { micros, west }))),
         micros.clone().prop_map(|t| (DataType::Timestamp, Datum::Timestamp(t))),
         micros.prop_map(|t| (DataType::Timestamptz, Datum::Timestamptz(t))),
         (-100_000i32..100_000, any::<i32>(), -1_000_000_000_000i64..1_000_000_000_000).prop_map(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use amphora_storage::{DataType, Datum};
 
-use super::datetime::{write_date, write_time, write_timestamp};
+use super::datetime::{write_date, write_offset, write_time, write_timestamp};
 use super::number::{format_float4, format_float8, is_space};
 use super::{
     FormatContext, array, datetime, format_interval, json_text, parse_float4, parse_float8, parse_int,
@@ -40,6 +40,7 @@ pub fn parse(text: &str, data_type: &DataType, ctx: &FormatContext) -> Result<Da
         DataType::Bytea => Datum::Bytea(Arc::from(parse_bytea(text)?)),
         DataType::Date => Datum::Date(datetime::parse_date(text, ctx)?),
         DataType::Time => Datum::Time(datetime::parse_time(text, ctx)?),
+        DataType::Timetz => Datum::Timetz(datetime::parse_timetz(text, ctx)?),
         DataType::Timestamp => Datum::Timestamp(datetime::parse_timestamp(text, ctx)?),
         DataType::Timestamptz => Datum::Timestamptz(datetime::parse_timestamptz(text, ctx)?),
         DataType::Interval => Datum::Interval(Arc::new(parse_interval(text)?)),
@@ -125,6 +126,10 @@ pub(super) fn write_value(
         }
         Datum::Date(d) => write_date(*d, out),
         Datum::Time(t) => write_time(*t, out),
+        Datum::Timetz(t) => {
+            write_time(t.micros, out)?;
+            write_offset(-t.west, false, out)
+        }
         Datum::Timestamp(t) => write_timestamp(*t, None, ' ', out),
         Datum::Timestamptz(t) => {
             let offset = ctx.timezone.offset_at(*t);

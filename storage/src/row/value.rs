@@ -7,7 +7,7 @@ use num_bigint::BigInt;
 
 use super::document;
 use crate::codec;
-use crate::datum::{Datum, Interval};
+use crate::datum::{Datum, Interval, Timetz};
 use crate::error::{Result, StorageError};
 use crate::numeric::Numeric;
 use crate::types::DataType;
@@ -39,6 +39,7 @@ const ARRAY: u8 = 22;
 const RECORD: u8 = 23;
 /// Text that ends in spaces, as char(n) does: how many, then the rest.
 const PADDED_TEXT: u8 = 24;
+const TIMETZ: u8 = 25;
 
 /// How deep arrays and records may nest.
 const MAX_DEPTH: usize = 64;
@@ -80,6 +81,11 @@ fn encode(out: &mut Vec<u8>, datum: &Datum, depth: usize) -> Result<()> {
         Datum::Bytea(b) => tagged(out, BYTEA, b),
         Datum::Date(v) => integer(out, DATE, i64::from(*v)),
         Datum::Time(v) => integer(out, TIME, *v),
+        Datum::Timetz(v) => {
+            out.push(TIMETZ);
+            out.extend_from_slice(&v.west.to_le_bytes());
+            out.extend_from_slice(&v.micros.to_le_bytes());
+        }
         Datum::Timestamp(v) => integer(out, TIMESTAMP, *v),
         Datum::Timestamptz(v) => integer(out, TIMESTAMPTZ, *v),
         Datum::Interval(v) => {
@@ -244,6 +250,14 @@ fn decode(bytes: &[u8], depth: usize) -> Result<Datum> {
         BYTEA => Datum::Bytea(Arc::from(body)),
         DATE => Datum::Date(read_integer(body)?.try_into().map_err(|_| narrow())?),
         TIME => Datum::Time(read_integer(body)?),
+        TIMETZ => {
+            let fields: [u8; 12] = exactly(body)?;
+            let [a, b, c, d, micros @ ..] = fields;
+            Datum::Timetz(Timetz {
+                west: i32::from_le_bytes([a, b, c, d]),
+                micros: i64::from_le_bytes(micros),
+            })
+        }
         TIMESTAMP => Datum::Timestamp(read_integer(body)?),
         TIMESTAMPTZ => Datum::Timestamptz(read_integer(body)?),
         INTERVAL => {
