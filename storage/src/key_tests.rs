@@ -171,8 +171,27 @@ fn successors() {
 #[test]
 fn jsonb_orders_as_postgresql_orders_it_and_reads_back() {
     let ordered = [
-        "[]", "null", "\"\"", "\"a\"", "\"b\"", "-1.5", "0", "1", "1.00", "10", "false", "true", "[null]",
-        "[[]]", "[1, 2]", "[1, 3]", "{}", "{\"b\": 1}", "{\"b\": 2}", "{\"aa\": 0}", "{\"a\": 1, \"b\": 2}",
+        "[]",
+        "null",
+        "\"\"",
+        "\"a\"",
+        "\"b\"",
+        "-1.5",
+        "0",
+        "1",
+        "1.00",
+        "10",
+        "false",
+        "true",
+        "[null]",
+        "[[]]",
+        "[1, 2]",
+        "[1, 3]",
+        "{}",
+        "{\"b\": 1}",
+        "{\"b\": 2}",
+        "{\"aa\": 0}",
+        "{\"a\": 1, \"b\": 2}",
     ];
     let parse = |text: &str| Datum::jsonb(crate::Json(serde_json::from_str(text).unwrap()));
     let key = |datum: &Datum| {

@@ -128,11 +128,26 @@ fn float4_op(a: &[Datum], op: fn(f32, f32) -> f32) -> Result<Datum> {
     checked_float4(op(x as f32, y as f32), inf)
 }
 
+/// A product or quotient that is too small to be told from zero is an error, unless a factor is zero or the
+/// divisor infinite.
+fn float4_scaled(a: &[Datum], op: fn(f32, f32) -> f32) -> Result<Datum> {
+    let (x, y, _) = float_pair(a)?;
+    if op(x as f32, y as f32) == 0.0 && x != 0.0 && y != 0.0 && y.is_finite() {
+        return Err(SqlError::numeric_value_out_of_range("value out of range: underflow"));
+    }
+    float4_op(a, op)
+}
+
+/// Shifts of `smallint` are made in 32 bits, and the rest is cut off.
+fn shift_int2(a: &[Datum], op: fn(i32, u32) -> i32) -> Result<Datum> {
+    Ok(Datum::Int2(op(int(&a[0])? as i32, int(&a[1])? as u32) as i16))
+}
+
 fn float4_div(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
     if float(&a[1])? == 0.0 && !float(&a[0])?.is_nan() {
         return Err(SqlError::division_by_zero());
     }
-    float4_op(a, |x, y| x / y)
+    float4_scaled(a, |x, y| x / y)
 }
 
 pub(super) fn float_power(x: f64, y: f64) -> Result<Datum> {
@@ -230,7 +245,7 @@ pub(super) static FLOAT: &[ScalarFunction] =
 pub(super) static OPERATORS: &[ScalarFunction] = &[
     function("+", &[Float4, Float4], Float4, |a, _| float4_op(a, |x, y| x + y)),
     function("-", &[Float4, Float4], Float4, |a, _| float4_op(a, |x, y| x - y)),
-    function("*", &[Float4, Float4], Float4, |a, _| float4_op(a, |x, y| x * y)),
+    function("*", &[Float4, Float4], Float4, |a, _| float4_scaled(a, |x, y| x * y)),
     function("/", &[Float4, Float4], Float4, float4_div),
     function("+", &[Numeric, Numeric], Numeric, numeric_op!(add)),
     function("-", &[Numeric, Numeric], Numeric, numeric_op!(subtract)),
@@ -251,10 +266,10 @@ pub(super) static OPERATORS: &[ScalarFunction] = &[
     function("#", &[Int2, Int2], Int2, bits!(Int2, ^)),
     function("#", &[Int4, Int4], Int4, bits!(Int4, ^)),
     function("#", &[Int8, Int8], Int8, bits!(Int8, ^)),
-    function("<<", &[Int2, Int4], Int2, shift!(Int2, wrapping_shl)),
+    function("<<", &[Int2, Int4], Int2, |a, _| shift_int2(a, i32::wrapping_shl)),
     function("<<", &[Int4, Int4], Int4, shift!(Int4, wrapping_shl)),
     function("<<", &[Int8, Int4], Int8, shift!(Int8, wrapping_shl)),
-    function(">>", &[Int2, Int4], Int2, shift!(Int2, wrapping_shr)),
+    function(">>", &[Int2, Int4], Int2, |a, _| shift_int2(a, i32::wrapping_shr)),
     function(">>", &[Int4, Int4], Int4, shift!(Int4, wrapping_shr)),
     function(">>", &[Int8, Int4], Int8, shift!(Int8, wrapping_shr)),
     function("~", &[Int2], Int2, prefix!(Int2, |x| Ok(Datum::Int2(!x)))),
@@ -275,6 +290,7 @@ pub(super) static OPERATORS: &[ScalarFunction] = &[
     function("@", &[Int2], Int2, prefix!(Int2, |x| int2(Some(i64::from(*x).abs())))),
     function("@", &[Int4], Int4, prefix!(Int4, |x| int4(Some(i64::from(*x).abs())))),
     function("@", &[Int8], Int8, prefix!(Int8, |x| int8(x.checked_abs()))),
+    function("@", &[Float4], Float4, prefix!(Float4, |x| Ok(Datum::Float4(x.abs())))),
     function("@", &[Float8], Float8, prefix!(Float8, |x| Ok(Datum::Float8(x.abs())))),
     function("@", &[Numeric], Numeric, prefix!(Numeric, |x| Ok(Datum::numeric(super::math::numeric_abs(x))))),
     function("|/", &[Float8], Float8, prefix!(Float8, |x| super::math::float_sqrt(*x))),

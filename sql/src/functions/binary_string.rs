@@ -149,6 +149,9 @@ fn set_byte(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
 
 fn convert_from(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
     match std::str::from_utf8(bytes(&a[0])?) {
+        Ok(s) if s.contains('\0') => {
+            Err(SqlError::character_not_in_repertoire("invalid byte sequence for encoding \"UTF8\": 0x00"))
+        }
         Ok(s) => Ok(Datum::text(s)),
         Err(e) => {
             let byte = bytes(&a[0])?.get(e.valid_up_to()).copied().unwrap_or_default();
@@ -226,6 +229,18 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("ltrim", &[Bytea, Bytea], Bytea, |a, _| trim_bytes(a, true, false)),
     function("rtrim", &[Bytea, Bytea], Bytea, |a, _| trim_bytes(a, false, true)),
     function("md5", &[Bytea], Text, |a, _| md5(bytes(&a[0])?)),
+];
+
+/// LIKE over bytes: each is a character.
+fn like(a: &[Datum]) -> Result<bool> {
+    let wide = |d: &Datum| Ok::<String, SqlError>(bytes(d)?.iter().map(|b| char::from(*b)).collect());
+    Ok(super::LikePattern::new(&wide(&a[1])?, Some('\\'), false)?.matches(&wide(&a[0])?))
+}
+
+/// `bytea LIKE`.
+pub(super) static LIKE: &[ScalarFunction] = &[
+    function("~~", &[Bytea, Bytea], Bool, |a, _| Ok(Datum::Bool(like(a)?))),
+    function("!~~", &[Bytea, Bytea], Bool, |a, _| Ok(Datum::Bool(!like(a)?))),
 ];
 
 /// The operators of this family.

@@ -145,5 +145,17 @@ pub(super) static ACROSS: &[ScalarFunction] = ordered_by![instants:
     (Timestamptz, Timestamp),
 ];
 
+/// The order of `text_pattern_ops`: by bytes, as all text is ordered here.
+pub(super) static PATTERN: &[ScalarFunction] = &[
+    function("~<~", &[Text, Text], Bool, lt),
+    function("~<=~", &[Text, Text], Bool, le),
+    function("~>=~", &[Text, Text], Bool, ge),
+    function("~>~", &[Text, Text], Bool, gt),
+    function("~<~", &[Bpchar, Bpchar], Bool, |a, c| Ok(Datum::Bool(padded(a, c).is_lt()))),
+    function("~<=~", &[Bpchar, Bpchar], Bool, |a, c| Ok(Datum::Bool(padded(a, c).is_le()))),
+    function("~>=~", &[Bpchar, Bpchar], Bool, |a, c| Ok(Datum::Bool(padded(a, c).is_ge()))),
+    function("~>~", &[Bpchar, Bpchar], Bool, |a, c| Ok(Datum::Bool(padded(a, c).is_gt()))),
+];
+
 /// `char(n)`, whose trailing spaces do not count.
 pub(super) static PADDED: &[ScalarFunction] = ordered_by![padded: (Bpchar, Bpchar)];

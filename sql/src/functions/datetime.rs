@@ -5,8 +5,8 @@ use amphora_storage::{Datum, Numeric as Number};
 use bigdecimal::BigDecimal;
 
 use super::arithmetic::{float, int, wrong_kind};
-use super::datetime_operator::{timetz, 
-    add_interval, date, date_to_timestamp, interval, justify_hours, micros, negate, span,
+use super::datetime_operator::{
+    add_interval, date, date_to_timestamp, interval, justify_hours, micros, negate, span, timetz,
 };
 use super::signature::Ty::*;
 use super::string::str_of;

@@ -50,6 +50,14 @@ fn element(value: &Value, i: i64) -> Option<&Value> {
     items.get(index(items, i)?)
 }
 
+/// A scalar at the top is kept by `jsonb` as an array of one.
+fn item(value: &Value, i: i64) -> Option<&Value> {
+    match value {
+        Value::Array(_) | Value::Object(_) => element(value, i),
+        scalar => matches!(i, 0 | -1).then_some(scalar),
+    }
+}
+
 fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     value.as_object()?.get(name)
 }
@@ -287,6 +295,9 @@ fn insert(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
 
 fn delete_path(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
     let keys = path(&a[1])?.ok_or_else(null_path)?;
+    if !matches!(jsonb(&a[0])?, Value::Array(_) | Value::Object(_)) {
+        return Err(SqlError::invalid_parameter_value("cannot delete path in scalar"));
+    }
     Ok(boxed(change(jsonb(&a[0])?, &keys, 0, Change::Delete)?))
 }
 
@@ -408,9 +419,9 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
 /// The operators of this family.
 pub(super) static OPERATORS: &[ScalarFunction] = &[
     function("->", &[Jsonb, Text], Jsonb, |a, _| Ok(as_jsonb(field(jsonb(&a[0])?, str_of(&a[1])?)))),
-    function("->", &[Jsonb, Int4], Jsonb, |a, _| Ok(as_jsonb(element(jsonb(&a[0])?, int(&a[1])?)))),
+    function("->", &[Jsonb, Int4], Jsonb, |a, _| Ok(as_jsonb(item(jsonb(&a[0])?, int(&a[1])?)))),
     function("->>", &[Jsonb, Text], Text, |a, _| Ok(as_text(field(jsonb(&a[0])?, str_of(&a[1])?)))),
-    function("->>", &[Jsonb, Int4], Text, |a, _| Ok(as_text(element(jsonb(&a[0])?, int(&a[1])?)))),
+    function("->>", &[Jsonb, Int4], Text, |a, _| Ok(as_text(item(jsonb(&a[0])?, int(&a[1])?)))),
     function("#>", &[Jsonb, Array(&Text)], Jsonb, |a, _| Ok(as_jsonb(at_path(jsonb(&a[0])?, &a[1])?))),
     function("#>>", &[Jsonb, Array(&Text)], Text, |a, _| Ok(as_text(at_path(jsonb(&a[0])?, &a[1])?))),
     function("->", &[Json, Text], Json, |a, _| Ok(json_part(field(&json(&a[0])?, str_of(&a[1])?)))),

@@ -38,6 +38,7 @@ mod system;
 mod tests;
 mod to_char;
 mod to_char_number;
+mod trigonometry;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -214,6 +215,7 @@ fn index<T>(all: impl Iterator<Item = &'static T>, name: impl Fn(&T) -> &'static
 pub fn all_functions() -> impl Iterator<Item = &'static ScalarFunction> {
     let families = [
         math::FUNCTIONS,
+        trigonometry::FUNCTIONS,
         string::FUNCTIONS,
         binary_string::FUNCTIONS,
         pattern::FUNCTIONS,
@@ -238,12 +240,14 @@ pub fn all_operators() -> impl Iterator<Item = &'static ScalarFunction> {
         comparison::ORDERED,
         comparison::ACROSS,
         comparison::PADDED,
+        comparison::PATTERN,
         arithmetic::INTEGER,
         arithmetic::FLOAT,
         arithmetic::OPERATORS,
         datetime_operator::OPERATORS,
         string::OPERATORS,
         binary_string::OPERATORS,
+        binary_string::LIKE,
         pattern::OPERATORS,
         json::OPERATORS,
         json_path::OPERATORS,
@@ -328,6 +332,9 @@ fn select<T>(
     let signatures: Vec<Signature> = overloads.iter().map(|f| signature(f)).collect();
     match choose(&signatures, types, false) {
         Choice::One(c) => match bind(&signatures[c], types) {
+            Some(_) if resolve::is_undetermined(&signatures[c], types) => Err(SqlError::datatype_mismatch(
+                "could not determine polymorphic type because input has type unknown",
+            )),
             Some((args, returns)) => Ok((overloads[c], args, returns)),
             None => Err(undefined(name, types)),
         },

@@ -150,6 +150,21 @@ fn by_category(candidates: &mut Vec<usize>, unknowns: &[usize], arg: &impl Fn(us
     !candidates.is_empty()
 }
 
+/// True if nothing says what the one polymorphic argument is: `to_json('x')`. (Where several arguments or an
+/// array share the type, PostgreSQL's functions take `text` instead.)
+pub(super) fn is_undetermined(signature: &Signature, actual: &[DataType]) -> bool {
+    let n = actual.len();
+    let polymorphic = |ty: Ty| matches!(ty, Ty::AnyElement | Ty::AnyNonArray | Ty::AnyArray);
+    let mut places = (0..n).filter(|&i| signature.arg(i, n).is_some_and(polymorphic));
+    match (places.next(), places.next()) {
+        (Some(i), None) => {
+            actual[i] == DataType::Unknown
+                && matches!(signature.arg(i, n), Some(Ty::AnyElement | Ty::AnyNonArray))
+        }
+        _ => false,
+    }
+}
+
 /// The types the arguments become and the result's type, once an overload is chosen: polymorphic types
 /// take the common type of what stands there. `None` if there is none.
 pub(super) fn bind(signature: &Signature, actual: &[DataType]) -> Option<(Vec<DataType>, DataType)> {

@@ -170,7 +170,7 @@ fn chr(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
         return Err(SqlError::program_limit_exceeded("null character not permitted"));
     }
     if code < 0 {
-        return Err(SqlError::program_limit_exceeded("character number must be positive"));
+        return Err(SqlError::invalid_parameter_value("character number must be positive"));
     }
     match u32::try_from(code).ok().and_then(char::from_u32) {
         Some(c) => text(c.to_string()),

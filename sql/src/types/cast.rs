@@ -149,9 +149,9 @@ fn convert(
         }
         (Datum::Time(t), T::Timetz) => Datum::Timetz(Timetz {
             micros: *t,
-            west: -format.timezone.offset_at_local(
-                format.timezone.to_local(format.now).div_euclid(DAY) * DAY + *t,
-            ),
+            west: -format
+                .timezone
+                .offset_at_local(format.timezone.to_local(format.now).div_euclid(DAY) * DAY + *t),
         }),
         (Datum::Timetz(t), T::Time) => Datum::Time(t.micros),
         (Datum::Timestamptz(t), T::Timetz) => match *t {

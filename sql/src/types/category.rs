@@ -70,7 +70,9 @@ pub fn category(data_type: &DataType) -> Category {
         | DataType::Regrole => Category::Numeric,
         DataType::Text | DataType::Varchar(_) | DataType::Char(_) | DataType::Name => Category::String,
         DataType::InternalChar => Category::Internal,
-        DataType::Date | DataType::Time | DataType::Timetz | DataType::Timestamp | DataType::Timestamptz => Category::DateTime,
+        DataType::Date | DataType::Time | DataType::Timetz | DataType::Timestamp | DataType::Timestamptz => {
+            Category::DateTime
+        }
         DataType::Interval => Category::Timespan,
         DataType::Bytea | DataType::Uuid | DataType::Json | DataType::Jsonb => Category::User,
         DataType::Array(_) | DataType::Int2vector | DataType::Oidvector => Category::Array,

@@ -237,7 +237,8 @@ impl Fields {
         }
         let lower = word.to_ascii_lowercase();
         // `T` before a time, and a month or zone glued to what follows: `T03:04`, `Jan-02-2024`.
-        if lower.len() > 1 && lower.starts_with('t') && lower.as_bytes()[1].is_ascii_digit() {
+        let clock = |s: &str| s.contains(':') || s.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        if lower.starts_with('t') && lower[1..].starts_with(|c: char| c.is_ascii_digit()) && clock(&lower[1..]) {
             rest.push(&word[1..]);
             return Ok(());
         }
@@ -442,6 +443,9 @@ impl Fields {
                 }
             }
             (None, None, []) => return Ok(None),
+            // A number alone is taken for a month, or for a year, month and day without anything between.
+            (None, None, [(n, 1..=2)]) if !(1..=12).contains(n) => return Err(Bad::Range),
+            (None, None, [(_, 9..)]) => return Err(Bad::Range),
             _ => return Err(Bad::Syntax),
         };
         if self.bc && year <= 0 || !self.bc && year == 0 || year > 6_000_000 {

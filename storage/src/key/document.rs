@@ -118,8 +118,7 @@ fn read(bytes: &[u8], depth: usize) -> Result<(Value, &[u8])> {
             for _ in 0..u32::from_be_bytes(count) {
                 let (length, after) = take::<4>(rest)?;
                 let length = u32::from_be_bytes(length) as usize;
-                let (key, after) =
-                    after.split_at_checked(length).ok_or_else(|| damaged("ends early"))?;
+                let (key, after) = after.split_at_checked(length).ok_or_else(|| damaged("ends early"))?;
                 let (inner, after) = read(after, depth + 1)?;
                 entries.insert(text(key.to_vec())?, inner);
                 rest = after;

@@ -53,7 +53,8 @@ impl Pair {
         let (expected, actual) = self.both(sql, parameters, mode);
         self.statements += 1;
         let Some(difference) = compare::difference(&expected, &actual, ordered) else { return true };
-        if let Some(reason) = known::explain(sql, &expected, &actual) {
+        let case = known::Case { sql, mode, expected: &expected, actual: &actual };
+        if let Some(reason) = known::explain(&case) {
             *self.explained.entry(reason).or_default() += 1;
             return true;
         }

@@ -100,6 +100,7 @@ pub fn operators(postgres: &mut Connection, each: usize) -> Vec<String> {
         &format!(
             "SELECT oprname, CASE WHEN oprleft = 0 THEN '' ELSE oprleft::regtype::text END, oprright::regtype
              FROM pg_operator WHERE oprnamespace = 'pg_catalog'::regnamespace
+               AND oprname NOT IN ('@@', '@@@') -- text search is not part of Amphora
                AND (oprleft = 0 OR oprleft IN ({types}, 'bpchar'::regtype)) AND oprright IN ({types}, 'bpchar'::regtype)
              ORDER BY 1, 2, 3"
         ),
@@ -128,6 +129,12 @@ fn picked(ty: Type, each: usize) -> impl Iterator<Item = &'static str> {
     ty.samples.iter().copied().step_by(step).take(each)
 }
 
+/// Functions that are not documented: the insides of operators, casts, indexes and other modules.
+const INTERNAL: &str = "'^(xml|hash|pg_indexam|pg_encoding|gin_|bt|d(cbrt|exp|log1|log10|pow|round|sqrt|trunc)$|postgresql_fdw|\
+    (json|jsonb)_(object_field|array_element)|int(2|4|8)(inc|dec|up|um|abs|larger|smaller|_avg)|mul_d_|nameconcatoid|\
+    numeric_(inc|exp|ln|log|power|sqrt|abs|u)|(text|name|bpchar)(i|n|r)|float|int|date_|time|to_ascii|like_escape|\
+    similar_to_escape|similar_escape|extract|position|overlay|is_normalized|oid|char|cash|bool|textlen|interval)'";
+
 /// Every function whose arguments and result are types under test; of `each` samples an argument, and one
 /// call with all NULL.
 pub fn functions(postgres: &mut Connection, each: usize) -> Vec<String> {
@@ -136,7 +143,16 @@ pub fn functions(postgres: &mut Connection, each: usize) -> Vec<String> {
         postgres,
         &format!(
             "SELECT proname, array_to_string(ARRAY(SELECT a::regtype::text FROM unnest(proargtypes) a), ';')
-             FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND prokind = 'f' AND NOT proretset
+             FROM pg_proc p WHERE pronamespace = 'pg_catalog'::regnamespace AND prokind = 'f' AND NOT proretset
+               -- What only stands behind an operator, a cast, a type or an index is not a language of its own.
+               AND NOT EXISTS (SELECT FROM pg_operator o WHERE p.oid IN (o.oprcode, o.oprrest, o.oprjoin))
+               AND NOT EXISTS (SELECT FROM pg_cast c WHERE c.castfunc = p.oid)
+               AND NOT EXISTS (SELECT FROM pg_amproc a WHERE a.amproc = p.oid)
+               AND NOT EXISTS (SELECT FROM pg_type t WHERE p.oid IN (t.typsend, t.typoutput))
+               AND NOT EXISTS (SELECT FROM pg_range r WHERE r.rngsubdiff = p.oid)
+               AND NOT EXISTS (SELECT FROM pg_aggregate a WHERE p.oid IN (a.aggtransfn, a.aggfinalfn,
+                   a.aggcombinefn, a.aggserialfn, a.aggdeserialfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn))
+               AND proname !~ {INTERNAL}
                AND provolatile = 'i' AND provariadic = 0
                AND prorettype IN ({types}, 'bpchar'::regtype) AND pronargs BETWEEN 1 AND 3
                AND (SELECT bool_and(a IN ({types}, 'bpchar'::regtype)) FROM unnest(proargtypes) a)
