@@ -1,7 +1,7 @@
 //! A private PostgreSQL server, to compare with: made by `initdb` in a scratch directory, gone when dropped.
 //!
 //! PostgreSQL refuses to run as root, so under root its processes are those of the package's user
-//! `postgres`. Its defaults are the ones Amphora has: the `C` collation, UTF-8, the time zone UTC, and a
+//! `postgres`. Its defaults are the ones Amphora has: text ordered by bytes, the letters of Unicode, UTF-8, the time zone UTC, and a
 //! superuser `amphora` with a database of that name who need not show a password.
 
 use std::os::unix::process::CommandExt;
@@ -42,7 +42,8 @@ impl Postgres {
         }
         let data = dir.path().join("data");
         let made = command(&bin.join("initdb"), owner, dir.path())
-            .args(["--no-sync", "--username=amphora", "--auth=trust", "--encoding=UTF8", "--locale=C"])
+            .args(["--no-sync", "--username=amphora", "--auth=trust", "--encoding=UTF8"])
+            .args(["--lc-collate=C", "--lc-ctype=C.UTF-8"])
             .arg(&data)
             .output()
             .expect("initdb runs");

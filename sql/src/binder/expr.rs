@@ -243,12 +243,14 @@ impl Binder<'_> {
             });
             values.push(self.expr(&when.result)?);
         }
-        values.push(match otherwise {
+        // ELSE counts first when a type is chosen that all share.
+        let otherwise = match otherwise {
             Some(otherwise) => self.expr(otherwise)?,
             None => Expr::Literal(Datum::Null, DataType::Unknown),
-        });
+        };
+        values.insert(0, otherwise);
         let (mut values, ty) = self.unify(values, "CASE")?;
-        let otherwise = values.pop().ok_or_else(|| SqlError::internal("CASE without values"))?;
+        let otherwise = values.remove(0);
         let branches = tests.into_iter().zip(values).collect();
         Ok(Expr::Case { branches, otherwise: Box::new(otherwise), ty })
     }

@@ -183,7 +183,11 @@ pub(super) fn truncate(d: &BigDecimal, scale: i64) -> BigDecimal {
 pub(super) fn square_root(d: &BigDecimal) -> BigDecimal {
     let (weight, _) = first_digit(d);
     let result_weight = (weight * 4).div_euclid(2) + 1;
-    let scale = (MIN_SIGNIFICANT - result_weight).max(scale(d)).clamp(0, MAX_DISPLAY_SCALE);
+    square_root_to(d, (MIN_SIGNIFICANT - result_weight).max(scale(d)).clamp(0, MAX_DISPLAY_SCALE))
+}
+
+/// The square root of a number not negative, to so many decimals.
+pub(super) fn square_root_to(d: &BigDecimal, scale: i64) -> BigDecimal {
     // One more digit than shown, then round.
     let unscaled = to_scale(d, (scale + 1) * 2).sqrt();
     round(&BigDecimal::new(unscaled, scale + 1), scale)

@@ -218,6 +218,7 @@ fn change(target: &Value, keys: &[&str], level: usize, what: Change<'_>) -> Resu
             }
             Ok(Value::Object(changed))
         }
+        Value::Array(items) if items.is_empty() && matches!(what, Change::Delete) => Ok(target.clone()),
         Value::Array(items) => {
             let i: i64 = key.trim().parse().map_err(|_| {
                 let message = format!("path element at position {} is not an integer: \"{key}\"", level + 1);

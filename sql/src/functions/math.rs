@@ -218,7 +218,13 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     }),
     function("sign", &[Float8], Float8, |a, _| {
         let v = float(&a[0])?;
-        Ok(Datum::Float8(if v == 0.0 || v.is_nan() { v + 0.0 } else { v.signum() }))
+        Ok(Datum::Float8(if v > 0.0 {
+            1.0
+        } else if v < 0.0 {
+            -1.0
+        } else {
+            0.0
+        }))
     }),
     function("sign", &[Numeric], Numeric, |a, _| {
         let n = numeric(&a[0])?;

@@ -73,7 +73,11 @@ impl NumericMoments {
         let below = if moment.is_sample() { Numeric::from(self.count - 1) } else { n.clone() };
         let variance = decimal::divide(&top, &decimal::multiply(&n, &below)?)?;
         Ok(Datum::numeric(match variance {
-            Numeric::Finite(d) if moment.is_root() => Numeric::Finite(decimal::square_root(&d)),
+            // To as many decimals as the variance has.
+            Numeric::Finite(d) if moment.is_root() => {
+                let scale = d.as_bigint_and_exponent().1.max(0);
+                Numeric::Finite(decimal::square_root_to(&d, scale))
+            }
             other => other,
         }))
     }

@@ -115,7 +115,8 @@ fn pad(a: &[Datum], at_left: bool) -> Result<Datum> {
     let s = str_of(&a[0])?;
     let target = usize::try_from(int(&a[1])?).unwrap_or(0);
     let fill: Vec<char> = a.get(2).map_or(Ok(" "), str_of)?.chars().collect();
-    if target.saturating_mul(4) > MAX_TEXT {
+    // With nothing to fill with, nothing grows.
+    if target.saturating_mul(4) > MAX_TEXT && !fill.is_empty() {
         return Err(too_long());
     }
     let length = s.chars().count();
@@ -489,6 +490,7 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("char_length", &[Bpchar], Int4, padded_length),
     function("character_length", &[Text], Int4, length),
     function("octet_length", &[Text], Int4, octet_length),
+    function("octet_length", &[Bpchar], Int4, octet_length),
     function("bit_length", &[Text], Int4, |a, _| Ok(Datum::Int4(str_of(&a[0])?.len() as i32 * 8))),
     function("lower", &[Text], Text, |a, _| text(str_of(&a[0])?.to_lowercase())),
     function("upper", &[Text], Text, |a, _| text(str_of(&a[0])?.to_uppercase())),

@@ -238,7 +238,10 @@ impl Fields {
         let lower = word.to_ascii_lowercase();
         // `T` before a time, and a month or zone glued to what follows: `T03:04`, `Jan-02-2024`.
         let clock = |s: &str| s.contains(':') || s.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-        if lower.starts_with('t') && lower[1..].starts_with(|c: char| c.is_ascii_digit()) && clock(&lower[1..]) {
+        if lower.starts_with('t')
+            && lower[1..].starts_with(|c: char| c.is_ascii_digit())
+            && clock(&lower[1..])
+        {
             rest.push(&word[1..]);
             return Ok(());
         }
