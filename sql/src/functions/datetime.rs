@@ -369,6 +369,9 @@ fn at_zone(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
 
 /// The difference of two local timestamps in years, months, days and time.
 fn age_between(x: i64, y: i64) -> Result<Datum> {
+    if x == i64::MIN || y == i64::MIN {
+        return Err(SqlError::datetime_field_overflow("timestamp out of range"));
+    }
     let (later, earlier, sign) = if x >= y { (x, y, 1) } else { (y, x, -1) };
     let ((later_days, later_time), (earlier_days, earlier_time)) =
         (split_timestamp(later), split_timestamp(earlier));

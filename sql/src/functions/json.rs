@@ -5,6 +5,7 @@ use amphora_storage::{DataType, Datum, Json as Document};
 use serde_json::{Map, Value};
 
 use super::arithmetic::{int, wrong_kind};
+use super::json_span;
 use super::signature::Ty::*;
 use super::string::str_of;
 use super::{Call, ScalarFunction, function};
@@ -425,8 +426,12 @@ pub(super) static OPERATORS: &[ScalarFunction] = &[
     function("->>", &[Jsonb, Int4], Text, |a, _| Ok(as_text(item(jsonb(&a[0])?, int(&a[1])?)))),
     function("#>", &[Jsonb, Array(&Text)], Jsonb, |a, _| Ok(as_jsonb(at_path(jsonb(&a[0])?, &a[1])?))),
     function("#>>", &[Jsonb, Array(&Text)], Text, |a, _| Ok(as_text(at_path(jsonb(&a[0])?, &a[1])?))),
-    function("->", &[Json, Text], Json, |a, _| Ok(json_part(field(&json(&a[0])?, str_of(&a[1])?)))),
-    function("->", &[Json, Int4], Json, |a, _| Ok(json_part(element(&json(&a[0])?, int(&a[1])?)))),
+    function("->", &[Json, Text], Json, |a, _| {
+        Ok(json_span::field(str_of(&a[0])?, str_of(&a[1])?).map_or(Datum::Null, Datum::text))
+    }),
+    function("->", &[Json, Int4], Json, |a, _| {
+        Ok(json_span::element(str_of(&a[0])?, int(&a[1])?).map_or(Datum::Null, Datum::text))
+    }),
     function("->>", &[Json, Text], Text, |a, _| Ok(as_text(field(&json(&a[0])?, str_of(&a[1])?)))),
     function("->>", &[Json, Int4], Text, |a, _| Ok(as_text(element(&json(&a[0])?, int(&a[1])?)))),
     function("#>", &[Json, Array(&Text)], Json, |a, _| Ok(json_part(at_path(&json(&a[0])?, &a[1])?))),

@@ -23,6 +23,7 @@ mod decimal;
 mod json;
 mod json_build;
 mod json_path;
+mod json_span;
 mod math;
 mod ordered_set;
 mod pattern;

@@ -208,6 +208,7 @@ pub(super) fn bind(signature: &Signature, actual: &[DataType]) -> Option<(Vec<Da
         // There are no arrays of arrays.
         Ty::Array(Ty::AnyElement) if matches!(element, DataType::Array(_)) => return None,
         Ty::Array(Ty::AnyElement) => element.clone().array(),
+        Ty::Bpchar => DataType::Char(0),
         declared => real(declared, None)?,
     };
     Some((args, returns))
