@@ -508,6 +508,10 @@ pub(super) fn sort_key(expr: Expr, options: &ast::OrderByOptions) -> Result<Sort
             return Err(SqlError::feature_not_supported("ORDER BY … USING is not supported"));
         }
     };
+    if expr.ty().base() == DataType::Json {
+        return Err(SqlError::undefined_function("could not identify an ordering operator for type json")
+            .with_hint("Use an explicit ordering operator or modify the query."));
+    }
     let nulls_first = options.nulls_first.unwrap_or(descending);
     Ok(SortKey { expr, descending, nulls_first })
 }

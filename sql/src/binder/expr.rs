@@ -271,7 +271,18 @@ impl Binder<'_> {
     /// `a[1]`, `(row).field`
     fn access(&mut self, root: &Ast, chain: &[ast::AccessExpr]) -> Result<Expr> {
         let mut bound = self.expr(root)?;
+        let mut inside = false;
         for access in chain {
+            // An array has one dimension, so with a second subscript there is nothing: NULL, as of any
+            // place that an array has not.
+            let index = matches!(access, ast::AccessExpr::Subscript(ast::Subscript::Index { .. }));
+            let beyond =
+                inside && index && !matches!(bound.ty().base(), DataType::Array(_) | DataType::Jsonb);
+            inside = index && matches!(bound.ty().base(), DataType::Array(_)) || beyond;
+            if beyond {
+                bound = Expr::Literal(Datum::Null, bound.ty().base());
+                continue;
+            }
             bound = match access {
                 ast::AccessExpr::Subscript(ast::Subscript::Index { index }) => {
                     let index = self.expr(index)?;

@@ -35,6 +35,16 @@ fn windowing(message: impl Into<String>) -> SqlError {
     SqlError::new("42P20", message)
 }
 
+/// 42804: the result is of the argument's type, so it must have one.
+fn determined(value: Expr) -> Result<Expr> {
+    match value.ty() {
+        DataType::Unknown => Err(SqlError::datatype_mismatch(
+            "could not determine polymorphic type because input has type unknown",
+        )),
+        _ => Ok(value),
+    }
+}
+
 impl Binder<'_> {
     /// The definition that OVER names or gives.
     pub(super) fn window_spec(&mut self, over: &WindowType) -> Result<WindowSpec> {
@@ -115,14 +125,14 @@ impl Binder<'_> {
                 (WindowFunction::Ntile, DataType::Int4)
             }
             ("first_value" | "last_value", 1) => {
-                let value = self.settle(args.remove(0))?;
+                let value = determined(args.remove(0))?;
                 let ty = value.ty().base();
                 args = vec![value];
                 let first = name == "first_value";
                 (if first { WindowFunction::FirstValue } else { WindowFunction::LastValue }, ty)
             }
             ("nth_value", 2) => {
-                let value = self.settle(args.remove(0))?;
+                let value = determined(args.remove(0))?;
                 let n = self.coerce(args.remove(0), &DataType::Int4, CastContext::Implicit)?;
                 let ty = value.ty().base();
                 args = vec![value, n];

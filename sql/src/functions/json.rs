@@ -296,10 +296,10 @@ fn insert(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
 }
 
 fn delete_path(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
-    let keys = path(&a[1])?.ok_or_else(null_path)?;
     if !matches!(jsonb(&a[0])?, Value::Array(_) | Value::Object(_)) {
         return Err(SqlError::invalid_parameter_value("cannot delete path in scalar"));
     }
+    let keys = path(&a[1])?.ok_or_else(null_path)?;
     Ok(boxed(change(jsonb(&a[0])?, &keys, 0, Change::Delete)?))
 }
 

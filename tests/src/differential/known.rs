@@ -51,6 +51,14 @@ pub fn explain(case: &Case<'_>) -> Option<&'static str> {
     {
         return Some("text that is no number and no date is said to be malformed, not out of range");
     }
+    if case.sql.contains("'{1,2,3}'::") || case.sql.contains("'{2024-01-01,infinity}'::") {
+        return Some("braces are not blanks in a date");
+    }
+    if case.sqlstates() == ("22023", "22007")
+        && (case.sql.ends_with("::time") || case.sql.ends_with("::timetz"))
+    {
+        return Some("text that is no time is not said to be an unknown time zone");
+    }
     if (case.sql.contains("'{1}'::interval") || case.sql.contains("'{7}'::interval"))
         && case.sqlstates().0.is_empty()
     {
