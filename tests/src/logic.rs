@@ -2,7 +2,7 @@
 //!
 //! A record is a statement or a query with what it must give, as the public sqllogictest corpus has them:
 //! one line a row, columns parted by blanks, everything as text. An error is expected by its SQLSTATE,
-//! `statement error (23505)`. Two labels tell databases apart: `postgresql` is everyone, as Amphora means
+//! `statement error db error 23505`. Two labels tell databases apart: `postgresql` is everyone, as Amphora means
 //! to be PostgreSQL; `onlyif amphora` is what only Amphora has.
 
 use std::path::{Path, PathBuf};
@@ -23,6 +23,31 @@ pub struct Database {
     pub name: &'static str,
 }
 
+/// An error; it shows as `db error` and its SQLSTATE, which is what files expect.
+#[derive(Debug)]
+pub struct Failure(tokio_postgres::Error);
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.code() {
+            Some(code) => write!(f, "db error {}", code.code()),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+impl From<tokio_postgres::Error> for Failure {
+    fn from(error: tokio_postgres::Error) -> Failure {
+        Failure(error)
+    }
+}
+
 /// A connection of the runner's.
 pub struct Session {
     client: Client,
@@ -30,7 +55,7 @@ pub struct Session {
 }
 
 impl Session {
-    async fn open(database: Database) -> Result<Session, tokio_postgres::Error> {
+    async fn open(database: Database) -> Result<Session, Failure> {
         let (client, connection) = database.config.connect(NoTls).await?;
         tokio::spawn(connection);
         Ok(Session { client, name: database.name })
@@ -39,10 +64,10 @@ impl Session {
 
 #[async_trait::async_trait]
 impl AsyncDB for Session {
-    type Error = tokio_postgres::Error;
+    type Error = Failure;
     type ColumnType = DefaultColumnType;
 
-    async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, tokio_postgres::Error> {
+    async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Failure> {
         let mut rows = Vec::new();
         let mut width = 0;
         let mut count = 0;
@@ -72,8 +97,8 @@ impl AsyncDB for Session {
         tokio::time::sleep(duration).await;
     }
 
-    fn error_sql_state(error: &tokio_postgres::Error) -> Option<String> {
-        error.code().map(|code| code.code().to_owned())
+    fn error_sql_state(error: &Failure) -> Option<String> {
+        error.0.code().map(|code| code.code().to_owned())
     }
 }
 
@@ -87,10 +112,7 @@ fn cell(value: Option<&str>) -> String {
 
 fn runner(
     database: &Database,
-) -> Runner<
-    Session,
-    impl FnMut() -> futures::future::BoxFuture<'static, Result<Session, tokio_postgres::Error>>,
-> {
+) -> Runner<Session, impl FnMut() -> futures::future::BoxFuture<'static, Result<Session, Failure>>> {
     let database = database.clone();
     let mut runner = Runner::new(move || {
         let open: futures::future::BoxFuture<'static, _> = Box::pin(Session::open(database.clone()));

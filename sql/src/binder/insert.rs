@@ -24,6 +24,11 @@ impl Binder<'_> {
         let TableObject::TableName(name) = &insert.table else {
             return Err(SqlError::syntax_error("INSERT needs a table"));
         };
+        // What other databases have in this place.
+        if insert.or.is_some() || insert.replace_into || insert.ignore {
+            return Err(SqlError::syntax_error("syntax error at or near \"OR\"")
+                .with_hint("Use INSERT … ON CONFLICT."));
+        }
         let table = self.writable(name, "insert into")?;
         let alias = insert.table_alias.as_ref().map_or_else(|| table.name.clone(), |a| fold(&a.alias));
         let columns = self.insert_columns(&table, &insert.columns)?;

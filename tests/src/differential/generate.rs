@@ -534,11 +534,7 @@ impl Generator {
                         _ => self.condition(1, &scope),
                     };
                     let kind = if on == "true" { "JOIN" } else { kind };
-                    if sql.contains(", ") && on != "true" {
-                        let _ = write!(sql, " {kind} {text} ON {on}");
-                    } else {
-                        let _ = write!(sql, " {kind} {text} ON {on}");
-                    }
+                    let _ = write!(sql, " {kind} {text} ON {on}");
                 }
             }
         }
