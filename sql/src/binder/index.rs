@@ -34,12 +34,15 @@ impl Binder<'_> {
             .or((!create.include.is_empty()).then(|| "INCLUDE".to_owned()))
             .or((create.nulls_distinct == Some(false)).then(|| "NULLS NOT DISTINCT".to_owned()));
         if let Some(what) = what {
-            return Err(SqlError::feature_not_supported(format!("{what} is not supported")));
+            return Err(SqlError::feature_not_supported(format!("{what} is not supported")).with_hint(
+                "An index has columns of its table, for all of the rows; a btree is what there is.",
+            ));
         }
         let mut columns: Vec<usize> = Vec::with_capacity(create.columns.len());
         for column in &create.columns {
             let ast::Expr::Identifier(ident) = &column.column.expr else {
-                return Err(SqlError::feature_not_supported("indexes on expressions are not yet supported"));
+                return Err(SqlError::feature_not_supported("indexes on expressions are not yet supported")
+                    .with_hint("Keep the expression's value in a column of its own, and index that."));
             };
             let name = fold(ident);
             let position = table.column_position(&name).ok_or_else(|| {

@@ -115,6 +115,8 @@ impl<'a> CommandParser<'a> {
             }
             "vacuum" => return self.analyze("VACUUM").map(Some),
             "analyze" | "analyse" => return self.analyze("ANALYZE").map(Some),
+            // Indexes are never out of step with their rows, nor bloated.
+            "reindex" => return Ok(Some(Ast::Command(Command::Nothing("REINDEX")))),
             "checkpoint" => return Ok(Some(Ast::Command(Command::Nothing("CHECKPOINT")))),
             "unlisten" => return Ok(Some(Ast::Command(Command::Nothing("UNLISTEN")))),
             "create" | "alter" | "drop" => match self.role()? {

@@ -256,6 +256,21 @@ impl Session {
                     index.name, table.name
                 )));
             }
+            if let Some(index) = table.indexes.iter().find(|i| i.name == *name) {
+                let keys = catalog.referencing(*id).into_iter();
+                let keys = keys.filter(|(_, key)| {
+                    crate::catalog::referenced_index(table, key).is_some_and(|i| i.id == index.id)
+                });
+                let lines: Vec<String> = keys
+                    .map(|(child, key)| {
+                        format!("constraint {} on table {} depends on index {name}", key.name, child.name)
+                    })
+                    .collect();
+                if !lines.is_empty() {
+                    return Err(still_needed(&format!("index {name}"), lines));
+                }
+            }
+            let txn = self.transaction(false);
             txn.lock_table(table).await?;
             let mut changed = (**table).clone();
             changed.indexes.retain(|i| i.name != *name);

@@ -167,3 +167,16 @@ CREATE TABLE p (id int PRIMARY KEY);
 CREATE TABLE c (pid int REFERENCES p ON DELETE CASCADE);
 SELECT conname, conrelid::pg_catalog.regclass AS ontable, pg_catalog.pg_get_constraintdef(oid, true) AS condef FROM pg_catalog.pg_constraint c WHERE confrelid IN (SELECT pg_catalog.pg_partition_ancestors('p'::regclass) UNION ALL VALUES ('p'::pg_catalog.regclass)) AND contype = 'f' AND conparentid = 0 ORDER BY conname;
 DROP TABLE c, p;
+-- An index that a foreign key needs.
+CREATE TABLE p (id int PRIMARY KEY, k int);
+CREATE UNIQUE INDEX p_k ON p (k);
+CREATE TABLE c (pk int REFERENCES p (k));
+INSERT INTO p VALUES (1, 10);
+INSERT INTO c VALUES (10);
+INSERT INTO c VALUES (11);
+DELETE FROM p;
+DROP INDEX p_k;
+SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'c_pk_fkey';
+DROP TABLE c;
+DROP INDEX p_k;
+DROP TABLE p;
