@@ -53,6 +53,9 @@ fn encoded(key: &[Datum]) -> Result<EncodedKey> {
     Ok(out)
 }
 
+/// Keys of one constraint that are to be looked at, and whether a parent went (else a child came).
+type Waiting = BTreeMap<EncodedKey, (Key, bool)>;
+
 /// Different keys in the order in which the statement met them: the first one that is wrong is reported.
 #[derive(Debug, Default)]
 struct Keys {
@@ -95,7 +98,7 @@ pub struct Deferred {
     /// SET CONSTRAINTS of single ones, by OID
     single: HashMap<u32, bool>,
     /// By constraint: keys to look at, and whether a parent went (else a child came)
-    waiting: BTreeMap<u32, BTreeMap<EncodedKey, (Key, bool)>>,
+    waiting: BTreeMap<u32, Waiting>,
     count: usize,
 }
 
@@ -672,7 +675,7 @@ pub(crate) async fn check_deferred(
     txn: &mut dyn Transaction,
     run: &mut Runtime,
 ) -> Result<()> {
-    let waiting: Vec<(u32, BTreeMap<EncodedKey, (Key, bool)>)> = {
+    let waiting: Vec<(u32, Waiting)> = {
         let mut deferred = deferred.lock();
         let (now, later) = std::mem::take(&mut deferred.waiting)
             .into_iter()

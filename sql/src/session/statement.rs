@@ -385,8 +385,11 @@ impl Session {
                 attempts.replans += 1;
                 if attempts.replans > EAGER_RESTARTS {
                     let pause = REPLAN_PAUSE.min(Duration::from_millis(1 << attempts.replans.min(16)));
-                    let pause = async { Ok::<(), SqlError>(tokio::time::sleep(pause).await) };
-                    interruptible(&cancel, deadline, pause).await?;
+                    interruptible(&cancel, deadline, async {
+                        tokio::time::sleep(pause).await;
+                        Ok::<(), SqlError>(())
+                    })
+                    .await?;
                 }
                 if attempts.alone {
                     self.start_anew().await;
