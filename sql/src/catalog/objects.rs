@@ -156,7 +156,7 @@ pub(super) const DEFINITIONS: &[Definition] = &[
             ("refobjsubid", Ty::Int4),
             ("deptype", Ty::Char),
         ],
-        nothing,
+        super::sequences::dependencies,
     ),
     pg(
         "pg_extension",

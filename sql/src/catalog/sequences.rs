@@ -6,7 +6,7 @@ use amphora_storage::schema::Sequence;
 use amphora_storage::{DataType, Datum, Row};
 
 use super::information_schema::info;
-use super::{Columns, Definition, SystemContext, Ty, pg, row, text};
+use super::{Columns, Definition, SystemContext, Ty, char, pg, row, text};
 use crate::error::Result;
 use crate::executor::wait_for;
 
@@ -132,3 +132,27 @@ fn standard(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row
     };
     Ok(context.catalog.sequences().filter(|s| !identity(s)).map(one).collect())
 }
+
+/// `pg_depend`, as far as tools ask for it: which column owns a sequence.
+pub(super) fn dependencies(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for sequence in context.catalog.sequences() {
+        let Some((table, column)) = sequence.owned_by else { continue };
+        let Some(table) = context.catalog.table_by_id(table) else { continue };
+        let Some(position) = table.columns.iter().position(|c| c.id == column) else { continue };
+        let kind = if table.columns[position].identity.is_some() { 'i' } else { 'a' };
+        rows.push(vec![
+            Datum::Oid(PG_CLASS),
+            Datum::Oid(sequence.id.0),
+            Datum::Int4(0),
+            Datum::Oid(PG_CLASS),
+            Datum::Oid(table.id.0),
+            Datum::Int4(i32::from(table.attribute_number(position))),
+            char(kind),
+        ]);
+    }
+    Ok(rows)
+}
+
+/// OID of `pg_class`.
+const PG_CLASS: u32 = 1259;

@@ -103,8 +103,9 @@ impl Session {
         }
         let mut without = table.clone();
         let hidden = without.columns.iter_mut().filter(|c| c.name == column);
-        // No column has this id.
-        hidden.for_each(|c| c.id = ColumnId(u32::MAX));
+        // No column has this id yet.
+        let none = ColumnId(table.next_column_id);
+        hidden.for_each(|c| c.id = none);
         let mut trial = (*catalog).clone();
         trial.put(Arc::new(without));
         let (_, planner) = self.planner(&Arc::new(trial));
