@@ -311,7 +311,8 @@ impl Engine for Node {
     }
 
     fn table_changes(&self, table: TableId) -> Option<u64> {
-        Some(self.group.table_changes(table))
+        let catalog = self.catalog.current();
+        Some(self.group.table_changes(catalog.table_by_id(table)?.keyspace()))
     }
 
     fn table_size(&self, table: TableId) -> Option<u64> {

@@ -77,7 +77,7 @@ impl<'a> Planner<'a> {
     pub(super) fn column(&self, field: &Field) -> Option<KnownColumn<'_>> {
         let (table, attribute) = field.origin?;
         let table = self.context.catalog.table_by_id(TableId(table))?;
-        let position = usize::try_from(attribute).ok()?.checked_sub(1)?;
+        let position = (0..table.columns.len()).find(|&i| table.attribute_number(i) == attribute)?;
         self.stored_column(table, position)
     }
 
