@@ -36,7 +36,8 @@ pub type Flushed = Box<dyn FnOnce(io::Result<()>) + Send>;
 pub struct RaftLogOptions {
     /// Blocks of old entries kept in memory, in bytes
     pub block_cache_bytes: usize,
-    /// Newest entries, in bytes; they are also what is read most
+    /// Newest entries, in bytes; they are also what is read most. A large transaction should fit: who appends
+    /// waits for tables that are written out too slowly
     pub write_buffer_bytes: usize,
     /// Actions that may wait for the writer thread; more make the caller wait
     pub queue: usize,
@@ -44,7 +45,7 @@ pub struct RaftLogOptions {
 
 impl Default for RaftLogOptions {
     fn default() -> RaftLogOptions {
-        RaftLogOptions { block_cache_bytes: 4 << 20, write_buffer_bytes: 16 << 20, queue: 4096 }
+        RaftLogOptions { block_cache_bytes: 4 << 20, write_buffer_bytes: 64 << 20, queue: 4096 }
     }
 }
 
