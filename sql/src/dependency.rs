@@ -157,7 +157,7 @@ fn dependents(catalog: &Catalog, object: &Object) -> Vec<(Object, bool)> {
         }
         Object::Default(..) | Object::ForeignKey(..) => {}
     }
-    found.sort_by(|a, b| b.0.cmp(&a.0));
+    found.sort_by_key(|f| std::cmp::Reverse(f.0));
     found.into_iter().map(|(_, object, silent)| (object, silent)).collect()
 }
 

@@ -139,7 +139,7 @@ impl Binder<'_> {
         Ok(match &schema {
             Some(schema) => (format!("{schema}.{last}"), relation_in(schema)),
             None => {
-                let found = self.schemas().find_map(|s| relation_in(s));
+                let found = self.schemas().find_map(relation_in);
                 (last.clone(), found)
             }
         })

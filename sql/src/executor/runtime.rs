@@ -41,12 +41,15 @@ pub struct Runtime {
     shared: Option<Shared>,
 }
 
+/// A row: its table and its primary key.
+type RowId = (TableId, Vec<Datum>);
+
 /// What the statements of one WITH that writes share: the rows of those that have run, in order, and the
 /// rows they changed, which no other of them may change again.
 #[derive(Clone, Default)]
 pub struct Shared {
     ctes: Vec<Arc<Vec<Row>>>,
-    changed: Arc<Mutex<HashSet<(TableId, Vec<Datum>)>>>,
+    changed: Arc<Mutex<HashSet<RowId>>>,
 }
 
 impl Shared {

@@ -212,7 +212,7 @@ impl MemoryTransaction {
 
 fn duplicated(table: &Table, index: &Index, row: &Row) -> Error {
     let mut error = duplicate(table, index, row);
-    error.message = format!("could not create unique index \"{}\"", index.name).into();
+    error.message = format!("could not create unique index \"{}\"", index.name);
     error.detail = error.detail.map(|d| d.replace("already exists", "is duplicated").into());
     error
 }
