@@ -250,6 +250,7 @@ impl Session {
             Block::Explicit | Block::Failed => Ok(()),
         };
         self.report_settings(out);
+        self.rest();
         result
     }
 }
