@@ -15,8 +15,8 @@
 //! are one, and so are the messages between two Syncs; BEGIN opens a block that only COMMIT or ROLLBACK
 //! ends, and in which an error makes everything else fail with 25P02.
 
-mod alter;
 mod advisory;
+mod alter;
 mod analyze;
 mod backends;
 mod command;
