@@ -147,10 +147,14 @@ impl AdvisoryLocks {
         cancel: &CancelHandle,
         (lock_timeout, statement_timeout): (Duration, Duration),
     ) -> Result<bool> {
-        let lock = match self.keys.lock().get(&key) {
-            Some(held) => held.lock.clone(),
+        let (known, count) = {
+            let keys = self.keys.lock();
+            (keys.get(&key).map(|held| held.lock.clone()), keys.len())
+        };
+        let lock = match known {
+            Some(lock) => lock,
             None => {
-                if self.keys.lock().len() >= MAX_KEYS {
+                if count >= MAX_KEYS {
                     return Err(SqlError::new("53200", "out of shared memory")
                         .with_detail(format!("A session can hold {MAX_KEYS} advisory locks at a time.")));
                 }
