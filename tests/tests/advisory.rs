@@ -99,7 +99,8 @@ async fn locks_outlive_their_leader_and_not_their_node() {
 async fn sessions_see_cancel_and_end_each_other() {
     let cluster = Cluster::start(1).await;
     let (one, two) = (cluster.client(0).await, cluster.client(0).await);
-    two.batch_execute("SET application_name = 'sleeper'; BEGIN; SELECT 1").await.unwrap();
+    two.batch_execute("SET application_name = 'sleeper'").await.unwrap();
+    two.batch_execute("BEGIN; SELECT 1").await.unwrap();
     let query = "SELECT pid, state, query FROM pg_stat_activity WHERE application_name = 'sleeper'";
     let row = one.query_one(query, &[]).await.unwrap();
     let pid: i32 = row.get(0);
