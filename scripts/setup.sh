@@ -9,9 +9,16 @@ packages=(
   postgresql postgresql-client              # what Amphora is compared with; psql, in the tests and the tour
   iproute2 iptables                         # network namespaces, for partitions in the tests
   libfaketime util-linux e2fsprogs          # clock skew and full disks, in the tests
+  python3-venv nodejs                       # drivers, in the tests (scripts/drivers.sh installs the rest)
+  openjdk-17-jdk-headless libpostgresql-jdbc-java libdbd-pg-perl
 )
+# nodejs brings npm with it where it is not Debian's own.
+command -v npm >/dev/null || packages+=(npm)
+# Any JDK does.
+if command -v javac >/dev/null; then packages=("${packages[@]/openjdk-17-jdk-headless/}"); fi
 missing=()
 for package in "${packages[@]}"; do
+  [ -n "$package" ] || continue
   dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
 done
 if [ ${#missing[@]} -gt 0 ]; then
@@ -33,3 +40,4 @@ fi
 command -v cargo-nextest >/dev/null || cargo install --locked cargo-nextest
 scripts/rocksdb.sh
 cargo fetch --locked --quiet
+scripts/drivers.sh >/dev/null

@@ -362,6 +362,14 @@ pub struct SequenceGrant {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SavepointId(pub usize);
 
+/// A lock of a key of the application's own. It is given back when this is dropped.
+#[async_trait]
+pub trait AdvisoryLock: Send + Sync {
+    /// Locks it; what is held already stays held. False if others hold it and it is not to be waited for. A zero
+    /// timeout waits for ever. 55P03, 40P01, 57P03
+    async fn lock(&self, mode: LockMode, wait: bool, timeout: Duration) -> Result<bool>;
+}
+
 /// A node as SQL sees it.
 pub trait Engine: Send + Sync {
     /// Starts a transaction. Nothing is sent anywhere yet.
@@ -389,6 +397,13 @@ pub trait Engine: Send + Sync {
     /// if that is not counted.
     fn table_changes(&self, table: TableId) -> Option<u64> {
         let _ = table;
+        None
+    }
+
+    /// A lock of a key of the application's own, cluster-wide and not yet held. `lost` is called if it is lost
+    /// after it was held. `None` where there are no such locks.
+    fn advisory_lock(&self, key: &[u8], lost: Arc<dyn Fn() + Send + Sync>) -> Option<Arc<dyn AdvisoryLock>> {
+        let _ = (key, lost);
         None
     }
 

@@ -47,7 +47,7 @@ use uuid::Uuid;
 pub use catalog::{CatalogCache, catalog_key, load_catalog};
 pub use ids::{MAX_NODE_ID, UniqueIds};
 
-use crate::api::{ClusterStatus, Engine, Transaction, TransactionOptions};
+use crate::api::{AdvisoryLock, ClusterStatus, Engine, Transaction, TransactionOptions};
 use crate::gossip::{Gossip, GossipConfig};
 use crate::rpc::{AddressBook, Client, Faults, Identity, RpcTransport, Server};
 use crate::strong::{Group, GroupConfig, LogLimits, Member, Timing};
@@ -313,6 +313,10 @@ impl Engine for Node {
     fn table_changes(&self, table: TableId) -> Option<u64> {
         let catalog = self.catalog.current();
         Some(self.group.table_changes(catalog.table_by_id(table)?.keyspace()))
+    }
+
+    fn advisory_lock(&self, key: &[u8], lost: Arc<dyn Fn() + Send + Sync>) -> Option<Arc<dyn AdvisoryLock>> {
+        Some(self.group.advisory_lock(key, lost))
     }
 
     fn table_size(&self, table: TableId) -> Option<u64> {

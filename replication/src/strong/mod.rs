@@ -26,6 +26,7 @@
 //! in log order, so a timestamp names a prefix of the log and a read at it is a consistent snapshot on
 //! every replica that has applied as far.
 
+mod advisory;
 mod certifier;
 mod changes;
 mod gateway;

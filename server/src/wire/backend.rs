@@ -192,6 +192,10 @@ pub fn error(buffer: &mut BytesMut, severity: Severity, error: &SqlError) {
         field(b, b'c', error.column.as_deref());
         field(b, b'd', error.data_type.as_deref());
         field(b, b'n', error.constraint.as_deref());
+        // JDBC and asyncpg know by PostgreSQL's routine that this one is mended by preparing again.
+        if error.sqlstate == "0A000" && error.message == "cached plan must not change result type" {
+            field(b, b'R', Some("RevalidateCachedQuery"));
+        }
         b.put_u8(0);
     });
 }

@@ -113,6 +113,7 @@ impl Inbox {
                 received = self.receive() => received?,
                 error = silence(silent_until, &mut idle) => return Err(End::Fatal(error)),
                 () = shutdown.cancelled() => return Err(End::Fatal(shutting_down())),
+                () = entry.terminated() => return Err(End::Fatal(shutting_down())),
             }
             entry.set_busy(true);
         }
@@ -167,6 +168,7 @@ impl<S: SqlSession> Connection<'_, S> {
                 continue;
             }
             match self.serve(&frame, &mut skipping).await {
+                Ok(true) if self.entry.is_terminated() => return End::Fatal(shutting_down()),
                 Ok(true) => {}
                 Ok(false) => return End::Client,
                 Err(e) => return End::Io(e),

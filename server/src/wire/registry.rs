@@ -30,6 +30,16 @@ impl Entry {
         self.busy.store(busy, Ordering::Relaxed);
     }
 
+    /// Whether the session is to end.
+    pub fn is_terminated(&self) -> bool {
+        self.cancel.is_terminated()
+    }
+
+    /// Resolves when the session is to end.
+    pub async fn terminated(&self) {
+        self.cancel.terminated().await;
+    }
+
     /// The client's end of the connection is closed.
     fn client_is_gone(&self) -> bool {
         let socket = (*self.socket).as_ref();

@@ -4,6 +4,7 @@
 //! by column name: what a view has in PostgreSQL and not here reads as NULL (or as the type's plain zero
 //! where a client would stumble over NULL), so that clients find every column they ask for ([`layout`]).
 
+mod activity;
 mod cluster;
 mod constraint_usage;
 mod constraints;
@@ -135,6 +136,7 @@ static VIEWS: LazyLock<Vec<SystemView>> = LazyLock::new(|| {
         relations::DEFINITIONS,
         constraints::DEFINITIONS,
         seed::DEFINITIONS,
+        activity::DEFINITIONS,
         objects::DEFINITIONS,
         sequences::DEFINITIONS,
         roles::DEFINITIONS,

@@ -292,6 +292,16 @@ const OPTIONS: &[(&str, Ty)] = &[("option_name", Text), ("option_value", Text)];
 const PARTITIONS: &[(&str, Ty)] =
     &[("relid", Regclass), ("parentrelid", Regclass), ("isleaf", Bool), ("level", Int4)];
 
+const EXPANDED: &[(&str, Ty)] = &[("x", AnyElement), ("n", Int4)];
+
+/// Elements with their places, from 1.
+fn expand_array(a: &[Datum]) -> Result<Rows> {
+    let Datum::Array(array) = &a[0] else { return Err(wrong_kind()) };
+    let rows: Vec<Row> =
+        array.items.iter().zip(1..).map(|(item, n)| vec![item.clone(), Datum::Int4(n)]).collect();
+    Ok(Box::new(rows.into_iter().map(Ok)))
+}
+
 /// `name=value`, one row each.
 fn options_to_table(a: &[Datum]) -> Result<Rows> {
     let Datum::Array(options) = &a[0] else { return Err(wrong_kind()) };
@@ -339,6 +349,7 @@ pub(super) static SET_FUNCTIONS: &[SetFunction] = &[
     set("json_each_text", &[Json], Record, |a, _| each(a, "json_each_text", true)).columns(PAIR_TEXT),
     set("jsonb_object_keys", &[Jsonb], Text, |a, _| object_keys(a, "jsonb_object_keys")),
     set("json_object_keys", &[Json], Text, |a, _| object_keys(a, "json_object_keys")),
+    set("_pg_expandarray", &[AnyArray], AnyElement, |a, _| expand_array(a)).columns(EXPANDED),
     set("pg_options_to_table", &[Array(&Text)], Record, |a, _| options_to_table(a)).columns(OPTIONS),
     set("pg_partition_tree", &[Regclass], Record, |a, _| partition_tree(a)).columns(PARTITIONS),
     set("string_to_table", &[Text, Text], Text, |a, _| Ok(texts(pattern::split_text(a)?))),

@@ -22,6 +22,13 @@ macro_rules! hook {
     };
 }
 
+/// A function that the session carries out, and that does something.
+macro_rules! act {
+    ($name:literal, $args:expr, $returns:expr) => {
+        function($name, $args, $returns, |a, c| c.context.session.call($name, a)).volatile()
+    };
+}
+
 /// A privilege test; there is one kind of user, who may do everything.
 macro_rules! privilege {
     ($($name:literal: $args:expr),* $(,)?) => {
@@ -264,12 +271,29 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
         .volatile(),
     function("pg_terminate_backend", &[Int4], Bool, |a, c| c.context.session.call("pg_terminate_backend", a))
         .volatile(),
-    function("pg_advisory_lock", &[Int8], Void, |a, c| c.context.session.call("pg_advisory_lock", a))
-        .volatile(),
-    function("pg_try_advisory_lock", &[Int8], Bool, |a, c| c.context.session.call("pg_try_advisory_lock", a))
-        .volatile(),
-    function("pg_advisory_unlock", &[Int8], Bool, |a, c| c.context.session.call("pg_advisory_unlock", a))
-        .volatile(),
+    act!("pg_advisory_lock", &[Int8], Void),
+    act!("pg_advisory_lock", &[Int4, Int4], Void),
+    act!("pg_advisory_lock_shared", &[Int8], Void),
+    act!("pg_advisory_lock_shared", &[Int4, Int4], Void),
+    act!("pg_advisory_xact_lock", &[Int8], Void),
+    act!("pg_advisory_xact_lock", &[Int4, Int4], Void),
+    act!("pg_advisory_xact_lock_shared", &[Int8], Void),
+    act!("pg_advisory_xact_lock_shared", &[Int4, Int4], Void),
+    act!("pg_try_advisory_lock", &[Int8], Bool),
+    act!("pg_try_advisory_lock", &[Int4, Int4], Bool),
+    act!("pg_try_advisory_lock_shared", &[Int8], Bool),
+    act!("pg_try_advisory_lock_shared", &[Int4, Int4], Bool),
+    act!("pg_try_advisory_xact_lock", &[Int8], Bool),
+    act!("pg_try_advisory_xact_lock", &[Int4, Int4], Bool),
+    act!("pg_try_advisory_xact_lock_shared", &[Int8], Bool),
+    act!("pg_try_advisory_xact_lock_shared", &[Int4, Int4], Bool),
+    act!("pg_advisory_unlock", &[Int8], Bool),
+    act!("pg_advisory_unlock", &[Int4, Int4], Bool),
+    act!("pg_advisory_unlock_shared", &[Int8], Bool),
+    act!("pg_advisory_unlock_shared", &[Int4, Int4], Bool),
+    act!("pg_advisory_unlock_all", &[], Void),
+    act!("pg_terminate_backend", &[Int4, Int8], Bool),
+    hook!("pg_blocking_pids", &[Int4], Array(&Int4)),
 ];
 
 /// Tests of privileges.

@@ -19,20 +19,23 @@
 //! read to its end when the transaction commits.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use amphora_replication::Transaction;
-use amphora_storage::Row;
+use amphora_storage::{Datum, Row};
+use async_trait::async_trait;
 
 use super::statement::{Job, Outcome, Place};
 use super::transaction::Block;
-use super::{MAX_PORTALS, Output, Session};
+use super::{MAX_PORTALS, Notice, Output, Session};
 use crate::command::{Command, CursorOptions, Fetch, Motion};
 use crate::error::{Result, SqlError};
 use crate::executor::{LockedQuery, Query, blocking, row_memory, timed_out};
 use crate::expr::Expr;
 use crate::plan::{Field, Node, Plan, Prepared};
+use crate::types::FormatContext;
 
 /// Bytes of rows that a cursor keeps which was not declared SCROLL.
 const UNASKED_MEMORY: usize = 4 << 20;
@@ -64,6 +67,11 @@ fn forward_only() -> SqlError {
 }
 
 impl Cursor {
+    /// Its columns and their formats, as Describe of a portal gives them.
+    pub(super) fn description(&self) -> (Arc<[Field]>, Vec<i16>) {
+        (self.schema.clone(), if self.options.binary { vec![1] } else { Vec::new() })
+    }
+
     /// Rows that have come from the query.
     fn read(&self) -> u64 {
         self.base + self.window.len() as u64
@@ -265,6 +273,9 @@ impl Session {
         deadline: Option<Instant>,
         out: &mut dyn Output,
     ) -> Result<Outcome> {
+        if !self.cursors.contains_key(&fetch.name) && self.portals.contains_key(&fetch.name) {
+            return self.fetch_portal(job, fetch, out).await;
+        }
         // Taken out while it moves: its rows are read with the session's transaction.
         let mut cursor = self.cursors.remove(&fetch.name).ok_or_else(|| no_cursor(&fetch.name))?;
         let result = self.move_cursor(job, fetch, &mut cursor, deadline, out).await;
@@ -278,6 +289,31 @@ impl Session {
         self.end_statement(job.place).await?;
         out.complete(&tag);
         Ok(Outcome::Complete)
+    }
+
+    /// FETCH and MOVE of a portal that Bind made: the next rows.
+    async fn fetch_portal(&mut self, job: &Job, fetch: &Fetch, out: &mut dyn Output) -> Result<Outcome> {
+        let count = match fetch.motion {
+            Motion::Forward(None) => 0,
+            Motion::Forward(Some(n)) if n > 0 => u32::try_from(n).unwrap_or(u32::MAX),
+            _ => return Err(forward_only()),
+        };
+        let mut passing = Passing { out, shows: fetch.shows, rows: 0 };
+        self.go_on_with(&fetch.name, count, &mut passing).await?;
+        let moved = passing.rows;
+        self.end_statement(job.place).await?;
+        out.complete(&format!("{} {moved}", if fetch.shows { "FETCH" } else { "MOVE" }));
+        Ok(Outcome::Complete)
+    }
+
+    /// [`run_portal`](Session::run_portal), which may lead back here.
+    fn go_on_with<'a>(
+        &'a mut self,
+        name: &'a str,
+        count: u32,
+        out: &'a mut dyn Output,
+    ) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>> {
+        Box::pin(self.run_portal(name, count, out))
     }
 
     /// Moves and shows. Returns how many rows it passed, and the rows themselves where only some of them are
@@ -435,5 +471,44 @@ impl super::SessionShared {
             Some(deadline) if Instant::now() >= deadline => Err(timed_out()),
             _ => Ok(()),
         }
+    }
+}
+
+/// Rows of a portal on their way to the client, or counted only; how the portal itself ends is not told.
+struct Passing<'a> {
+    out: &'a mut dyn Output,
+    shows: bool,
+    rows: u64,
+}
+
+#[async_trait]
+impl Output for Passing<'_> {
+    fn fields(&mut self, fields: &Arc<[Field]>, formats: &[i16], format: &FormatContext) {
+        if self.shows {
+            self.out.fields(fields, formats, format);
+        }
+    }
+
+    fn row(&mut self, row: &[Datum]) -> Result<()> {
+        self.rows += 1;
+        if self.shows { self.out.row(row) } else { Ok(()) }
+    }
+
+    async fn flush_if_full(&mut self) -> Result<()> {
+        self.out.flush_if_full().await
+    }
+
+    fn complete(&mut self, _: &str) {}
+
+    fn suspended(&mut self) {}
+
+    fn empty_query(&mut self) {}
+
+    fn notice(&mut self, notice: Notice) {
+        self.out.notice(notice);
+    }
+
+    fn parameter_status(&mut self, name: &str, value: &str) {
+        self.out.parameter_status(name, value);
     }
 }

@@ -145,6 +145,9 @@ impl Session {
     /// Describe of a portal: its columns and their formats if it gives rows. 34000
     #[allow(clippy::type_complexity)]
     pub fn describe_portal(&mut self, name: &str) -> Result<Option<(Arc<[Field]>, Vec<i16>)>> {
+        if let Some(cursor) = self.cursors.get(name) {
+            return Ok(Some(cursor.description()));
+        }
         let portal = self.portals.get(name).ok_or_else(|| no_portal(name))?;
         Ok(gives_rows(&portal.schema).map(|schema| (schema, portal.formats.to_vec())))
     }
@@ -163,7 +166,7 @@ impl Session {
         result
     }
 
-    async fn run_portal(&mut self, name: &str, max_rows: u32, out: &mut dyn Output) -> Result<()> {
+    pub(super) async fn run_portal(&mut self, name: &str, max_rows: u32, out: &mut dyn Output) -> Result<()> {
         let Some(portal) = self.portals.get_mut(name) else { return Err(no_portal(name)) };
         let state = std::mem::replace(&mut portal.state, PortalState::Done);
         let (statement, schema, formats) =
@@ -250,6 +253,7 @@ impl Session {
             Block::Explicit | Block::Failed => Ok(()),
         };
         self.report_settings(out);
+        self.rest();
         result
     }
 }

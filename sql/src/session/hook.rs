@@ -201,6 +201,17 @@ impl SessionHook for Facts {
                 let bytes = self.shared.engine.status().tables.iter().map(|t| t.size_bytes).sum::<u64>();
                 Datum::Int8(bytes.cast_signed())
             }
+            "pg_cancel_backend" | "pg_terminate_backend" => Datum::Bool(self.signal(function, args)),
+            // Who waits for whom is known to the leader only.
+            "pg_blocking_pids" => Datum::array(amphora_storage::DataType::Int4, Vec::new()),
+            advisory if advisory.contains("_advisory_") => {
+                let limits = {
+                    let settings = self.shared.settings.lock();
+                    (settings.effective().lock_timeout, settings.effective().statement_timeout)
+                };
+                let shared = &self.shared;
+                return shared.advisory.call(advisory, args, &shared.engine, &shared.cancel, limits);
+            }
             "pg_sleep" => {
                 self.sleep(args)?;
                 Datum::text("")
@@ -276,6 +287,20 @@ impl Facts {
     fn size(&self, oid: u32) -> i64 {
         let tables = self.shared.engine.status().tables;
         tables.iter().find(|t| t.table_id.0 == oid).map_or(0, |t| t.size_bytes.cast_signed())
+    }
+
+    /// Cancels or ends a session of this node; false if there is none.
+    fn signal(&self, function: &str, args: &[Datum]) -> bool {
+        let pid = args.first().and_then(Datum::as_i64).and_then(|pid| i32::try_from(pid).ok());
+        let Some(backend) = pid.and_then(|pid| super::backends::find(self.shared.engine.as_ref(), pid))
+        else {
+            return false;
+        };
+        match function {
+            "pg_cancel_backend" => backend.cancel.cancel(),
+            _ => backend.cancel.terminate(),
+        }
+        true
     }
 
     fn sleep(&self, args: &[Datum]) -> Result<()> {

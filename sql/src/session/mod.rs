@@ -15,8 +15,10 @@
 //! are one, and so are the messages between two Syncs; BEGIN opens a block that only COMMIT or ROLLBACK
 //! ends, and in which an error makes everything else fail with 25P02.
 
+mod advisory;
 mod alter;
 mod analyze;
+mod backends;
 mod command;
 mod constraint;
 mod copy;
@@ -44,6 +46,8 @@ use std::time::Duration;
 use amphora_replication::Engine;
 use parking_lot::Mutex;
 
+pub use advisory::{HeldLock, Key as AdvisoryKey};
+pub use backends::{Backend, backends};
 pub use output::{CancelHandle, Notice, Output, TransactionStatus};
 pub use settings::{SERVER_VERSION, Settings};
 
@@ -85,6 +89,14 @@ pub(crate) struct SessionShared {
     pub(crate) cancel: CancelHandle,
     pub(crate) started: i64,
     pub(crate) sequences: SessionSequences,
+    pub(crate) activity: Mutex<backends::Activity>,
+    pub(crate) advisory: advisory::AdvisoryLocks,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        backends::leave(&self.shared);
+    }
 }
 
 /// One client's session.
@@ -112,7 +124,10 @@ impl Session {
             cancel: CancelHandle::default(),
             started: crate::types::current_timestamp(),
             sequences: SessionSequences::default(),
+            activity: Mutex::default(),
+            advisory: advisory::AdvisoryLocks::default(),
         });
+        backends::enter(&shared);
         Ok(Session {
             shared,
             tx: TransactionBlock::default(),
@@ -187,7 +202,18 @@ impl Session {
             self.error().await;
         }
         self.report_settings(out);
+        self.rest();
         result
+    }
+
+    /// The session waits for its client from now on.
+    fn rest(&self) {
+        let state = match self.tx.block {
+            Block::Idle | Block::Implicit => backends::State::Idle,
+            Block::Explicit => backends::State::InTransaction,
+            Block::Failed => backends::State::Failed,
+        };
+        self.shared.activity.lock().rest(state);
     }
 
     async fn run_text(&mut self, sql: &str, out: &mut dyn Output) -> Result<()> {

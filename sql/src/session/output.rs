@@ -120,6 +120,7 @@ pub struct CancelHandle {
 #[derive(Debug, Default)]
 struct CancelState {
     requested: AtomicBool,
+    terminated: AtomicBool,
     notify: Notify,
 }
 
@@ -128,6 +129,30 @@ impl CancelHandle {
     pub fn cancel(&self) {
         self.shared.requested.store(true, Ordering::Release);
         self.shared.notify.notify_waiters();
+    }
+
+    /// The running statement fails, and then the session ends (57P01).
+    pub fn terminate(&self) {
+        self.shared.terminated.store(true, Ordering::Release);
+        self.cancel();
+    }
+
+    /// True once [`terminate`](CancelHandle::terminate) has been called.
+    pub fn is_terminated(&self) -> bool {
+        self.shared.terminated.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when the session is to end.
+    pub async fn terminated(&self) {
+        loop {
+            let notified = self.shared.notify.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            if self.is_terminated() {
+                return;
+            }
+            notified.await;
+        }
     }
 
     /// True once [`cancel`](CancelHandle::cancel) has been called for the current statement.

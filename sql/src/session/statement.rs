@@ -93,6 +93,7 @@ impl Session {
         let alone = job.place == Place::Alone;
         let command = job.statement.parsed.as_ref().and_then(|p| p.command());
         self.enter_statement(alone);
+        self.shared.activity.lock().begin(&job.statement, self.tx.started);
         if let Some(Command::Fetch(fetch)) = command {
             let deadline = self.deadline();
             return self.fetch(&job, fetch, deadline, out).await;

@@ -195,6 +195,7 @@ impl Session {
         }
         self.tx = TransactionBlock::default();
         self.shared.settings.lock().end_transaction();
+        self.shared.advisory.end_transaction();
         self.portals.clear();
         self.drop_cursors();
         Ok(())
@@ -210,6 +211,7 @@ impl Session {
         }
         self.tx = TransactionBlock::default();
         self.shared.settings.lock().end_transaction();
+        self.shared.advisory.end_transaction();
         self.portals.clear();
         self.drop_cursors();
     }

@@ -172,7 +172,7 @@ async def introspection(conn):
     types, _ = await conn._introspect_types([23, 1007, 26, 2205, 2206, 19, 18, 1003], 10)
     by_name = {t["name"]: t for t in types}
     assert by_name["_int4"]["elemtype"] == 23 and by_name["_int4"]["kind"] == b"b", by_name["_int4"]
-    assert by_name["name"]["elemtype"] is None, by_name["name"]
+    assert by_name["name"]["elemtype"] == 18, by_name["name"]
 
 
 async def notices(conn):
