@@ -299,6 +299,12 @@ fn delete_path(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
     if !matches!(jsonb(&a[0])?, Value::Array(_) | Value::Object(_)) {
         return Err(SqlError::invalid_parameter_value("cannot delete path in scalar"));
     }
+    // Of nothing nothing can be deleted, whatever the path.
+    if matches!(jsonb(&a[0])?, Value::Array(items) if items.is_empty())
+        || matches!(jsonb(&a[0])?, Value::Object(fields) if fields.is_empty())
+    {
+        return Ok(a[0].clone());
+    }
     let keys = path(&a[1])?.ok_or_else(null_path)?;
     Ok(boxed(change(jsonb(&a[0])?, &keys, 0, Change::Delete)?))
 }

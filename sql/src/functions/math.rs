@@ -300,35 +300,6 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("trim_scale", &[Numeric], Numeric, |a, _| finite(&a[0], |d| d.normalized())),
     function("random", &[], Float8, |_, _| Ok(Datum::Float8(rand::rng().random::<f64>()))).volatile(),
     function("setseed", &[Float8], Void, |_, _| Ok(Datum::text(""))).volatile(),
-    function("sind", &[Float8], Float8, angle!(|x| exact_degrees(x, f64::sin))),
-    function("cosd", &[Float8], Float8, angle!(|x| exact_degrees(x + 90.0, f64::sin))),
-    function(
-        "tand",
-        &[Float8],
-        Float8,
-        angle!(|x| exact_degrees(x, f64::sin) / exact_degrees(x + 90.0, f64::sin)),
-    ),
-    function("asind", &[Float8], Float8, |a, _| {
-        Ok(Datum::Float8(whole_degrees(unit_interval(float(&a[0])?)?.asin().to_degrees())))
-    }),
-    function("acosd", &[Float8], Float8, |a, _| {
-        Ok(Datum::Float8(whole_degrees(unit_interval(float(&a[0])?)?.acos().to_degrees())))
-    }),
-    function("atand", &[Float8], Float8, |a, _| {
-        Ok(Datum::Float8(whole_degrees(float(&a[0])?.atan().to_degrees())))
-    }),
-    function("atan2d", &[Float8, Float8], Float8, |a, _| {
-        Ok(Datum::Float8(whole_degrees(float(&a[0])?.atan2(float(&a[1])?).to_degrees())))
-    }),
-    function("asinh", &[Float8], Float8, |a, _| Ok(Datum::Float8(float(&a[0])?.asinh()))),
-    function("atanh", &[Float8], Float8, |a, _| match float(&a[0])? {
-        x if !(-1.0..=1.0).contains(&x) => Err(SqlError::numeric_value_out_of_range("input is out of range")),
-        x => Ok(Datum::Float8(x.atanh())),
-    }),
-    function("acosh", &[Float8], Float8, |a, _| match float(&a[0])? {
-        x if x < 1.0 => Err(SqlError::numeric_value_out_of_range("input is out of range")),
-        x => Ok(Datum::Float8(x.acosh())),
-    }),
     function("width_bucket", &[AnyElement, AnyArray], Int4, |a, _| match &a[1] {
         Datum::Array(bounds) if bounds.items.iter().any(Datum::is_null) => {
             Err(SqlError::null_value_not_allowed("thresholds array must not contain NULLs"))
@@ -337,26 +308,6 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
         _ => Err(super::arithmetic::wrong_kind()),
     }),
 ];
-
-/// The sine of an angle in degrees, exact at multiples of 30.
-fn exact_degrees(x: f64, sine: fn(f64) -> f64) -> f64 {
-    let turned = x.rem_euclid(360.0);
-    let (turned, sign) = if turned >= 180.0 { (turned - 180.0, -1.0) } else { (turned, 1.0) };
-    let acute = if turned > 90.0 { 180.0 - turned } else { turned };
-    let value = match acute {
-        0.0 => 0.0,
-        30.0 => 0.5,
-        90.0 => 1.0,
-        other => sine(other.to_radians()),
-    };
-    sign * value
-}
-
-/// An angle that is meant to be whole, freed of the last digit's error.
-fn whole_degrees(x: f64) -> f64 {
-    let whole = x.round();
-    if (x - whole).abs() < 1e-12 { whole } else { x }
-}
 
 fn absolute(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
     let range = |what: &str| SqlError::numeric_value_out_of_range(format!("{what} out of range"));

@@ -524,13 +524,19 @@ fn regexp_instr(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
             "invalid value for parameter \"endoption\": {after}"
         )));
     }
-    let from = text.char_indices().nth((start - 1) as usize).map_or(text.len(), |(i, _)| i);
+    let Some(from) = start_at(text, start) else { return Ok(Datum::Int4(0)) };
     let found = regex.captures_iter(&text[from..]).nth((nth - 1) as usize);
     let part = found.and_then(|c| c.get(usize::try_from(group).unwrap_or(usize::MAX)).map(|m| m.range()));
     Ok(Datum::Int4(part.map_or(0, |r| {
         let byte = from + if after == 1 { r.end } else { r.start };
         text[..byte].chars().count() as i32 + 1
     })))
+}
+
+/// Where the character `start`, counted from 1, begins; its end counts as one more, and then there is none.
+fn start_at(text: &str, start: i64) -> Option<usize> {
+    let starts = text.char_indices().map(|(at, _)| at).chain(std::iter::once(text.len()));
+    starts.skip(usize::try_from(start - 1).ok()?).next()
 }
 
 /// `regexp_substr(text, pattern, start, N, flags, group)`
@@ -540,7 +546,7 @@ fn regexp_substr_at(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
     let nth = a.get(3).map_or(Ok(1), |d| positive(d, 1, "n"))?;
     let regex = compile(str_of(&a[1])?, flags_at(a, 4)?)?;
     let group = a.get(5).map_or(Ok(0), super::arithmetic::int)?;
-    let from = text.char_indices().nth((start - 1) as usize).map_or(text.len(), |(i, _)| i);
+    let Some(from) = start_at(text, start) else { return Ok(Datum::Null) };
     let found = regex.captures_iter(&text[from..]).nth((nth - 1) as usize);
     let part = found.and_then(|c| c.get(usize::try_from(group).unwrap_or(usize::MAX)).map(|m| m.as_str()));
     Ok(part.map_or(Datum::Null, Datum::text))

@@ -116,7 +116,14 @@ impl<'a> CommandParser<'a> {
             "vacuum" => return self.analyze("VACUUM").map(Some),
             "analyze" | "analyse" => return self.analyze("ANALYZE").map(Some),
             // Indexes are never out of step with their rows, nor bloated.
-            "reindex" => return Ok(Some(Ast::Command(Command::Nothing("REINDEX")))),
+            "reindex" => {
+                let options = self.tokens.get(self.index + 1).is_some_and(|t| t.token == Token::LParen);
+                let kinds = ["index", "table", "schema", "database", "system"];
+                if !options && !kinds.contains(&self.peek_word_at(1).as_str()) {
+                    return Err(self.error_at(self.index + 1));
+                }
+                return Ok(Some(Ast::Command(Command::Nothing("REINDEX"))));
+            }
             "checkpoint" => return Ok(Some(Ast::Command(Command::Nothing("CHECKPOINT")))),
             "unlisten" => return Ok(Some(Ast::Command(Command::Nothing("UNLISTEN")))),
             "create" | "alter" | "drop" => match self.role()? {

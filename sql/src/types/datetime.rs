@@ -425,6 +425,13 @@ impl Fields {
             6 if self.date.is_none() && self.month.is_none() => {
                 self.date = Some((self.full_year(part(0..2)?, 2), part(2..4)? as i32, part(4..6)? as i32));
             }
+            // The last four are month and day, and all before them the year.
+            9.. if self.date.is_none() && self.month.is_none() => {
+                let (year, rest) = word.split_at(word.len() - 4);
+                let (year, tail) = (year.parse::<i64>().map_err(|_| Bad::Range)?, rest.parse::<i32>());
+                let tail = tail.map_err(|_| Bad::Syntax)?;
+                self.date = Some((year, tail / 100, tail % 100));
+            }
             1..=7 => self.numbers.push((word.parse().map_err(|_| Bad::Range)?, word.len())),
             _ => return Err(Bad::Syntax),
         }
