@@ -270,7 +270,19 @@ impl Binder<'_> {
 
     /// `a[1]`, `(row).field`
     fn access(&mut self, root: &Ast, chain: &[ast::AccessExpr]) -> Result<Expr> {
-        let mut bound = self.expr(root)?;
+        // `t.a[1]` names a column of a relation, even if a column is called `t` too.
+        let mut name = Vec::new();
+        if let Ast::Identifier(first) = root {
+            let parts = chain.iter().map_while(|access| match access {
+                ast::AccessExpr::Dot(Ast::Identifier(part)) if !super::record::is_star(part) => Some(part),
+                _ => None,
+            });
+            name = std::iter::once(first).chain(parts).cloned().collect();
+        }
+        let (mut bound, chain) = match name.len() {
+            0 | 1 => (self.expr(root)?, chain),
+            n => (self.expr(&Ast::CompoundIdentifier(name))?, chain.get(n - 1..).unwrap_or_default()),
+        };
         let mut inside = false;
         for access in chain {
             // An array has one dimension, so with a second subscript there is nothing: NULL, as of any

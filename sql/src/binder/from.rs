@@ -57,7 +57,7 @@ impl Binder<'_> {
             .map_err(|error| self.at(error, item.span()))
     }
 
-    fn table_with_joins(&mut self, item: &ast::TableWithJoins) -> Result<(Plan, Scope)> {
+    pub(super) fn table_with_joins(&mut self, item: &ast::TableWithJoins) -> Result<(Plan, Scope)> {
         let mut joined = self.factor(&item.relation)?;
         for join in &item.joins {
             let (kind, constraint) = join_kind(&join.join_operator)?;

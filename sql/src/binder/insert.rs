@@ -9,10 +9,11 @@ use sqlparser::ast;
 use sqlparser::ast::{ConflictTarget, OnConflictAction, OnInsert, SetExpr, Spanned, TableObject};
 
 use super::expr::table_fields;
-use super::from::Found;
+use super::from::{Found, table_scan};
 use super::level::{Clause, Level};
 use super::query::{node, project};
 use super::scope::Scope;
+use super::updatable::{Target, no_such_column};
 use super::{Binder, fold, name_parts};
 use crate::error::{Result, SqlError};
 use crate::expr::Expr;
@@ -29,8 +30,12 @@ impl Binder<'_> {
             return Err(SqlError::syntax_error("syntax error at or near \"OR\"")
                 .with_hint("Use INSERT … ON CONFLICT."));
         }
-        let table = self.writable(name, "insert into")?;
-        let alias = insert.table_alias.as_ref().map_or_else(|| table.name.clone(), |a| fold(&a.alias));
+        let alias = insert.table_alias.as_ref().map(|a| fold(&a.alias));
+        let Target { table, scope, columns: shown, .. } =
+            self.write_target(name, alias.clone(), "insert into")?;
+        let through_view = shown.is_some();
+        self.written = shown.map(|columns| (table.id, columns));
+        let alias = alias.unwrap_or_else(|| table.name.clone());
         let columns = self.insert_columns(&table, &insert.columns)?;
         let overriding = self.overriding.take();
         let explicit = !insert.columns.is_empty();
@@ -43,6 +48,10 @@ impl Binder<'_> {
         };
         let (on_conflict, do_update) = match &insert.on {
             None => (OnConflict::Error, None),
+            Some(OnInsert::OnConflict(_)) if through_view => {
+                return Err(SqlError::feature_not_supported("ON CONFLICT is not supported through a view")
+                    .with_hint("Insert into the view's table."));
+            }
             Some(OnInsert::OnConflict(clause)) => self.on_conflict(&table, &alias, clause)?,
             Some(_) => {
                 return Err(SqlError::syntax_error("ON DUPLICATE KEY UPDATE is not PostgreSQL")
@@ -50,10 +59,27 @@ impl Binder<'_> {
             }
         };
         let checks = self.checks(&table)?;
-        let scope = table_scope(&table, &alias);
         let (returning, schema) = self.returning(insert.returning.as_deref(), scope)?;
         let insert = Insert { table, source, on_conflict, do_update, checks, returning };
         Ok((Statement::Insert(Box::new(insert)), schema))
+    }
+
+    /// What a statement writes: a table, or a view whose rows are a table's.
+    pub(super) fn write_target(
+        &mut self,
+        name: &ast::ObjectName,
+        alias: Option<String>,
+        verb: &str,
+    ) -> Result<Target> {
+        if let Found::UserView(view) = self.find_relation(name)? {
+            let alias = alias.unwrap_or_else(|| view.name.clone());
+            return self.target_of_view(&view, &alias, verb);
+        }
+        let table = self.writable(name, verb)?;
+        let alias = alias.unwrap_or_else(|| table.name.clone());
+        let scope = table_scope(&table, &alias);
+        let plan = table_scan(table.clone(), table_fields(&table).into());
+        Ok(Target { table, plan, scope, columns: None })
     }
 
     /// The stored table that a statement writes.
@@ -77,7 +103,10 @@ impl Binder<'_> {
     /// Positions of the named columns; all visible ones if none are named.
     fn insert_columns(&self, table: &Table, names: &[ast::ObjectName]) -> Result<Vec<usize>> {
         if names.is_empty() {
-            return Ok((0..table.visible_columns().len()).collect());
+            return Ok(match &self.written {
+                Some((id, columns)) if *id == table.id => columns.iter().map(|(_, c)| *c).collect(),
+                _ => (0..table.visible_columns().len()).collect(),
+            });
         }
         let mut columns = Vec::with_capacity(names.len());
         for name in names {
@@ -96,10 +125,8 @@ impl Binder<'_> {
     pub(super) fn target_column(&self, table: &Table, name: &ast::ObjectName) -> Result<usize> {
         let parts = name_parts(name)?;
         let bare = parts.last().map(|i| fold(i)).unwrap_or_default();
-        table.column_position(&bare).ok_or_else(|| {
-            let message = format!("column \"{bare}\" of relation \"{}\" does not exist", table.name);
-            self.at(SqlError::undefined_column(message), name.span())
-        })
+        let found = self.written_column(table, &bare);
+        found.ok_or_else(|| self.at(no_such_column(&bare, &table.name), name.span()))
     }
 
     /// The source of rows, widened to the whole row.

@@ -45,6 +45,7 @@ mod subquery;
 mod table_option;
 #[cfg(test)]
 mod tests;
+mod updatable;
 mod view;
 mod window;
 
@@ -125,6 +126,8 @@ pub(crate) struct Binder<'a> {
     expanding: Option<view::Expanding>,
     /// INSERT … OVERRIDING … VALUE
     overriding: Option<Overriding>,
+    /// The table that is written through a view, and the view's names for its columns
+    written: Option<(TableId, Arc<[(String, usize)]>)>,
     /// Finished WITH queries
     ctes: Vec<Plan>,
     /// Those of them that write, by position
@@ -160,6 +163,7 @@ impl<'a> Binder<'a> {
             recording: None,
             expanding: None,
             overriding: None,
+            written: None,
             ctes: Vec::new(),
             writes: Vec::new(),
             nesting: 0,

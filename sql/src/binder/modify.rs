@@ -7,13 +7,13 @@ use amphora_storage::{DataType, Datum};
 use sqlparser::ast;
 use sqlparser::ast::{AssignmentTarget, FromTable, Spanned, TableFactor, UpdateTableFromKind};
 
-use super::expr::{table_fields, unwrap_nested};
-use super::from::table_scan;
-use super::insert::{always, is_default, table_scope};
+use super::expr::unwrap_nested;
+use super::insert::{always, is_default};
 use super::level::{Clause, Level};
 use super::query::project;
 use super::scope::Scope;
 use super::select::filter;
+use super::updatable::Target;
 use super::{Binder, fold};
 use crate::error::{Result, SqlError};
 use crate::expr::{Expr, Subquery, SubqueryKind};
@@ -65,10 +65,9 @@ impl Binder<'_> {
             return Err(SqlError::syntax_error("a join cannot be written to")
                 .with_hint("Join other tables with FROM or USING."));
         }
-        let table = self.writable(name, verb)?;
-        let alias = alias.as_ref().map_or_else(|| table.name.clone(), |a| fold(&a.name));
-        let scope = table_scope(&table, &alias);
-        let plan = table_scan(table.clone(), table_fields(&table).into());
+        let Target { table, plan, scope, columns } =
+            self.write_target(name, alias.as_ref().map(|a| fold(&a.name)), verb)?;
+        self.written = columns.map(|columns| (table.id, columns));
         Ok((table, plan, scope))
     }
 

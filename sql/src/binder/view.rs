@@ -238,23 +238,8 @@ impl Binder<'_> {
                 "views are nested more than {MAX_DEPTH} deep"
             )));
         }
-        if view.id != TableId(0) && self.views.iter().all(|v| v.id != view.id) {
-            self.views.push(view.clone());
-        }
         let query = parser::parse_query(&view.query)?;
-        let outer = self.expanding.replace(Expanding { view: view.clone(), depth });
-        let positions = self.positions.take();
-        let names = std::mem::take(&mut self.cte_names);
-        // Names of the outside mean nothing inside.
-        let visible: Vec<bool> =
-            self.levels.iter_mut().map(|l| std::mem::replace(&mut l.visible, false)).collect();
-        let plan = parser::with_enough_stack(depth > 1, || self.top_query(&query));
-        for (level, visible) in self.levels.iter_mut().zip(visible) {
-            level.visible = visible;
-        }
-        self.cte_names = names;
-        self.positions = positions;
-        self.expanding = outer;
+        let plan = self.inside(view, |b| parser::with_enough_stack(depth > 1, || b.top_query(&query)));
         let plan = plan?;
         let fields = plan.schema.iter().zip(&view.columns).enumerate().map(|(i, (field, (name, _)))| Field {
             name: name.clone(),
@@ -266,6 +251,32 @@ impl Binder<'_> {
             return Err(SqlError::internal("a view's columns are not its query's"));
         }
         Ok(Plan { schema, ..plan })
+    }
+
+    /// Binds a part of a view's text: with the names of that, and none of the statement's.
+    pub(super) fn inside<T>(
+        &mut self,
+        view: &Arc<View>,
+        bind: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        if view.id != TableId(0) && self.views.iter().all(|v| v.id != view.id) {
+            self.views.push(view.clone());
+        }
+        let depth = self.expanding.as_ref().map_or(0, |e| e.depth) + 1;
+        let outer = self.expanding.replace(Expanding { view: view.clone(), depth });
+        let positions = self.positions.take();
+        let names = std::mem::take(&mut self.cte_names);
+        // Names of the outside mean nothing inside.
+        let visible: Vec<bool> =
+            self.levels.iter_mut().map(|l| std::mem::replace(&mut l.visible, false)).collect();
+        let bound = bind(self);
+        for (level, visible) in self.levels.iter_mut().zip(visible) {
+            level.visible = visible;
+        }
+        self.cte_names = names;
+        self.positions = positions;
+        self.expanding = outer;
+        bound
     }
 
     /// While a view's text is bound: the relation that an id stands for, and the names its columns had.

@@ -133,7 +133,8 @@ fn standard(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row
     Ok(context.catalog.sequences().filter(|s| !identity(s)).map(one).collect())
 }
 
-/// `pg_depend`, as far as tools ask for it: which column owns a sequence.
+/// `pg_depend`, as far as tools ask for it: which column owns a sequence, which index is a constraint's, and
+/// which index a foreign key refers to.
 pub(super) fn dependencies(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for sequence in context.catalog.sequences() {
@@ -151,8 +152,33 @@ pub(super) fn dependencies(context: &SystemContext<'_>, _: &[(usize, Datum)]) ->
             char(kind),
         ]);
     }
+    for table in context.catalog.tables() {
+        let constraints = table.all_indexes().filter(|i| i.constraint);
+        // The index depends on its constraint, whose OID it shares.
+        rows.extend(constraints.map(|i| dependency((PG_CLASS, i.oid), (PG_CONSTRAINT, i.oid), 'i')));
+        for key in &table.foreign_keys {
+            let parent = context.catalog.table_by_id(key.parent);
+            let index = parent.and_then(|parent| super::referenced_index(parent, key));
+            rows.extend(index.map(|i| dependency((PG_CONSTRAINT, key.oid), (PG_CLASS, i.oid), 'n')));
+        }
+    }
     Ok(rows)
 }
 
+/// One whole object depends on another.
+fn dependency((class, object): (u32, u32), (on_class, on): (u32, u32), kind: char) -> Row {
+    vec![
+        Datum::Oid(class),
+        Datum::Oid(object),
+        Datum::Int4(0),
+        Datum::Oid(on_class),
+        Datum::Oid(on),
+        Datum::Int4(0),
+        char(kind),
+    ]
+}
+
+/// OID of `pg_constraint`.
+const PG_CONSTRAINT: u32 = 2606;
 /// OID of `pg_class`.
 const PG_CLASS: u32 = 1259;

@@ -24,6 +24,7 @@ mod json;
 mod json_build;
 mod json_path;
 mod json_span;
+mod keywords;
 mod math;
 mod ordered_set;
 mod pattern;

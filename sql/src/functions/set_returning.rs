@@ -321,6 +321,10 @@ fn partition_tree(a: &[Datum]) -> Result<Rows> {
     Ok(Box::new(std::iter::once(Ok(row))))
 }
 
+/// The columns of `pg_get_keywords`.
+const KEYWORD: &[(&str, Ty)] =
+    &[("word", Text), ("catcode", Char), ("barelabel", Bool), ("catdesc", Text), ("baredesc", Text)];
+
 /// The set-returning functions.
 pub(super) static SET_FUNCTIONS: &[SetFunction] = &[
     set("generate_series", &[Int4, Int4], Int4, int4_series),
@@ -334,6 +338,7 @@ pub(super) static SET_FUNCTIONS: &[SetFunction] = &[
         time_series(a, Some(c.context.timezone().clone()))
     }),
     set("pg_partition_ancestors", &[Regclass], Regclass, no_partitions),
+    set("pg_get_keywords", &[], Record, super::keywords::rows).columns(KEYWORD),
     set("generate_subscripts", &[AnyArray, Int4], Int4, generate_subscripts),
     set("generate_subscripts", &[Int2vector, Int4], Int4, generate_subscripts),
     set("generate_subscripts", &[Oidvector, Int4], Int4, generate_subscripts),
