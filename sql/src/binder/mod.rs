@@ -127,7 +127,7 @@ pub(crate) struct Binder<'a> {
     /// INSERT … OVERRIDING … VALUE
     overriding: Option<Overriding>,
     /// The table that is written through a view, and the view's names for its columns
-    written: Option<(TableId, Arc<[(String, usize)]>)>,
+    written: Option<(TableId, updatable::Columns)>,
     /// Finished WITH queries
     ctes: Vec<Plan>,
     /// Those of them that write, by position

@@ -22,6 +22,9 @@ use crate::expr::Expr;
 use crate::parser;
 use crate::plan::{Node, Plan};
 
+/// Names of columns, and their positions in the table.
+pub(super) type Columns = Arc<[(String, usize)]>;
+
 /// What a statement writes to: a table, by itself or through a view.
 pub(super) struct Target {
     /// The table
@@ -31,7 +34,7 @@ pub(super) struct Target {
     /// The names in sight
     pub(super) scope: Scope,
     /// Names and positions of the columns that may be written; `None` is all of the table's own
-    pub(super) columns: Option<Arc<[(String, usize)]>>,
+    pub(super) columns: Option<Columns>,
 }
 
 /// The one table in FROM and the WHERE of a query whose rows are a table's rows.

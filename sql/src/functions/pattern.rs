@@ -535,8 +535,8 @@ fn regexp_instr(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
 
 /// Where the character `start`, counted from 1, begins; its end counts as one more, and then there is none.
 fn start_at(text: &str, start: i64) -> Option<usize> {
-    let starts = text.char_indices().map(|(at, _)| at).chain(std::iter::once(text.len()));
-    starts.skip(usize::try_from(start - 1).ok()?).next()
+    let mut starts = text.char_indices().map(|(at, _)| at).chain(std::iter::once(text.len()));
+    starts.nth(usize::try_from(start - 1).ok()?)
 }
 
 /// `regexp_substr(text, pattern, start, N, flags, group)`

@@ -80,7 +80,9 @@ pub struct Backend {
 }
 
 /// Sessions by node and process id.
-static SESSIONS: LazyLock<Mutex<HashMap<(usize, i32), Weak<SessionShared>>>> = LazyLock::new(Mutex::default);
+type Sessions = HashMap<(usize, i32), Weak<SessionShared>>;
+
+static SESSIONS: LazyLock<Mutex<Sessions>> = LazyLock::new(Mutex::default);
 
 /// What tells the nodes of one process apart.
 fn address(engine: &dyn Engine) -> usize {
