@@ -309,20 +309,8 @@ impl DataType {
         match self.base() {
             DataType::Bool | DataType::InternalChar => 1,
             DataType::Int2 => 2,
-            DataType::Int4
-            | DataType::Float4
-            | DataType::Date
-            | DataType::Oid
-            | DataType::Regclass
-            | DataType::Regtype
-            | DataType::Regproc
-            | DataType::Regprocedure
-            | DataType::Regoper
-            | DataType::Regoperator
-            | DataType::Regcollation
-            | DataType::Regnamespace
-            | DataType::Regrole
-            | DataType::Void => 4,
+            DataType::Int4 | DataType::Float4 | DataType::Date | DataType::Void => 4,
+            t if t.is_oid_like() => 4,
             DataType::Int8
             | DataType::Float8
             | DataType::Time

@@ -18,20 +18,12 @@ pub(super) fn type_name(ty: &DataType) -> String {
 /// True of types whose text form means something different at another time or in another session.
 fn is_session_dependent(ty: &DataType) -> bool {
     match ty {
-        DataType::Date
-        | DataType::Time
-        | DataType::Timetz
-        | DataType::Timestamp
-        | DataType::Timestamptz
-        | DataType::Regclass
-        | DataType::Regtype
-        | DataType::Regproc
-        | DataType::Regprocedure
-        | DataType::Regoper
-        | DataType::Regoperator
-        | DataType::Regcollation
-        | DataType::Regnamespace
-        | DataType::Regrole => true,
+        DataType::Date | DataType::Time | DataType::Timetz | DataType::Timestamp | DataType::Timestamptz => {
+            true
+        }
+        // An OID is a number; the others are names.
+        DataType::Oid => false,
+        t if t.is_oid_like() => true,
         DataType::Array(element) => is_session_dependent(element),
         _ => false,
     }

@@ -241,18 +241,12 @@ fn depends_on_session(ty: &DataType) -> bool {
         | DataType::Interval
         | DataType::Json
         | DataType::Jsonb
-        | DataType::Regclass
-        | DataType::Regtype
-        | DataType::Regproc
-        | DataType::Regprocedure
-        | DataType::Regoper
-        | DataType::Regoperator
-        | DataType::Regcollation
-        | DataType::Regnamespace
-        | DataType::Regrole
         | DataType::Record
         | DataType::Row(_)
         | DataType::Unknown => true,
+        // An OID is a number; the others are names.
+        DataType::Oid => false,
+        t if t.is_oid_like() => true,
         DataType::Array(element) => depends_on_session(&element),
         _ => false,
     }

@@ -203,11 +203,7 @@ pub fn parse(sql: &str) -> Result<Vec<ParsedStatement>> {
     limits::check_length(sql)?;
     let positions = Arc::new(Positions::of(sql));
     let dialect = AmphoraDialect::new();
-    let tokens = Tokenizer::new(&dialect, sql)
-        .tokenize_with_location()
-        .map_err(|error| tokenizer_error(sql, &positions, &error))?;
-    let tokens: Vec<TokenWithSpan> =
-        tokens.into_iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF)).collect();
+    let tokens = tokenize(sql, &dialect, &positions)?;
     limits::check_tokens(tokens.len())?;
 
     let mut statements = Vec::new();
@@ -223,27 +219,31 @@ pub fn parse(sql: &str) -> Result<Vec<ParsedStatement>> {
 
 /// An expression alone: a stored DEFAULT or CHECK.
 pub(crate) fn parse_expression(sql: &str) -> Result<ast::Expr> {
-    let positions = Positions::of(sql);
-    let dialect = AmphoraDialect::new();
-    let tokens = Tokenizer::new(&dialect, sql)
-        .tokenize_with_location()
-        .map_err(|error| tokenizer_error(sql, &positions, &error))?;
-    let mut parser = parser(&dialect, tokens);
-    parser.parse_expr().map_err(|error| syntax_error(error, &mut parser, &positions, sql))
+    parse_part(sql, |parser| parser.parse_expr())
 }
 
 /// A query alone: a stored view's.
 pub(crate) fn parse_query(sql: &str) -> Result<ast::Query> {
+    parse_part(sql, |parser| parser.parse_query()).map(|query| *query)
+}
+
+fn parse_part<T>(
+    sql: &str,
+    parse: impl FnOnce(&mut Parser<'_>) -> std::result::Result<T, ParserError>,
+) -> Result<T> {
     let positions = Positions::of(sql);
     let dialect = AmphoraDialect::new();
-    let tokens = Tokenizer::new(&dialect, sql)
+    let mut parser = parser(&dialect, tokenize(sql, &dialect, &positions)?);
+    parse(&mut parser).map_err(|error| syntax_error(error, &mut parser, &positions, sql))
+}
+
+/// The tokens that mean something.
+fn tokenize(sql: &str, dialect: &AmphoraDialect, positions: &Positions) -> Result<Vec<TokenWithSpan>> {
+    let tokens = Tokenizer::new(dialect, sql)
         .tokenize_with_location()
-        .map_err(|error| tokenizer_error(sql, &positions, &error))?;
-    let tokens: Vec<TokenWithSpan> =
-        tokens.into_iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF)).collect();
-    let mut parser = parser(&dialect, tokens);
-    let query = parser.parse_query().map_err(|error| syntax_error(error, &mut parser, &positions, sql))?;
-    Ok(*query)
+        .map_err(|error| tokenizer_error(sql, positions, &error))?;
+    let silent = |token: &Token| matches!(token, Token::Whitespace(_) | Token::EOF);
+    Ok(tokens.into_iter().filter(|t| !silent(&t.token)).collect())
 }
 
 /// Nesting is limited by [`limits::measure`]; sqlparser's own counter counts several times per level.

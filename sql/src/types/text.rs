@@ -295,14 +295,8 @@ fn write_oid(
                 t => t.to_string(),
             })
             .or_else(|| crate::catalog::pseudo_type_name(oid)),
-        DataType::Regclass
-        | DataType::Regproc
-        | DataType::Regprocedure
-        | DataType::Regoper
-        | DataType::Regoperator
-        | DataType::Regcollation
-        | DataType::Regnamespace
-        | DataType::Regrole => match oid {
+        DataType::Oid => None,
+        t if t.is_oid_like() => match oid {
             0 if matches!(data_type, DataType::Regoper | DataType::Regoperator) => Some("0".to_string()),
             0 => Some("-".to_string()),
             _ => ctx.names.as_ref().and_then(|n| n.name_of(data_type, oid)),
