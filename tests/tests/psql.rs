@@ -94,6 +94,37 @@ async fn backslash_commands_describe_what_is_there() {
     }
 }
 
+/// Every describing command of psql 15, plain and with `+`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_describing_command_has_an_answer() {
+    let cluster = Cluster::start(1).await;
+    let node = &cluster.nodes()[0];
+    says(
+        node,
+        "CREATE SCHEMA s; CREATE TABLE s.p (id serial PRIMARY KEY, name text UNIQUE, v numeric CHECK (v > 0));
+         CREATE TABLE c (id int PRIMARY KEY, p int REFERENCES s.p ON DELETE CASCADE); CREATE INDEX ON c (p);
+         CREATE VIEW v AS SELECT id, name FROM s.p; CREATE SEQUENCE q; COMMENT ON TABLE c IS 'children'",
+    );
+    let plain = "d dA dAc dAf dAo dAp da db dc dC dd dD ddp dE des det deu dew df dF dFd dFp dFt dg di dl dL dm dn do \
+                 dO dp dP drds dRp dRs ds dt dT du dv dx dX dy l z dconfig dS dtS diS dvS dfS";
+    // Those that take no `+`.
+    let bare = ["dd", "ddp", "dl", "dp", "drds", "z", "dS", "dtS", "diS", "dvS", "dfS", "dX"];
+    let mut commands: Vec<String> = plain.split_whitespace().map(|c| format!("\\{c}")).collect();
+    commands.extend(plain.split_whitespace().filter(|c| !bare.contains(c)).map(|c| format!("\\{c}+")));
+    let of_objects =
+        ["d s.p", "d+ s.p", "d c", "d+ c", "d v", "d+ v", "d q", "d s.p_pkey", "d+ s.p_pkey", "d pg_class"];
+    commands.extend(of_objects.map(|c| format!("\\{c}")));
+    commands.extend(["\\sv v", "\\sf abs(int)", "\\d s.*", "\\dt *.p", "\\df abs"].map(str::to_owned));
+    for command in &commands {
+        // psql fails with a word of its own where it finds nothing of a kind; what matters is its query.
+        let output = psql(node, command);
+        let err = String::from_utf8_lossy(&output.stderr);
+        let found = output.status.success() || err.is_empty() || err.starts_with("Did not find any");
+        assert!(found && !err.contains("ERROR"), "{command}: {err}");
+    }
+    assert!(says(node, "\\dAo btree integer_ops").contains("<(integer,integer)"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_leaderless_table_cannot_keep_is_refused_with_advice() {
     let cluster = Cluster::start(1).await;

@@ -49,6 +49,8 @@ async fn a_password_is_asked_for_on_every_node() {
 
     let app = connect(three, "app", "se'cret").await.unwrap();
     app.batch_execute("CREATE TABLE mine (k int PRIMARY KEY)").await.unwrap();
+    let superuser = app.query_one("SHOW is_superuser", &[]).await.unwrap();
+    assert_eq!(superuser.get::<_, &str>(0), "off");
     let owner: String =
         app.query_one("SELECT tableowner FROM pg_tables WHERE tablename = 'mine'", &[]).await.unwrap().get(0);
     assert_eq!(owner, "app");

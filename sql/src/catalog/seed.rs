@@ -171,9 +171,13 @@ static CASTS: LazyLock<Seed> = seed!("pg_cast", |c| {
 static OPCLASSES: LazyLock<Seed> = seed!("pg_opclass", |c| is_known(c.oid("opcintype")));
 static OPFAMILIES: LazyLock<Seed> =
     seed!("pg_opfamily", |f| { OPCLASSES.iter().any(|class| class.oid("opcfamily") == f.oid("oid")) });
-static AMOPS: LazyLock<Seed> = seed!("pg_amop", |o| OPERATORS.get(o.oid("amopopr")).is_some());
-static AMPROCS: LazyLock<Seed> =
-    seed!("pg_amproc", |p| is_known(p.oid("amproclefttype")) && is_known(p.oid("amprocrighttype")));
+static AMOPS: LazyLock<Seed> = seed!("pg_amop", |o| {
+    OPERATORS.get(o.oid("amopopr")).is_some() && OPFAMILIES.get(o.oid("amopfamily")).is_some()
+});
+static AMPROCS: LazyLock<Seed> = seed!("pg_amproc", |p| {
+    let types = [p.oid("amproclefttype"), p.oid("amprocrighttype")];
+    types.into_iter().all(is_known) && OPFAMILIES.get(p.oid("amprocfamily")).is_some()
+});
 static LANGUAGES: LazyLock<Seed> = seed!("pg_language", |_| true);
 static ACCESS_METHODS: LazyLock<Seed> = seed!("pg_am", |_| true);
 static COLLATIONS: LazyLock<Seed> = seed!("pg_collation", |_| true);

@@ -3,9 +3,10 @@
 //! What follows from the context alone is answered here. What needs the session or the catalog is passed
 //! to [`SessionHook::call`](super::SessionHook::call) by name, with its arguments.
 
-use amphora_storage::{DataType, Datum};
+use amphora_storage::{DataType, Datum, Numeric as Number};
+use num_traits::ToPrimitive;
 
-use super::arithmetic::{int, wrong_kind};
+use super::arithmetic::{int, numeric, wrong_kind};
 use super::signature::Ty::*;
 use super::string::str_of;
 use super::{Call, ScalarFunction, function};
@@ -105,7 +106,7 @@ fn current_schemas(a: &[Datum], c: &Call<'_>) -> Result<Datum> {
 }
 
 /// Bytes as a person reads them.
-fn size_pretty(bytes: i64) -> String {
+fn size_pretty(bytes: i128) -> String {
     const UNITS: [&str; 6] = ["bytes", "kB", "MB", "GB", "TB", "PB"];
     let (mut size, mut unit) = (bytes, 0);
     // Units change at ten of the next, rounding half up at each step.
@@ -120,6 +121,18 @@ fn size_pretty(bytes: i64) -> String {
         size = (size + size.signum()) / 2;
     }
     format!("{size} {}", UNITS[unit])
+}
+
+/// `pg_size_pretty` of a numeric: parts of a byte are shown while bytes are. 22003
+fn numeric_size_pretty(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
+    let out_of_range = || SqlError::numeric_value_out_of_range("value out of range for pg_size_pretty");
+    let number = numeric(&a[0])?;
+    let Number::Finite(size) = number else { return Err(out_of_range()) };
+    let whole = size.with_scale(0).to_i128().ok_or_else(out_of_range)?;
+    if whole.unsigned_abs() < 10 * 1024 {
+        return Ok(Datum::text(format!("{number} bytes")));
+    }
+    Ok(Datum::text(size_pretty(whole)))
 }
 
 /// `to_regclass` and its like: NULL where the cast would fail.
@@ -179,7 +192,8 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     }),
     function("pg_client_encoding", &[], Name, |_, _| Ok(Datum::text("UTF8"))).stable(),
     function("getdatabaseencoding", &[], Name, |_, _| Ok(Datum::text("UTF8"))).stable(),
-    function("pg_size_pretty", &[Int8], Text, |a, _| Ok(Datum::text(size_pretty(int(&a[0])?)))),
+    function("pg_size_pretty", &[Int8], Text, |a, _| Ok(Datum::text(size_pretty(int(&a[0])?.into())))),
+    function("pg_size_pretty", &[Numeric], Text, numeric_size_pretty),
     function("gen_random_uuid", &[], Uuid, random_uuid).volatile(),
     function("uuidv4", &[], Uuid, random_uuid).volatile(),
     function("uuidv7", &[], Uuid, |_, _| Ok(Datum::uuid(*uuid::Uuid::now_v7().as_bytes()))).volatile(),

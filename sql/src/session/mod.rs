@@ -114,7 +114,9 @@ pub struct Session {
 impl Session {
     /// A session on this node. 22023, 42704 for a bad setting in the startup packet.
     pub fn new(engine: Arc<dyn Engine>, options: SessionOptions) -> Result<Session> {
-        let settings = Settings::new(&options.user, &options.settings)?;
+        let role = crate::catalog::find_role(&engine.catalog(), &options.user);
+        let superuser = role.is_some_and(|role| role.superuser);
+        let settings = Settings::new(&options.user, superuser, &options.settings)?;
         let shared = Arc::new(SessionShared {
             engine,
             user: options.user.into(),

@@ -54,6 +54,8 @@ pub fn can_cast(from: &DataType, to: &DataType) -> Option<CastContext> {
         (f, T::Int4 | T::Int8) if f.is_oid_like() => Some(Assignment),
         (f, T::Oid) if f.is_oid_like() => Some(Implicit),
         (T::Oid, t) if t.is_oid_like() => Some(Implicit),
+        (T::Regproc, T::Regprocedure) | (T::Regprocedure, T::Regproc) => Some(Implicit),
+        (T::Regoper, T::Regoperator) | (T::Regoperator, T::Regoper) => Some(Implicit),
         (T::Text | T::Varchar(_), T::Regclass) => Some(Implicit),
         (T::Text | T::Varchar(_) | T::Char(_), T::Text | T::Varchar(_) | T::Char(_) | T::Name) => {
             Some(Implicit)

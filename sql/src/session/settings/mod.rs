@@ -67,8 +67,11 @@ pub(super) struct Effective {
 
 impl Settings {
     /// The settings of a new session. Names and values come from the client's startup packet.
-    pub fn new(user: &str, startup: &[(String, String)]) -> Result<Settings> {
-        let mut values = BTreeMap::from([("session_authorization".to_owned(), user.to_owned())]);
+    pub fn new(user: &str, superuser: bool, startup: &[(String, String)]) -> Result<Settings> {
+        let mut values = BTreeMap::from([
+            ("session_authorization".to_owned(), user.to_owned()),
+            ("is_superuser".to_owned(), if superuser { "on" } else { "off" }.to_owned()),
+        ]);
         for (name, value) in startup {
             let (name, value) = checked(name, value)?;
             values.insert(name, value);
@@ -321,7 +324,7 @@ mod tests {
     use super::*;
 
     fn settings() -> Settings {
-        Settings::new("ann", &[("application_name".into(), "psql".into())]).unwrap()
+        Settings::new("ann", true, &[("application_name".into(), "psql".into())]).unwrap()
     }
 
     #[test]
