@@ -127,7 +127,7 @@ fn size_pretty(bytes: i128) -> String {
 fn numeric_size_pretty(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
     let out_of_range = || SqlError::numeric_value_out_of_range("value out of range for pg_size_pretty");
     let number = numeric(&a[0])?;
-    let Number::Finite(size) = number else { return Err(out_of_range()) };
+    let Number::Finite(size) = number else { return Ok(Datum::text(format!("{number} PB"))) };
     let whole = size.with_scale(0).to_i128().ok_or_else(out_of_range)?;
     if whole.unsigned_abs() < 10 * 1024 {
         return Ok(Datum::text(format!("{number} bytes")));
