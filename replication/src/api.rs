@@ -46,6 +46,16 @@ pub enum IsolationLevel {
     ReadCommitted,
     /// One snapshot for the whole transaction; 40001 on a concurrent update.
     RepeatableRead,
+    /// One snapshot, and the commit is refused (40001) if what was read has been written since: as if
+    /// transactions had run one after another.
+    Serializable,
+}
+
+impl IsolationLevel {
+    /// True if all statements of a transaction see the same.
+    pub fn has_one_snapshot(self) -> bool {
+        self != IsolationLevel::ReadCommitted
+    }
 }
 
 /// How a transaction begins.

@@ -130,9 +130,20 @@ impl Error {
         Error::new("40001", "could not serialize access due to concurrent update").kind(ErrorKind::Restart)
     }
 
-    /// A REPEATABLE READ transaction met a newer row.
+    /// A transaction with one snapshot met a newer row.
     pub fn serialization() -> Error {
         Error::new("40001", "could not serialize access due to concurrent update")
+    }
+
+    /// A transaction with one snapshot met a row that is gone.
+    pub fn serialization_deleted() -> Error {
+        Error::new("40001", "could not serialize access due to concurrent delete")
+    }
+
+    /// What a SERIALIZABLE transaction read is not so any more.
+    pub fn not_serializable() -> Error {
+        Error::new("40001", "could not serialize access due to read/write dependencies among transactions")
+            .detail("Reason code: Canceled during commit attempt, what it read was written by a later transaction.")
             .hint("The transaction might succeed if retried.")
     }
 

@@ -81,6 +81,8 @@ pub struct TransactionModes {
     pub isolation: Option<IsolationLevel>,
     /// READ ONLY / READ WRITE
     pub read_only: Option<bool>,
+    /// DEFERRABLE / NOT DEFERRABLE
+    pub deferrable: Option<bool>,
 }
 
 /// CREATE TABLE, checked and typed; ids are given when it runs.

@@ -419,6 +419,8 @@ async fn a_transaction_of_many_megabytes_reaches_everyone() {
         intents: Vec::new(),
         writes: vec![crate::strong::Write { key: key.clone(), value: Some(value) }],
         staged: crate::strong::Staged::default(),
+        staged_into: Vec::new(),
+        reads: None,
         leaderless: Vec::new(),
         clock: node.context.clock.last(),
     };

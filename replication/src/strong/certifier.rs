@@ -12,7 +12,8 @@
 //! group, the larger its entries. A transaction's locks are held until its entry is applied here, so what
 //! two transactions in flight write never overlaps and versions read from storage are never about to move.
 //! Only the catalog needs a note of its own of what is in flight ([`Certifier::moving`]): statements do not
-//! lock the descriptors of the tables they use.
+//! lock the descriptors of the tables they use. What SERIALIZABLE transactions read is not locked either: it is
+//! compared with what was accepted since (`recent_writes.rs`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use openraft::impls::ProgressResponder;
 use tokio::sync::{mpsc, oneshot};
 
 use super::RaftHandle;
+use super::recent_writes::RecentWrites;
 use super::replica::in_catalog;
 use super::tenure::TenureState;
 use super::transport::{Refusal, Reply};
@@ -84,10 +86,14 @@ struct Certifier {
     /// Newest versions of descriptors, as of `catalog_version`
     descriptors: HashMap<Vec<u8>, Timestamp>,
     catalog_version: Timestamp,
+    /// What this tenure has accepted, for those who read it before
+    recent: RecentWrites,
 }
 
 /// Certifies until the queue is closed and everything in flight has its answer.
 pub async fn run(tenure: Arc<TenureState>, raft: RaftHandle, mut queue: mpsc::Receiver<Item>) {
+    // Nothing is accepted but by this certifier, so all that was before it is applied.
+    let recent = RecentWrites::after(tenure.replica.applied_timestamp());
     let mut certifier = Certifier {
         tenure,
         raft,
@@ -95,6 +101,7 @@ pub async fn run(tenure: Arc<TenureState>, raft: RaftHandle, mut queue: mpsc::Re
         moving: HashSet::new(),
         descriptors: HashMap::new(),
         catalog_version: Timestamp::ZERO,
+        recent,
     };
     let mut expiry = tokio::time::interval(EXPIRY_INTERVAL);
     expiry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -184,6 +191,9 @@ impl Certifier {
                 }
             }
         }
+        if request.reads.as_ref().is_some_and(|reads| self.recent.have_moved(reads)) {
+            return refused(Refusal::ReadsMoved);
+        }
         // The clock has passed every commit applied here, and the commits in flight were stamped by it.
         Ok(self.tenure.replica.clock.now())
     }
@@ -203,7 +213,11 @@ impl Certifier {
     }
 
     fn accept(&mut self, item: Item, timestamp: Timestamp) -> (Proposed, CommittedTransaction) {
-        let CommitRequest { id, writes, staged, leaderless, .. } = item.request;
+        let CommitRequest { id, writes, staged, staged_into, leaderless, .. } = item.request;
+        self.recent.note(timestamp, writes.iter().map(|w| w.key.as_slice()));
+        if staged.parts > 0 {
+            self.recent.note_all_of(timestamp, staged_into.iter().map(|id| id.0.to_be_bytes()));
+        }
         let catalog_keys: Vec<Vec<u8>> =
             writes.iter().filter(|w| in_catalog(&w.key)).map(|w| w.key.clone()).collect();
         self.moving.extend(catalog_keys.iter().cloned());

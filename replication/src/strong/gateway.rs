@@ -397,6 +397,8 @@ fn commit_error(why: Refusal, optimistic: bool) -> Error {
     match why {
         Refusal::Conflict if optimistic => Error::restart(),
         Refusal::Conflict => Error::serialization(),
+        Refusal::ReadsMoved if optimistic => Error::restart(),
+        Refusal::ReadsMoved => Error::not_serializable(),
         Refusal::CatalogMoved => Error::catalog_moved(),
         Refusal::LocksLost | Refusal::Fenced => locks_lost(),
         Refusal::Overloaded => Error::new("53300", "too many commits are waiting")

@@ -152,6 +152,8 @@ impl Group {
                     Write { key: counter_key(), value },
                 ],
                 staged: super::types::Staged::default(),
+                staged_into: Vec::new(),
+                reads: None,
                 leaderless: Vec::new(),
                 clock: Timestamp::ZERO,
             };

@@ -38,7 +38,9 @@ mod membership;
 mod network;
 mod outcomes;
 mod raw;
+mod read_set;
 mod reads;
+mod recent_writes;
 pub mod replica;
 pub mod sequences;
 mod snapshot;
@@ -51,6 +53,7 @@ pub mod types;
 pub use gateway::MAX_COMMIT_BYTES;
 pub use group::{Group, GroupConfig, LogLimits, Timing};
 pub use history::SnapshotHold;
+pub use read_set::{ReadRange, ReadSet, Reads};
 pub use replica::{ApplyHook, ApplyOps, InstallHook, in_catalog};
 pub use sequences::{SequenceAnswer, SequenceCall, sequence_key};
 pub use staging::StagedParts;
@@ -62,6 +65,9 @@ pub use types::{
 
 type RaftHandle = openraft::Raft<TypeConfig, state_machine::StateMachine>;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod serializability_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 pub(crate) mod testing;

@@ -317,6 +317,8 @@ fn write_state(sequence: TableId, pending: &Pending) -> CommitRequest {
         intents: Vec::new(),
         writes: vec![Write { key, value: Some(codec::encode(&pending.state)) }],
         staged: Staged::default(),
+        staged_into: Vec::new(),
+        reads: None,
         leaderless: Vec::new(),
         clock: Timestamp::ZERO,
     }

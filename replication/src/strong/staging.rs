@@ -159,6 +159,8 @@ impl Group {
             intents: Vec::new(),
             writes,
             staged: Staged::default(),
+            staged_into: Vec::new(),
+            reads: None,
             leaderless: Vec::new(),
             clock: Timestamp::ZERO,
         }

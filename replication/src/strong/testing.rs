@@ -275,6 +275,8 @@ pub fn commit(group: &Group) -> CommitRequest {
         intents: Vec::new(),
         writes: Vec::new(),
         staged: Staged::default(),
+        staged_into: Vec::new(),
+        reads: None,
         leaderless: Vec::new(),
         clock: Timestamp::ZERO,
     }

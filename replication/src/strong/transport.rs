@@ -172,6 +172,8 @@ pub enum LockRefusal {
 pub enum Refusal {
     /// A version moved, or a key is locked by another
     Conflict,
+    /// What a SERIALIZABLE transaction read has been written since, or may have been (40001)
+    ReadsMoved,
     /// A table changed after the transaction was planned
     CatalogMoved,
     /// Locks that the transaction held are gone (40001)

@@ -9,6 +9,7 @@ use amphora_storage::schema::TableId;
 use serde::{Deserialize, Serialize};
 
 use super::raw;
+use super::read_set::Reads;
 use crate::NodeId;
 use crate::api::{LockMode, WaitPolicy};
 
@@ -212,6 +213,10 @@ pub struct CommitRequest {
     pub writes: Vec<Write>,
     /// More strong writes, that went ahead; only if `locked`
     pub staged: Staged,
+    /// Keyspaces that those write to; none named stands for all
+    pub staged_into: Vec<TableId>,
+    /// What a SERIALIZABLE transaction read, if it read anything
+    pub reads: Option<Reads>,
     /// Encoded leaderless operations; empty if there are none
     #[serde(with = "raw")]
     pub leaderless: Vec<u8>,
@@ -223,7 +228,7 @@ impl CommitRequest {
     /// Bytes of what it writes and of what certifying it takes, about.
     pub fn size(&self) -> usize {
         let expected: usize = self.expected.iter().map(|e| e.key.len() + WRITE_OVERHEAD).sum();
-        size(&self.writes, &self.leaderless) + expected
+        size(&self.writes, &self.leaderless) + expected + self.reads.as_ref().map_or(0, Reads::size)
     }
 }
 

@@ -84,6 +84,20 @@ impl WriteBuffer {
         self.to_commit
     }
 
+    /// The keyspaces that strong writes go to.
+    pub fn keyspaces(&self) -> Vec<TableId> {
+        let mut found = Vec::new();
+        let mut from = Some(0u32);
+        while let Some(start) = from.map(u32::to_be_bytes) {
+            let rest = (Bound::Included(start.as_slice()), Bound::Unbounded);
+            let first = self.strong.range::<[u8], _>(rest).next();
+            let id = first.and_then(|(key, _)| key.first_chunk::<4>()).map(|name| u32::from_be_bytes(*name));
+            found.extend(id.map(TableId));
+            from = id.and_then(|id| id.checked_add(1));
+        }
+        found
+    }
+
     /// The height of the undo stack: a savepoint.
     pub fn mark(&self) -> usize {
         self.undo.len()

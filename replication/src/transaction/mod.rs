@@ -35,6 +35,9 @@ mod leaderless_rows;
 mod references;
 mod scan;
 mod sequences;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod serializable_tests;
 mod strong_rows;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
@@ -48,6 +51,7 @@ use amphora_storage::schema::{Catalog, Descriptor, IndexId, SequenceState, Table
 use amphora_storage::store::Store;
 use amphora_storage::{Datum, Hlc, Row, Timestamp, codec, key};
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use crate::api::{
     Access, InsertOutcome, IsolationLevel, LockMode, OnConflict, RowStream, SavepointId, Scan, Sequences,
@@ -57,8 +61,8 @@ use crate::error::ErrorKind;
 use crate::leaderless;
 use crate::node::{CatalogCache, UniqueIds};
 use crate::strong::{
-    CommitRequest, Expected, Group, KeyLock, LockKey, LockRequest, SnapshotHold, Staged, StagedParts,
-    TableVersion, TransactionId, Write, in_catalog,
+    CommitRequest, Expected, Group, KeyLock, LockKey, LockRequest, ReadSet, SnapshotHold, Staged,
+    StagedParts, TableVersion, TransactionId, Write, in_catalog,
 };
 use crate::{Error, Result};
 
@@ -100,6 +104,8 @@ pub struct HybridTransaction {
     id: TransactionId,
     /// What strong tables are read at; `None` before the first statement that needs it
     snapshot: Option<Arc<SnapshotHold>>,
+    /// What it has read, if that is to be certified (SERIALIZABLE, and not READ ONLY)
+    reads: Option<Arc<Mutex<ReadSet>>>,
     /// A newer one, at which the rest of the statement checks foreign keys (`references.rs`)
     check: Option<Arc<SnapshotHold>>,
     buffer: WriteBuffer,
@@ -138,6 +144,7 @@ impl HybridTransaction {
             options,
             id,
             snapshot: None,
+            reads: None,
             check: None,
             latest: None,
             buffer: WriteBuffer::default(),
@@ -182,11 +189,12 @@ impl HybridTransaction {
         Ok(())
     }
 
-    /// A row that this statement read is not the newest any more.
-    fn moved(&self) -> Error {
+    /// A row that this statement read is not the newest any more: this version is, ZERO if it is gone.
+    fn moved(&self, newest: Timestamp) -> Error {
         match self.options.isolation {
             IsolationLevel::ReadCommitted => Error::restart(),
-            IsolationLevel::RepeatableRead => Error::serialization(),
+            _ if newest == Timestamp::ZERO => Error::serialization_deleted(),
+            IsolationLevel::RepeatableRead | IsolationLevel::Serializable => Error::serialization(),
         }
     }
 
@@ -223,8 +231,9 @@ impl HybridTransaction {
             return Ok(());
         }
         for (key, version) in keys {
-            if self.context.store.newest(key)? != *version {
-                return Err(self.moved());
+            let newest = self.context.store.newest(key)?;
+            if newest != *version {
+                return Err(self.moved(newest));
             }
         }
         Ok(())
@@ -273,13 +282,16 @@ impl HybridTransaction {
         if wanted.len() > MAX_LOCK_BATCH {
             wanted.sort_unstable_by(|&a, &b| keys[a].0.cmp(&keys[b].0));
         }
-        let mut moved = false;
+        let mut moved = None;
         for wanted in wanted.chunks(MAX_LOCK_BATCH) {
             let request = wanted.iter().map(|&i| LockKey { key: keys[i].0.clone(), mode }).collect();
             let replies = self.request_row_locks(table, request, wait).await?;
-            moved |= self.compare_versions(keys, wanted, &replies, &mut result);
+            moved = moved.or(self.compare_versions(keys, wanted, &replies, &mut result));
         }
-        if moved { Err(self.moved()) } else { Ok(result) }
+        match moved {
+            Some(newest) => Err(self.moved(newest)),
+            None => Ok(result),
+        }
     }
 
     /// Locks keys of a table, and the table itself shared, so that whoever wants the table alone (CREATE
@@ -303,22 +315,22 @@ impl HybridTransaction {
         Ok(replies)
     }
 
-    /// True if a key that was granted has moved since it was read. Notes in `result` what was skipped.
+    /// The newest version of the first key that has moved since it was read. Notes in `result` what was skipped.
     fn compare_versions(
         &mut self,
         keys: &[(Vec<u8>, Timestamp)],
         wanted: &[usize],
         replies: &[KeyLock],
         result: &mut [bool],
-    ) -> bool {
-        let mut moved = false;
+    ) -> Option<Timestamp> {
+        let mut moved = None;
         for (&i, reply) in wanted.iter().zip(replies) {
             match reply {
                 KeyLock::Granted(newest) if *newest != keys[i].1 => {
-                    moved = true;
+                    moved.get_or_insert(*newest);
                     // The snapshot stays, and so must the refusal, if this is tried again after a savepoint:
                     // what is not known as held is asked for and compared again.
-                    if self.options.isolation == IsolationLevel::RepeatableRead {
+                    if self.options.isolation.has_one_snapshot() {
                         self.locks.remove(&keys[i].0);
                     }
                 }
@@ -374,6 +386,11 @@ impl HybridTransaction {
         self.snapshot = self.fresh_snapshot().await?;
         self.check = None;
         self.latest = None;
+        // If there was one before, what was read at it counts as read then: DDL takes newer ones.
+        let certified = self.options.isolation == IsolationLevel::Serializable && !self.options.read_only;
+        if certified && self.reads.is_none() {
+            self.reads = Some(Arc::new(Mutex::new(ReadSet::new(self.snapshot()))));
+        }
         Ok(())
     }
 
@@ -392,6 +409,14 @@ impl HybridTransaction {
     async fn take_latest(&mut self) -> Result<()> {
         self.latest = self.fresh_snapshot().await?;
         Ok(())
+    }
+
+    /// Keys that were looked up, whether there was a row or not.
+    fn note_reads(&self, keys: &[Vec<u8>]) {
+        if let Some(reads) = &self.reads {
+            let mut reads = reads.lock();
+            keys.iter().for_each(|key| reads.add_key(key));
+        }
     }
 
     /// The tables a plan was made with are still those of the catalog.
@@ -436,7 +461,9 @@ impl HybridTransaction {
                 .filter(|(k, _)| staged.parts == 0 || in_catalog(k))
                 .map(write)
                 .collect(),
+            staged_into: if staged.parts == 0 { Vec::new() } else { self.buffer.keyspaces() },
             staged,
+            reads: self.reads.as_ref().map(|reads| reads.lock().to_reads()),
             leaderless: if ops.is_empty() { Vec::new() } else { codec::encode(&ops) },
             clock: self.context.clock.last(),
         }
@@ -491,9 +518,14 @@ impl HybridTransaction {
         for batch in expected.chunks(MAX_LOCK_BATCH) {
             let keys = batch.iter().map(|(key, _)| key.clone());
             let replies = self.request_locks(relation, keys.collect(), WaitPolicy::Wait).await?;
-            let same = |((_, version), reply): (&(LockKey, Timestamp), &KeyLock)| matches!(reply, KeyLock::Granted(newest) if newest == version);
-            if !batch.iter().zip(&replies).all(same) {
-                return Err(self.moved());
+            for ((_, version), reply) in batch.iter().zip(&replies) {
+                match reply {
+                    KeyLock::Granted(newest) if newest == version => {}
+                    KeyLock::Granted(newest) => return Err(self.moved(*newest)),
+                    KeyLock::Skipped => {
+                        return Err(Error::new("XX000", "a lock that was waited for was skipped"));
+                    }
+                }
             }
         }
         self.pessimistic = true;
@@ -565,7 +597,7 @@ impl Transaction for HybridTransaction {
         self.held = None;
         self.see_all = false;
         if access == Access::Strong {
-            let keep = self.options.isolation == IsolationLevel::RepeatableRead && self.snapshot.is_some();
+            let keep = self.options.isolation.has_one_snapshot() && self.snapshot.is_some();
             if !keep {
                 self.take_snapshot().await?;
             }
@@ -578,6 +610,14 @@ impl Transaction for HybridTransaction {
         if access == Access::Strong && tables.iter().any(newer) {
             return Err(Error::serialization());
         }
+        // TRUNCATE and its like leave the rows alone and change where they are looked for.
+        if let Some(reads) = &self.reads {
+            let mut reads = reads.lock();
+            tables
+                .iter()
+                .filter(|t| t.is_strong())
+                .for_each(|t| reads.add_key(&crate::node::catalog_key(t.id)));
+        }
         Ok(())
     }
 
@@ -585,6 +625,8 @@ impl Transaction for HybridTransaction {
         self.undo_statement();
         self.check = None;
         self.pessimistic = true;
+        // Only a statement that is a whole transaction is run again at a level that notes what was read.
+        self.reads = None;
         if self.snapshot.is_some() {
             self.take_snapshot().await?;
         }
@@ -597,6 +639,9 @@ impl Transaction for HybridTransaction {
 
     fn get(&self, table: &Arc<Table>, key: &[Datum]) -> Result<Option<StoredRow>> {
         let key = key::row_key(table, key)?;
+        if table.is_strong() {
+            self.note_reads(std::slice::from_ref(&key));
+        }
         match table.is_strong() {
             true => self.strong_get_in(self.visible(), table, &key),
             false => self.leaderless_get_in(self.visible(), table, &key),
@@ -724,7 +769,7 @@ impl Transaction for HybridTransaction {
             return Ok(true);
         }
         // A transaction with one snapshot must not see what others committed before the lock was granted.
-        if self.options.isolation == IsolationLevel::RepeatableRead {
+        if self.options.isolation.has_one_snapshot() {
             return Ok(false);
         }
         let key = LockKey { key: table_intent(table.id), mode: LockMode::Exclusive };
@@ -833,6 +878,7 @@ impl HybridTransaction {
         self.release_locks();
         self.buffer.clear();
         self.snapshot = None;
+        self.reads = None;
         self.check = None;
         self.latest = None;
         self.finished = true;

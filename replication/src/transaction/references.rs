@@ -37,7 +37,7 @@ use amphora_storage::schema::{IndexId, Table};
 use amphora_storage::{Datum, Timestamp, key};
 
 use super::{HybridTransaction, MAX_LOCK_BATCH};
-use crate::api::{IsolationLevel, LockMode, StoredRow, WaitPolicy};
+use crate::api::{LockMode, StoredRow, WaitPolicy};
 use crate::strong::LockKey;
 use crate::{Error, Result};
 
@@ -80,6 +80,7 @@ impl HybridTransaction {
         keys: &[Vec<Datum>],
     ) -> Result<Vec<bool>> {
         let entries = Self::entry_keys(table, index, keys)?;
+        self.note_reads(&entries);
         Ok(self.entries_at(&entries, self.snapshot())?.iter().map(Option::is_some).collect())
     }
 
@@ -161,7 +162,7 @@ impl HybridTransaction {
     pub(super) fn check_visible(&self, rows: &[&StoredRow]) -> Result<()> {
         let Some(snapshot) = self.snapshot.as_ref().filter(|_| self.check.is_some()) else { return Ok(()) };
         let newer = |row: &&StoredRow| row.version > snapshot.at();
-        if self.options.isolation == IsolationLevel::RepeatableRead && rows.iter().any(newer) {
+        if self.options.isolation.has_one_snapshot() && rows.iter().any(newer) {
             return Err(Error::serialization());
         }
         Ok(())

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use amphora_storage::schema::{Index, IndexId, Table};
 use amphora_storage::store::{Cf, Scan as StoreScan, Store};
 use amphora_storage::{Datum, Row, Timestamp, codec, key, row};
+use parking_lot::Mutex;
 
 use super::HybridTransaction;
 use crate::api::{Direction, KeyBound, KeyRange, RowStream, Scan, StoredRow};
 use crate::leaderless::{RowState, surface};
-use crate::strong::SnapshotHold;
+use crate::strong::{ReadSet, SnapshotHold};
 use crate::{Error, Result};
 
 /// Opens a scan of either kind of table.
@@ -39,6 +40,12 @@ pub(super) fn open(tx: &HybridTransaction, scan: &Scan) -> Result<Box<dyn RowStr
         peeked: None,
         done: false,
         direction: scan.direction,
+        reading: tx.reads.clone().map(|reads| Reading {
+            reads,
+            range,
+            direction: scan.direction,
+            last: Vec::new(),
+        }),
     };
     if scan.index == IndexId::PRIMARY {
         return Ok(Box::new(PrimaryRows { entries, table: scan.table.clone(), columns }));
@@ -128,6 +135,37 @@ fn order(a: &[u8], b: &[u8], direction: Direction) -> Ordering {
     }
 }
 
+/// How far a scan of a SERIALIZABLE transaction has come: what it has read is its range up to the last entry
+/// that was taken, and all of it once there was no more.
+struct Reading {
+    reads: Arc<Mutex<ReadSet>>,
+    range: Range<Vec<u8>>,
+    direction: Direction,
+    last: Vec<u8>,
+}
+
+impl Reading {
+    fn at(&mut self, key: &[u8]) {
+        self.last.clear();
+        self.last.extend_from_slice(key);
+    }
+
+    /// After a batch.
+    fn note(&mut self, ended: bool) {
+        let mut range = self.range.clone();
+        match self.direction {
+            _ if ended => {}
+            _ if self.last.is_empty() => return,
+            Direction::Forward => {
+                range.end.clone_from(&self.last);
+                range.end.push(0);
+            }
+            Direction::Backward => range.start.clone_from(&self.last),
+        }
+        self.reads.lock().add(range.start, range.end);
+    }
+}
+
 /// The entries of a range of the strong keyspace, own writes included.
 struct StrongEntries {
     inner: StoreScan,
@@ -136,9 +174,38 @@ struct StrongEntries {
     peeked: Option<(Vec<u8>, Timestamp, Vec<u8>)>,
     done: bool,
     direction: Direction,
+    reading: Option<Reading>,
 }
 
 impl StrongEntries {
+    /// Hands up to `limit` entries to `give`; fewer only at the end. How many.
+    fn next_batch(
+        &mut self,
+        limit: usize,
+        mut give: impl FnMut(&[u8], Timestamp, &[u8]) -> Result<()>,
+    ) -> Result<usize> {
+        let Some(mut reading) = self.reading.take() else { return self.take(limit, give) };
+        let given = self.take(limit, |key, version, value| {
+            reading.at(key);
+            give(key, version, value)
+        });
+        reading.note(given.as_ref().is_ok_and(|given| *given < limit));
+        self.reading = Some(reading);
+        given
+    }
+
+    fn take(
+        &mut self,
+        limit: usize,
+        mut give: impl FnMut(&[u8], Timestamp, &[u8]) -> Result<()>,
+    ) -> Result<usize> {
+        let mut given = 0;
+        while given < limit && self.next(&mut give)? {
+            given += 1;
+        }
+        Ok(given)
+    }
+
     /// Hands the next entry's key, version and value to `give`. The version of own writes is ZERO.
     /// False at the end.
     fn next(&mut self, mut give: impl FnMut(&[u8], Timestamp, &[u8]) -> Result<()>) -> Result<bool> {
@@ -203,16 +270,10 @@ struct PrimaryRows {
 impl RowStream for PrimaryRows {
     fn next_batch(&mut self, limit: usize, out: &mut Vec<StoredRow>) -> Result<usize> {
         let (table, columns) = (&self.table, self.columns.as_deref());
-        for given in 0..limit {
-            let more = self.entries.next(|_, version, bytes| {
-                out.push(StoredRow { row: decode(table, columns, bytes)?, version });
-                Ok(())
-            })?;
-            if !more {
-                return Ok(given);
-            }
-        }
-        Ok(limit)
+        self.entries.next_batch(limit, |_, version, bytes| {
+            out.push(StoredRow { row: decode(table, columns, bytes)?, version });
+            Ok(())
+        })
     }
 }
 
@@ -234,14 +295,13 @@ struct IndexedRows {
 impl RowStream for IndexedRows {
     fn next_batch(&mut self, limit: usize, out: &mut Vec<StoredRow>) -> Result<usize> {
         let mut keys: Vec<Vec<u8>> = Vec::with_capacity(limit.min(1024));
-        while keys.len() < limit {
-            let more = self.entries.next(|_, _, row_key| {
-                keys.push(row_key.to_vec());
-                Ok(())
-            })?;
-            if !more {
-                break;
-            }
+        self.entries.next_batch(limit, |_, _, row_key| {
+            keys.push(row_key.to_vec());
+            Ok(())
+        })?;
+        if let Some(reading) = &self.entries.reading {
+            let mut reads = reading.reads.lock();
+            keys.iter().for_each(|key| reads.add_key(key));
         }
         let found = self.store.multi_get(&keys, self.snapshot)?;
         for (key, version) in keys.iter().zip(found) {
@@ -301,19 +361,13 @@ impl RowStream for EntryRows {
             .filter(in_row_key)
             .filter_map(|c| table.primary.columns.iter().position(|i| i == c));
         let keyed = &table.primary.columns[..last.max().map_or(0, |last| last + 1)];
-        for given in 0..limit {
-            let more = entries.next(|key, version, row_key| {
-                let mut row = vec![Datum::Null; table.columns.len()];
-                EntryRows::read(table, row_key, keyed, &mut row)?;
-                EntryRows::read(table, key, indexed, &mut row)?;
-                out.push(StoredRow { row, version });
-                Ok(())
-            })?;
-            if !more {
-                return Ok(given);
-            }
-        }
-        Ok(limit)
+        entries.next_batch(limit, |key, version, row_key| {
+            let mut row = vec![Datum::Null; table.columns.len()];
+            EntryRows::read(table, row_key, keyed, &mut row)?;
+            EntryRows::read(table, key, indexed, &mut row)?;
+            out.push(StoredRow { row, version });
+            Ok(())
+        })
     }
 }
 

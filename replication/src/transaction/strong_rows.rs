@@ -112,7 +112,7 @@ impl HybridTransaction {
     ) -> Result<Vec<InsertOutcome>> {
         // With the table to itself, the look at what is there now says it all; but a transaction with one
         // snapshot looks at what was there.
-        if !self.holds_table(table) || self.options.isolation == IsolationLevel::RepeatableRead {
+        if !self.holds_table(table) || self.options.isolation.has_one_snapshot() {
             let mut keys = Vec::with_capacity(rows.len() * (1 + table.indexes.len()));
             for row in &rows {
                 keys.push(key::row_key_of(table, row)?);
@@ -179,7 +179,7 @@ impl HybridTransaction {
         match self.value_at(key, self.latest())? {
             Some((version, bytes)) => Ok(StoredRow { row: row::decode_row(table, &bytes)?, version }),
             // The entry is there and the row is not: it moved between the two reads.
-            None => Err(self.moved()),
+            None => Err(self.moved(Timestamp::ZERO)),
         }
     }
 

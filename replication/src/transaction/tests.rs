@@ -10,11 +10,11 @@ use crate::node::Node;
 use crate::node::tests::{Cluster, table, the_table};
 use crate::{Error, ErrorKind, Result};
 
-const BY_N: IndexId = IndexId(1);
-const BY_TAG: IndexId = IndexId(2);
+pub(super) const BY_N: IndexId = IndexId(1);
+pub(super) const BY_TAG: IndexId = IndexId(2);
 
 /// `t (k bigint primary key, n bigint unique, tag text)` with an index on `tag`.
-fn strong(id: TableId, name: &str) -> Table {
+pub(super) fn strong(id: TableId, name: &str) -> Table {
     let mut t = table(id, name, Replication::Strong);
     t.columns[1].not_null = false;
     t.columns.push(column(3, "tag", DataType::Text));
@@ -45,7 +45,7 @@ fn column(id: u32, name: &str, ty: DataType) -> Column {
     Column { not_null: false, default: None, ..Column::new(ColumnId(id), name, ty) }
 }
 
-async fn make(node: &Node, name: &str, of: fn(TableId, &str) -> Table) -> Arc<Table> {
+pub(super) async fn make(node: &Node, name: &str, of: fn(TableId, &str) -> Table) -> Arc<Table> {
     let mut tx = node.begin(TransactionOptions::default());
     tx.lock_catalog().await.unwrap();
     let id = tx.allocate_id().unwrap();
@@ -54,59 +54,59 @@ async fn make(node: &Node, name: &str, of: fn(TableId, &str) -> Table) -> Arc<Ta
     the_table(node, name).await
 }
 
-async fn one() -> (Cluster, Arc<Node>, Arc<Table>) {
+pub(super) async fn one() -> (Cluster, Arc<Node>, Arc<Table>) {
     let cluster = Cluster::start(1).await;
     let node = cluster.node(0);
     let t = make(&node, "t", strong).await;
     (cluster, node, t)
 }
 
-fn row(k: i64, n: i64, tag: &str) -> Row {
+pub(super) fn row(k: i64, n: i64, tag: &str) -> Row {
     vec![Datum::Int8(k), Datum::Int8(n), Datum::text(tag)].into_iter().collect()
 }
 
-fn options(isolation: IsolationLevel, autocommit: bool) -> TransactionOptions {
+pub(super) fn options(isolation: IsolationLevel, autocommit: bool) -> TransactionOptions {
     TransactionOptions { isolation, autocommit, lock_timeout: Duration::from_secs(5), ..Default::default() }
 }
 
-fn block() -> TransactionOptions {
+pub(super) fn block() -> TransactionOptions {
     options(IsolationLevel::ReadCommitted, false)
 }
 
-fn single() -> TransactionOptions {
+pub(super) fn single() -> TransactionOptions {
     options(IsolationLevel::ReadCommitted, true)
 }
 
-type Tx = Box<dyn Transaction>;
+pub(super) type Tx = Box<dyn Transaction>;
 
 /// A transaction at its first statement.
-async fn begin(node: &Node, t: &Arc<Table>, options: TransactionOptions) -> Tx {
+pub(super) async fn begin(node: &Node, t: &Arc<Table>, options: TransactionOptions) -> Tx {
     let mut tx = node.begin(options);
     statement(&mut tx, t).await.unwrap();
     tx
 }
 
-async fn statement(tx: &mut Tx, t: &Arc<Table>) -> Result<()> {
+pub(super) async fn statement(tx: &mut Tx, t: &Arc<Table>) -> Result<()> {
     let access = if t.is_strong() { Access::Strong } else { Access::Local };
     tx.begin_statement(access, std::slice::from_ref(t)).await
 }
 
-async fn insert(tx: &mut Tx, t: &Arc<Table>, rows: Vec<Row>) -> Result<()> {
+pub(super) async fn insert(tx: &mut Tx, t: &Arc<Table>, rows: Vec<Row>) -> Result<()> {
     tx.insert(t, rows, OnConflict::Error).await.map(drop)
 }
 
-fn get(tx: &Tx, t: &Arc<Table>, k: i64) -> Option<StoredRow> {
+pub(super) fn get(tx: &Tx, t: &Arc<Table>, k: i64) -> Option<StoredRow> {
     tx.get(t, &[Datum::Int8(k)]).unwrap()
 }
 
-async fn set_n(tx: &mut Tx, t: &Arc<Table>, k: i64, n: i64) -> Result<()> {
+pub(super) async fn set_n(tx: &mut Tx, t: &Arc<Table>, k: i64, n: i64) -> Result<()> {
     let old = get(tx, t, k).unwrap();
     let mut new = old.row.clone();
     new[1] = Datum::Int8(n);
     tx.update(t, vec![(old, new)]).await
 }
 
-fn int(d: &Datum) -> i64 {
+pub(super) fn int(d: &Datum) -> i64 {
     match d {
         Datum::Int8(n) => *n,
         other => panic!("{other:?}"),
@@ -114,14 +114,20 @@ fn int(d: &Datum) -> i64 {
 }
 
 /// The primary keys of a scan, in its order, in batches of two.
-fn keys(tx: &Tx, t: &Arc<Table>, index: IndexId, range: KeyRange, direction: Direction) -> Vec<i64> {
+pub(super) fn keys(
+    tx: &Tx,
+    t: &Arc<Table>,
+    index: IndexId,
+    range: KeyRange,
+    direction: Direction,
+) -> Vec<i64> {
     let scan = Scan { table: t.clone(), index, range, direction, columns: None };
     let (mut stream, mut rows) = (tx.scan(&scan).unwrap(), Vec::new());
     while stream.next_batch(2, &mut rows).unwrap() == 2 {}
     rows.iter().map(|r| int(&r.row[0])).collect()
 }
 
-fn all(tx: &Tx, t: &Arc<Table>, index: IndexId) -> Vec<i64> {
+pub(super) fn all(tx: &Tx, t: &Arc<Table>, index: IndexId) -> Vec<i64> {
     let forward = keys(tx, t, index, KeyRange::all(), Direction::Forward);
     let mut backward = keys(tx, t, index, KeyRange::all(), Direction::Backward);
     backward.reverse();
@@ -129,12 +135,12 @@ fn all(tx: &Tx, t: &Arc<Table>, index: IndexId) -> Vec<i64> {
     forward
 }
 
-async fn committed(node: &Node, t: &Arc<Table>, k: i64) -> Option<i64> {
+pub(super) async fn committed(node: &Node, t: &Arc<Table>, k: i64) -> Option<i64> {
     let tx = begin(node, t, block()).await;
     get(&tx, t, k).map(|r| int(&r.row[1]))
 }
 
-async fn fill(node: &Node, t: &Arc<Table>, rows: &[(i64, i64, &str)]) {
+pub(super) async fn fill(node: &Node, t: &Arc<Table>, rows: &[(i64, i64, &str)]) {
     let mut tx = begin(node, t, single()).await;
     insert(&mut tx, t, rows.iter().map(|(k, n, tag)| row(*k, *n, tag)).collect()).await.unwrap();
     tx.commit().await.unwrap();

@@ -170,8 +170,11 @@ impl<'a> CommandParser<'a> {
                     "write" => modes.read_only = Some(false),
                     _ => return Err(self.error_at(self.index - 1)),
                 },
-                "not" => self.expect("deferrable")?,
-                "deferrable" => {}
+                "not" => {
+                    self.expect("deferrable")?;
+                    modes.deferrable = Some(false);
+                }
+                "deferrable" => modes.deferrable = Some(true),
                 _ => return Err(self.error_at(self.index - 1)),
             }
             self.token(&Token::Comma);
@@ -181,7 +184,7 @@ impl<'a> CommandParser<'a> {
 
     fn isolation(&mut self) -> Result<IsolationLevel> {
         match self.word()?.as_str() {
-            "serializable" => Err(serializable()),
+            "serializable" => Ok(IsolationLevel::Serializable),
             "repeatable" => self.expect("read").map(|()| IsolationLevel::RepeatableRead),
             "read" => match self.word()?.as_str() {
                 "committed" | "uncommitted" => Ok(IsolationLevel::ReadCommitted),
@@ -601,10 +604,4 @@ impl<'a> CommandParser<'a> {
 
 pub(super) fn unsupported(what: &str) -> SqlError {
     SqlError::feature_not_supported(format!("{what} is not supported"))
-}
-
-/// SERIALIZABLE is refused, not weakened.
-pub(crate) fn serializable() -> SqlError {
-    SqlError::feature_not_supported("isolation level SERIALIZABLE is not yet supported")
-        .with_hint("Use REPEATABLE READ, and SELECT … FOR UPDATE on the rows the decision rests on.")
 }

@@ -141,14 +141,17 @@ impl Session {
             ("transaction_isolation", Some(level)) => {
                 // Checked as the default is, and then put to this transaction.
                 let level = self.shared.settings.lock().check(name, level)?;
-                self.set_modes(&TransactionModes {
-                    isolation: Some(isolation_level(&level)),
-                    read_only: None,
-                })
+                let isolation = Some(isolation_level(&level));
+                self.set_modes(&TransactionModes { isolation, ..TransactionModes::default() })
             }
             ("transaction_read_only", Some(value)) => {
                 let read_only = self.shared.settings.lock().check(name, value)? == "on";
-                self.set_modes(&TransactionModes { isolation: None, read_only: Some(read_only) })
+                let read_only = Some(read_only);
+                self.set_modes(&TransactionModes { read_only, ..TransactionModes::default() })
+            }
+            ("transaction_deferrable", Some(value)) => {
+                let deferrable = Some(self.shared.settings.lock().check(name, value)? == "on");
+                self.set_modes(&TransactionModes { deferrable, ..TransactionModes::default() })
             }
             _ => self.shared.settings.lock().set(name, value, local).map(drop),
         }
@@ -163,6 +166,10 @@ impl Session {
             let value = if read_only { "on" } else { "off" };
             settings.set("default_transaction_read_only", Some(value), false)?;
         }
+        if let Some(deferrable) = modes.deferrable {
+            let value = if deferrable { "on" } else { "off" };
+            settings.set("default_transaction_deferrable", Some(value), false)?;
+        }
         Ok(())
     }
 
@@ -175,6 +182,7 @@ impl Session {
         let value = match name {
             "transaction_isolation" => Some(isolation_name(self.isolation()).to_owned()),
             "transaction_read_only" => Some(if self.is_read_only() { "on" } else { "off" }.to_owned()),
+            "transaction_deferrable" => Some(if self.is_deferrable() { "on" } else { "off" }.to_owned()),
             _ => self.shared.settings.lock().get(name),
         };
         let value = value.ok_or_else(|| {

@@ -46,6 +46,7 @@ pub(super) struct TransactionBlock {
     pub(super) autocommit: bool,
     isolation: Option<IsolationLevel>,
     read_only: Option<bool>,
+    deferrable: Option<bool>,
     /// `now()`: microseconds since 2000-01-01 UTC
     pub(super) started: i64,
     /// A query has run: the isolation level is fixed
@@ -82,6 +83,12 @@ impl Session {
 
     pub(super) fn is_read_only(&self) -> bool {
         self.tx.read_only.unwrap_or_else(|| self.shared.settings.lock().effective().read_only)
+    }
+
+    /// Every snapshot is safe for who only reads, so there is nothing that DEFERRABLE would have to wait for.
+    pub(super) fn is_deferrable(&self) -> bool {
+        let default = || self.shared.settings.lock().get("default_transaction_deferrable");
+        self.tx.deferrable.unwrap_or_else(|| default().as_deref() == Some("on"))
     }
 
     /// The engine's transaction, begun if it has not been.
@@ -132,6 +139,11 @@ impl Session {
                     "SET TRANSACTION ISOLATION LEVEL must be called before any query",
                 ));
             }
+            if !self.tx.savepoints.is_empty() {
+                return Err(SqlError::active_sql_transaction(
+                    "SET TRANSACTION ISOLATION LEVEL must not be called in a subtransaction",
+                ));
+            }
             self.tx.isolation = Some(isolation);
         }
         if let Some(read_only) = modes.read_only {
@@ -141,6 +153,19 @@ impl Session {
                 ));
             }
             self.tx.read_only = Some(read_only);
+        }
+        if let Some(deferrable) = modes.deferrable {
+            if !self.tx.savepoints.is_empty() {
+                return Err(SqlError::active_sql_transaction(
+                    "SET TRANSACTION [NOT] DEFERRABLE cannot be called within a subtransaction",
+                ));
+            }
+            if self.tx.queried {
+                return Err(SqlError::active_sql_transaction(
+                    "SET TRANSACTION [NOT] DEFERRABLE must be called before any query",
+                ));
+            }
+            self.tx.deferrable = Some(deferrable);
         }
         Ok(())
     }

@@ -291,12 +291,9 @@ fn isolation(value: &str) -> Result<String> {
     match value.to_ascii_lowercase().as_str() {
         "read committed" | "read uncommitted" => Ok("read committed".into()),
         "repeatable read" => Ok("repeatable read".into()),
-        "serializable" => {
-            Err(SqlError::feature_not_supported("isolation level SERIALIZABLE is not yet supported")
-                .with_hint("Use REPEATABLE READ, and SELECT … FOR UPDATE on the rows the decision rests on."))
-        }
-        _ => Err(invalid("transaction_isolation", value)
-            .with_hint("Available values: repeatable read, read committed, read uncommitted.")),
+        "serializable" => Ok("serializable".into()),
+        _ => Err(invalid("default_transaction_isolation", value)
+            .with_hint("Available values: serializable, repeatable read, read committed, read uncommitted.")),
     }
 }
 

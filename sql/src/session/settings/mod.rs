@@ -277,6 +277,7 @@ fn checked(name: &str, value: &str) -> Result<(String, String)> {
 pub(super) fn isolation_level(name: &str) -> IsolationLevel {
     match name {
         "repeatable read" => IsolationLevel::RepeatableRead,
+        "serializable" => IsolationLevel::Serializable,
         _ => IsolationLevel::ReadCommitted,
     }
 }
@@ -286,6 +287,7 @@ pub(super) fn isolation_name(level: IsolationLevel) -> &'static str {
     match level {
         IsolationLevel::ReadCommitted => "read committed",
         IsolationLevel::RepeatableRead => "repeatable read",
+        IsolationLevel::Serializable => "serializable",
     }
 }
 
