@@ -56,6 +56,8 @@ pub struct PlannerOptions {
     pub sort: bool,
     /// `enable_hashagg`
     pub hashagg: bool,
+    /// Bytes that an operator holds before it uses files: `work_mem`
+    pub work_memory: usize,
 }
 
 impl Default for PlannerOptions {
@@ -69,6 +71,7 @@ impl Default for PlannerOptions {
             seqscan: true,
             sort: true,
             hashagg: true,
+            work_memory: 32 << 20,
         }
     }
 }

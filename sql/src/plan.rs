@@ -90,16 +90,34 @@ pub enum Node {
         /// Remaining condition over left and right columns
         condition: Option<Expr>,
     },
-    /// Groups. Output: the group keys, then the aggregates. No keys: exactly one row.
-    Aggregate { input: Box<Plan>, keys: Vec<Expr>, aggregates: Vec<Aggregate> },
+    /// Merge join on equal keys, by which both sides come ordered, in the same directions. `condition` is
+    /// what remains.
+    MergeJoin {
+        /// One side
+        left: Box<Plan>,
+        /// The side whose rows of one key are gathered
+        right: Box<Plan>,
+        /// Inner, left, …
+        kind: JoinKind,
+        /// Keys on the left row
+        left_keys: Vec<SortKey>,
+        /// Keys on the right row
+        right_keys: Vec<SortKey>,
+        /// Remaining condition over left and right columns
+        condition: Option<Expr>,
+    },
+    /// Groups. Output: the group keys, then the aggregates. No keys: exactly one row. `sorted`: rows of one
+    /// group come one after the other.
+    Aggregate { input: Box<Plan>, keys: Vec<Expr>, aggregates: Vec<Aggregate>, sorted: bool },
     /// Window functions are added as columns after the input's
     Window { input: Box<Plan>, functions: Vec<WindowCall> },
     /// All rows in order; with `limit`, only that many are kept (top-N)
     Sort { input: Box<Plan>, keys: Vec<SortKey>, limit: Option<Expr> },
     /// LIMIT and OFFSET; NULL or absent means none
     Limit { input: Box<Plan>, limit: Option<Expr>, offset: Option<Expr> },
-    /// DISTINCT over these columns (DISTINCT ON keeps the first row of each)
-    Distinct { input: Box<Plan>, on: Vec<Expr> },
+    /// DISTINCT over these columns (DISTINCT ON keeps the first row of each). `sorted`: rows that are equal
+    /// come one after the other; otherwise the order of the input may be lost.
+    Distinct { input: Box<Plan>, on: Vec<Expr>, sorted: bool },
     /// UNION ALL
     Append(Vec<Plan>),
     /// INTERSECT, EXCEPT (UNION is `Distinct` over `Append`)

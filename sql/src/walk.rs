@@ -201,6 +201,11 @@ macro_rules! node_parts {
                     right_keys.$iter().for_each(&mut *f);
                     condition.$iter().for_each(f);
                 }
+                Node::MergeJoin { left_keys, right_keys, condition, .. } => {
+                    $keys(left_keys, &mut *f);
+                    $keys(right_keys, &mut *f);
+                    condition.$iter().for_each(f);
+                }
                 Node::Aggregate { keys, aggregates, .. } => {
                     keys.$iter().for_each(&mut *f);
                     aggregates.$iter().for_each(|a| $aggregate(a, f));
@@ -242,7 +247,9 @@ macro_rules! node_parts {
                     f(left, false);
                     f(right, true);
                 }
-                Node::HashJoin { left, right, .. } | Node::SetOperation { left, right, .. } => {
+                Node::HashJoin { left, right, .. }
+                | Node::MergeJoin { left, right, .. }
+                | Node::SetOperation { left, right, .. } => {
                     f(left, false);
                     f(right, false);
                 }

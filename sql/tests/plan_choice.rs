@@ -20,7 +20,9 @@ use rand::{Rng, SeedableRng};
 const TABLES: usize = 4;
 const QUERIES: usize = 150;
 const SWITCHES: &[&str] =
-    &["hashjoin", "nestloop", "mergejoin", "indexscan", "indexonlyscan", "seqscan", "sort"];
+    &["hashjoin", "nestloop", "mergejoin", "indexscan", "indexonlyscan", "seqscan", "sort", "hashagg"];
+/// Queries over tables that do not fit into the smallest `work_mem`.
+const LARGE_QUERIES: usize = 24;
 
 #[derive(Default)]
 struct Rows(Vec<Row>);
@@ -182,4 +184,115 @@ async fn any_plan_gives_the_same_rows() {
         }
         run(&mut session, "RESET ALL").await.unwrap();
     }
+}
+
+impl Generator {
+    /// A query whose rows are many. Every order in it is of all columns that could tell two ways apart.
+    fn large_query(&mut self) -> (String, bool) {
+        let join = self.pick(&["JOIN", "JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"]);
+        let (left, right) = (self.pick(&["id", "a", "b"]), self.pick(&["id", "a", "b"]));
+        let n = self.0.random_range(0..40);
+        let more = match self.0.random_range(0..5) {
+            0 => format!("AND l.a = r.b + {n}"),
+            1 => format!("AND l.id % 40 <> {n}"),
+            2 => "AND l.a = r.a".into(),
+            _ => String::new(),
+        };
+        let from = format!("big0 l {join} big1 r ON l.{left} = r.{right} {more}");
+        let not = self.pick(&["", "NOT "]);
+        let set = self.pick(&["UNION", "INTERSECT", "INTERSECT ALL", "EXCEPT", "EXCEPT ALL"]);
+        match self.0.random_range(0..12) {
+            0 => (format!("SELECT l.id, l.s, r.id FROM {from}"), false),
+            1 => (format!("SELECT count(*), sum(l.id), sum(r.id) FROM {from}"), false),
+            2 => (
+                format!(
+                    "SELECT l.id, l.s FROM big0 l WHERE {not}EXISTS (SELECT FROM big1 r WHERE r.{right} = l.{left} {more})"
+                ),
+                false,
+            ),
+            3 => (
+                format!(
+                    "SELECT id, s FROM big0 WHERE {left} {not}IN (SELECT {right} FROM big1 WHERE b > {n})"
+                ),
+                false,
+            ),
+            4 => {
+                (format!("SELECT s, {left} % 900, count(*), min(id), sum(b) FROM big0 GROUP BY 1, 2"), false)
+            }
+            5 => (
+                format!(
+                    "SELECT {left}, count(DISTINCT {right}), string_agg(s, '' ORDER BY id) FROM big1 GROUP BY 1"
+                ),
+                false,
+            ),
+            6 => ("SELECT DISTINCT s, a, b FROM big0".into(), false),
+            7 => (format!("SELECT {left}, s FROM big0 {set} SELECT {right}, s FROM big1"), false),
+            8 => (
+                format!(
+                    "WITH w AS MATERIALIZED (SELECT id, {left} AS k, s FROM big0) SELECT count(*), sum(x.id) FROM w x JOIN w y ON x.k = y.id"
+                ),
+                false,
+            ),
+            9 => (format!("SELECT DISTINCT ON ({left}) {left}, id, s FROM big0 ORDER BY {left}, id"), true),
+            10 => (format!("SELECT l.id, r.id FROM {from} ORDER BY l.{left}, l.id, r.id LIMIT 50"), true),
+            _ => (
+                format!(
+                    "SELECT id, s, rank() OVER (PARTITION BY {left} ORDER BY id), sum(b) OVER (PARTITION BY {right}) FROM big0"
+                ),
+                false,
+            ),
+        }
+    }
+}
+
+/// What does not fit into `work_mem` goes to files, whatever the plan: the rows are the same.
+#[tokio::test]
+async fn files_give_the_same_rows() {
+    let seed = std::env::var("AMPHORA_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
+    println!("AMPHORA_SEED={seed}");
+    let mut random = Generator(StdRng::seed_from_u64(seed));
+    let options =
+        SessionOptions { user: "ann".into(), database: "d".into(), backend_pid: 1, settings: Vec::new() };
+    let mut session = Session::new(Arc::new(MemoryEngine::new()), options).unwrap();
+    for t in 0..2 {
+        let (rows, kinds) = (random.0.random_range(1000..3000), random.0.random_range(2..2000));
+        let skew = random.0.random_range(1..20);
+        for sql in [
+            format!("CREATE TABLE big{t} (id int PRIMARY KEY, a int, b bigint NOT NULL, s text)"),
+            format!(
+                "INSERT INTO big{t} SELECT i, nullif((i * 7919) % {kinds}, 3), CASE WHEN i % {skew} = 0 THEN 5 ELSE i / 2 END, repeat(chr(97 + i % 23), i % 60) FROM generate_series(1, {rows}) AS g(i)"
+            ),
+            format!("CREATE INDEX ON big{t} (b)"),
+            "ANALYZE".into(),
+        ] {
+            run(&mut session, &sql).await.unwrap();
+        }
+    }
+    let mut files = 0;
+    for _ in 0..LARGE_QUERIES {
+        let (sql, ordered) = random.large_query();
+        run(&mut session, "SET work_mem = '1GB'").await.unwrap();
+        let mut expected = run(&mut session, &sql).await;
+        run(&mut session, &format!("SET work_mem = '{}kB'", random.pick(&["64", "64", "100", "300"])))
+            .await
+            .unwrap();
+        for round in 0..3 {
+            if round > 0 {
+                let switch = random.pick(SWITCHES);
+                run(&mut session, &format!("SET enable_{switch} = off")).await.unwrap();
+            }
+            let mut got = run(&mut session, &sql).await;
+            if !ordered {
+                for rows in [&mut expected, &mut got].into_iter().flatten() {
+                    rows.sort();
+                }
+            }
+            let plan = run(&mut session, &format!("EXPLAIN ANALYZE {sql}")).await.unwrap();
+            assert_eq!(expected, got, "AMPHORA_SEED={seed}\n{sql}\n{plan:#?}");
+            let plan = format!("{plan:?}");
+            files += usize::from(plan.contains("Disk") || !plan.contains("Batches: 1 "));
+        }
+        run(&mut session, "RESET ALL").await.unwrap();
+    }
+    assert!(files > LARGE_QUERIES / 2, "AMPHORA_SEED={seed}: only {files} plans used files");
 }

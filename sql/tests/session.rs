@@ -281,15 +281,28 @@ async fn a_statement_keeps_to_its_memory() {
     let mut s = session(&MemoryEngine::new());
     run(&mut s, "SET amphora.query_memory = '2MB'").await;
     assert_eq!(run(&mut s, "SELECT count(*) FROM generate_series(1, 200000)").await, ["200000", "SELECT 1"]);
-    for sql in [
-        "SELECT DISTINCT i FROM generate_series(1, 200000) AS s(i)",
-        "SELECT i, count(*) FROM generate_series(1, 200000) AS s(i) GROUP BY i",
-        "SELECT count(*) FROM generate_series(1, 200000) a(i) JOIN generate_series(1, 200000) b(i) ON a.i = b.i",
-        "SELECT array_length(array_agg(i), 1) FROM generate_series(1, 200000) AS s(i)",
+    // What a join, a grouping or a DISTINCT cannot hold goes to files.
+    for (sql, rows) in [
+        ("SELECT count(*) FROM (SELECT DISTINCT i FROM generate_series(1, 200000) AS s(i)) t", "200000"),
+        (
+            "SELECT sum(n) FROM (SELECT count(*) AS n FROM generate_series(1, 200000) AS s(i) GROUP BY i) t",
+            "200000",
+        ),
+        (
+            "SELECT count(*) FROM generate_series(1, 200000) a(i) JOIN generate_series(1, 200000) b(i) ON a.i = b.i",
+            "200000",
+        ),
+        ("SELECT count(DISTINCT i % 150000) FROM generate_series(1, 200000) AS s(i)", "150000"),
+        (
+            "SELECT count(*) FROM (SELECT generate_series(1, 100000) EXCEPT SELECT generate_series(5, 90000)) t",
+            "10004",
+        ),
     ] {
-        let words = run(&mut s, sql).await;
-        assert_eq!(words.last().map(String::as_str), Some("53200"), "{sql}");
+        assert_eq!(run(&mut s, sql).await, [rows, "SELECT 1"], "{sql}");
     }
+    let words =
+        run(&mut s, "SELECT array_length(array_agg(i), 1) FROM generate_series(1, 200000) AS s(i)").await;
+    assert_eq!(words.last().map(String::as_str), Some("53200"));
     // The best few of many need little.
     let words = run(&mut s, "SELECT i FROM generate_series(1, 200000) AS s(i) ORDER BY -i LIMIT 2").await;
     assert_eq!(words, ["200000", "199999", "SELECT 2"]);
@@ -307,6 +320,35 @@ async fn a_large_sort_uses_files() {
     let words =
         run(&mut s, "EXPLAIN ANALYZE SELECT i FROM generate_series(1, 20000) AS s(i) ORDER BY -i").await;
     assert!(words.iter().any(|w| w.contains("Sort Method: external merge  Disk: ")), "{words:?}");
+}
+
+/// `temp_file_limit` bounds the files of a statement, and they are gone when it is.
+#[tokio::test]
+async fn temporary_files_have_a_limit() {
+    let mut s = session(&MemoryEngine::new());
+    run(&mut s, "SET work_mem = '64kB'; SET temp_file_limit = '300kB'").await;
+    for sql in [
+        "SELECT i FROM generate_series(1, 100000) AS s(i) ORDER BY -i",
+        "SELECT i % 90000, count(*) FROM generate_series(1, 100000) AS s(i) GROUP BY 1",
+        "SELECT count(*) FROM generate_series(1, 100000) a(i) JOIN generate_series(1, 100000) b(i) ON a.i = b.i",
+        "WITH w AS MATERIALIZED (SELECT generate_series(1, 100000) AS i) SELECT count(*) FROM w",
+    ] {
+        assert_eq!(run(&mut s, sql).await, ["53400"], "{sql}");
+    }
+    let small = "SELECT count(*) FROM (SELECT i FROM generate_series(1, 4000) AS s(i) ORDER BY -i) t";
+    assert_eq!(run(&mut s, small).await, ["4000", "SELECT 1"]);
+    run(&mut s, "SET temp_file_limit = -1").await;
+    let words = run(
+        &mut s,
+        "EXPLAIN ANALYZE SELECT a.i FROM generate_series(1, 20000) a(i) JOIN generate_series(1, 20000) b(i) ON a.i = b.i",
+    )
+    .await;
+    let table = words.iter().find(|w| w.contains("Buckets: ")).unwrap();
+    assert!(table.contains("  Batches: 32  Memory Usage: "), "{words:?}");
+    let words =
+        run(&mut s, "EXPLAIN ANALYZE SELECT i, count(*) FROM generate_series(1, 20000) AS s(i) GROUP BY i")
+            .await;
+    assert!(words.iter().any(|w| w.contains("  Disk Usage: ")), "{words:?}");
 }
 
 #[tokio::test]

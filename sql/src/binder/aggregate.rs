@@ -156,6 +156,9 @@ impl Grouping {
             other => unnamed(other.ty()),
         });
         let schema: Arc<[Field]> = fields.chain(aggregates.iter().map(|a| unnamed(a.ty.clone()))).collect();
-        Ok(node(Node::Aggregate { input: Box::new(input), keys: self.keys, aggregates }, schema))
+        Ok(node(
+            Node::Aggregate { input: Box::new(input), keys: self.keys, aggregates, sorted: false },
+            schema,
+        ))
     }
 }

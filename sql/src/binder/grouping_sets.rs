@@ -242,6 +242,7 @@ pub(super) fn plan(
             input: Box::new(input.clone()),
             keys: Vec::new(),
             aggregates: aggregates.clone(),
+            sorted: false,
         };
         let nulls = keys.iter().map(|k| Expr::Literal(Datum::Null, k.ty()));
         let values = totals.iter().enumerate().map(|(i, f)| Expr::Column(i, f.ty.clone()));
@@ -275,7 +276,7 @@ pub(super) fn plan(
         };
         let mut grouped: Vec<Expr> = keys.iter().enumerate().map(in_sets).collect();
         grouped.push(set.clone());
-        let aggregate = Node::Aggregate { input: Box::new(taken), keys: grouped, aggregates };
+        let aggregate = Node::Aggregate { input: Box::new(taken), keys: grouped, aggregates, sorted: false };
         branches.push(node(aggregate, schema.clone()));
     }
     Ok(match <[Plan; 1]>::try_from(branches) {

@@ -560,10 +560,10 @@ impl Binder<'_> {
                 let input = Box::new(self.coerce_output(*input, types, context)?);
                 Ok(node(Node::Limit { input, limit, offset }, schema))
             }
-            Node::Distinct { input, mut on } if old.iter().any(|f| f.ty == DataType::Unknown) => {
+            Node::Distinct { input, mut on, sorted } if old.iter().any(|f| f.ty == DataType::Unknown) => {
                 let input = Box::new(self.coerce_output(*input, types, context)?);
                 on.iter_mut().for_each(|e| retype(e, types));
-                Ok(node(Node::Distinct { input, on }, schema))
+                Ok(node(Node::Distinct { input, on, sorted }, schema))
             }
             Node::Sort { input, mut keys, limit } if old.iter().any(|f| f.ty == DataType::Unknown) => {
                 let input = Box::new(self.coerce_output(*input, types, context)?);
@@ -601,7 +601,7 @@ pub(super) fn project(input: Plan, exprs: Vec<Expr>, schema: Arc<[Field]>) -> Pl
 pub(super) fn distinct(input: Plan) -> Plan {
     let on = input.schema.iter().enumerate().map(|(i, f)| Expr::Column(i, f.ty.clone())).collect();
     let schema = input.schema.clone();
-    node(Node::Distinct { input: Box::new(input), on }, schema)
+    node(Node::Distinct { input: Box::new(input), on, sorted: false }, schema)
 }
 
 /// Fields that are no stored columns.

@@ -391,8 +391,17 @@ impl Binder<'_> {
                         "SELECT DISTINCT ON expressions must match initial ORDER BY expressions",
                     ));
                 }
+                // Rows of one kind must come one after the other.
+                let mut keys = keys;
+                let first = keys.iter().take_while(|k| on.iter().any(|o| same_expr(o, &k.expr))).count();
+                let missing: Vec<SortKey> = on
+                    .iter()
+                    .filter(|o| !keys[..first].iter().any(|k| same_expr(o, &k.expr)))
+                    .map(|o| SortKey { expr: o.clone(), descending: false, nulls_first: false })
+                    .collect();
+                keys.splice(first..first, missing);
                 plan = sort(plan, keys);
-                plan = node(Node::Distinct { input: Box::new(plan), on }, fields.clone());
+                plan = node(Node::Distinct { input: Box::new(plan), on, sorted: true }, fields.clone());
             }
         }
         plan = self.limit(plan, tail)?;

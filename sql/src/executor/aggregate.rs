@@ -1,16 +1,14 @@
-//! GROUP BY by hashing.
+//! Aggregate calls and the groups they are made over.
 //!
-//! Groups come out in the order in which they were first seen. DISTINCT and ORDER BY inside a call keep
-//! the group's arguments until its end and hand them on sorted, as PostgreSQL does.
-
-use std::collections::HashMap;
+//! DISTINCT and ORDER BY inside a call keep the group's arguments until its end and hand them on sorted, as
+//! PostgreSQL does; beyond `work_mem` they are in files.
 
 use amphora_storage::{DataType, Datum, Row};
 
 use super::expression::eval_all;
-use super::guard::{Held, row_memory};
-use super::sort::Order;
-use super::{BATCH, Builder, Context, Expression, Operator};
+use super::guard::Held;
+use super::sort::{Order, Sorter};
+use super::{Builder, Context, Expression};
 use crate::error::Result;
 use crate::expr::Expr;
 use crate::functions::{AggregateFunction, AggregateState};
@@ -30,7 +28,7 @@ pub(super) struct AggregateCall {
 }
 
 impl AggregateCall {
-    fn compile(aggregate: &Aggregate, builder: &mut Builder) -> Result<AggregateCall> {
+    pub(super) fn compile(aggregate: &Aggregate, builder: &mut Builder) -> Result<AggregateCall> {
         Ok(AggregateCall {
             function: aggregate.function,
             arg_types: aggregate.args.iter().map(Expr::ty).collect(),
@@ -43,7 +41,7 @@ impl AggregateCall {
 
     fn new_state(&self, context: &Context<'_>) -> State {
         let state = (self.function.new_state)(&self.arg_types, &context.run.eval);
-        let kept = (self.distinct || !self.order.is_empty()).then(Vec::new);
+        let kept = (self.distinct || !self.order.is_empty()).then(|| Sorter::new(usize::MAX));
         State { state, kept, rows: 0, measured: 0 }
     }
 }
@@ -51,8 +49,8 @@ impl AggregateCall {
 /// One call's state in one group.
 struct State {
     state: Box<dyn AggregateState>,
-    /// (sort key, arguments), where they must wait for the end
-    kept: Option<Vec<(Vec<Datum>, Vec<Datum>)>>,
+    /// Arguments, where they must wait for the end
+    kept: Option<Sorter>,
     rows: u32,
     measured: usize,
 }
@@ -72,10 +70,12 @@ impl State {
         }
         let args = eval_all(&call.args, row, context)?;
         if let Some(kept) = &mut self.kept {
-            let key = call.order.key(row, context)?;
-            held.add_bytes(&context.run.guard, row_memory(&key) + row_memory(&args))?;
-            kept.push((key, args));
-            return Ok(());
+            let mut key = call.order.key(row, context)?;
+            if call.distinct {
+                // Equal arguments have equal keys, and so come one after the other.
+                key.extend_from_slice(&args);
+            }
+            return kept.push(&call.order, key, args, context.run);
         }
         self.state.update(&args)?;
         self.rows += 1;
@@ -87,105 +87,54 @@ impl State {
         Ok(())
     }
 
-    fn finish(&mut self, call: &AggregateCall) -> Result<Datum> {
-        if let Some(mut kept) = self.kept.take() {
-            if call.distinct {
-                kept.sort_by(|a, b| a.1.cmp(&b.1));
-                kept.dedup_by(|a, b| a.1 == b.1);
-            }
-            kept.sort_by(|a, b| call.order.compare(&a.0, &b.0));
-            for (_, args) in &kept {
-                self.state.update(args)?;
+    fn finish(mut self, call: &AggregateCall, context: &Context<'_>) -> Result<Datum> {
+        if let Some(kept) = self.kept.take() {
+            let (mut sorted, _) = kept.finish(&call.order, context.run)?;
+            let mut last: Option<Vec<Datum>> = None;
+            while let Some((_, args)) = sorted.next(&call.order, context.run)? {
+                if call.distinct && last.as_ref() == Some(&args) {
+                    continue;
+                }
+                self.state.update(&args)?;
+                last = call.distinct.then_some(args);
             }
         }
         self.state.finish()
     }
 }
 
-pub(super) struct HashAggregate {
-    input: Box<dyn Operator>,
-    keys: Vec<Expression>,
-    calls: Vec<AggregateCall>,
-    groups: Option<std::vec::IntoIter<Group>>,
-    held: Held,
-}
-
-struct Group {
-    key: Vec<Datum>,
+/// A group that is being made.
+pub(super) struct Group {
+    pub(super) key: Vec<Datum>,
     states: Vec<State>,
 }
 
-impl HashAggregate {
-    pub(super) fn new(
-        input: Box<dyn Operator>,
-        keys: &[Expr],
-        aggregates: &[Aggregate],
-        builder: &mut Builder,
-    ) -> Result<HashAggregate> {
-        let keys = Expression::compile_all(keys, builder)?;
-        let calls = aggregates.iter().map(|a| AggregateCall::compile(a, builder)).collect::<Result<_>>()?;
-        Ok(HashAggregate { input, keys, calls, groups: None, held: Held::default() })
+impl Group {
+    /// A group without rows.
+    pub(super) fn new(key: Vec<Datum>, calls: &[AggregateCall], context: &Context<'_>) -> Group {
+        Group { key, states: calls.iter().map(|c| c.new_state(context)).collect() }
     }
 
-    fn group(&mut self, context: &Context<'_>) -> Result<Vec<Group>> {
-        let (keys, calls, held) = (&self.keys, &self.calls, &mut self.held);
-        let new_group =
-            |key: Vec<Datum>| Group { key, states: calls.iter().map(|c| c.new_state(context)).collect() };
-        let mut groups: Vec<Group> = Vec::new();
-        if keys.is_empty() {
-            groups.push(new_group(Vec::new()));
+    /// One more row.
+    pub(super) fn add(
+        &mut self,
+        row: &[Datum],
+        calls: &[AggregateCall],
+        context: &Context<'_>,
+        held: &mut Held,
+    ) -> Result<()> {
+        for (state, call) in self.states.iter_mut().zip(calls) {
+            state.update(call, row, context, held)?;
         }
-        let mut positions: HashMap<Vec<Datum>, usize> = HashMap::new();
-        super::drain(self.input.as_mut(), context, |row| {
-            let position = if keys.is_empty() {
-                0
-            } else {
-                let key = eval_all(keys, &row, context)?;
-                match positions.get(&key) {
-                    Some(position) => *position,
-                    None => {
-                        let memory = 2 * row_memory(&key) + 64 + 96 * calls.len();
-                        held.add_bytes(&context.run.guard, memory)?;
-                        groups.push(new_group(key.clone()));
-                        positions.insert(key, groups.len() - 1);
-                        groups.len() - 1
-                    }
-                }
-            };
-            if let Some(group) = groups.get_mut(position) {
-                for (state, call) in group.states.iter_mut().zip(calls) {
-                    state.update(call, &row, context, held)?;
-                }
-            }
-            Ok(())
-        })?;
-        Ok(groups)
-    }
-}
-
-impl Operator for HashAggregate {
-    fn next(&mut self, context: &Context<'_>, out: &mut Vec<Row>) -> Result<bool> {
-        if self.groups.is_none() {
-            self.groups = Some(self.group(context)?.into_iter());
-        }
-        let Some(groups) = &mut self.groups else { return Ok(false) };
-        for group in groups.by_ref().take(BATCH) {
-            let Group { key: mut row, mut states } = group;
-            for (state, call) in states.iter_mut().zip(&self.calls) {
-                row.push(state.finish(call)?);
-            }
-            out.push(row);
-        }
-        if groups.len() == 0 {
-            self.held.release(&context.run.guard);
-            return Ok(false);
-        }
-        Ok(true)
+        Ok(())
     }
 
-    fn reset(&mut self, context: &Context<'_>) {
-        self.input.reset(context);
-        self.groups = None;
-        self.held.release(&context.run.guard);
+    /// The row that it gives.
+    pub(super) fn finish(self, calls: &[AggregateCall], context: &Context<'_>) -> Result<Row> {
+        let Group { key: mut row, states } = self;
+        for (state, call) in states.into_iter().zip(calls) {
+            row.push(state.finish(call, context)?);
+        }
+        Ok(row)
     }
 }

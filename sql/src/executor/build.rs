@@ -1,20 +1,23 @@
 //! From plans to operators.
 
-use super::aggregate::HashAggregate;
-use super::distinct::HashDistinct;
+use super::distinct::{HashDistinct, Unique};
+use super::hash_aggregate::HashAggregate;
 use super::hash_join::HashJoin;
 use super::lock::LockedRows;
+use super::merge_join::MergeJoin;
 use super::nested_loop::NestedLoop;
 use super::projection::{Filter, Limit, Project, ProjectSet};
 use super::recursive::Recursive;
 use super::scan::{CteScan, FunctionScan, SystemScan, Values, WorkTableScan};
 use super::set_operation::{Append, SetOperation};
 use super::sort::Sort;
+use super::sorted_aggregate::SortedAggregate;
 use super::statistics::Measured;
 use super::table_scan::TableScanOperator;
 use super::window::Window;
 use super::{Expression, Operator, Statistics};
 use crate::error::Result;
+use crate::expr::Expr;
 use crate::plan::{Node, Plan};
 
 /// Builds the operators of one execution.
@@ -96,9 +99,16 @@ impl Builder {
             Node::HashJoin { left, right, kind, left_keys, right_keys, condition } => {
                 Box::new(HashJoin::new(left, right, *kind, left_keys, right_keys, condition.as_ref(), self)?)
             }
-            Node::Aggregate { input, keys, aggregates } => {
+            Node::MergeJoin { left, right, kind, left_keys, right_keys, condition } => {
+                let (left, right) = ((&**left, &left_keys[..]), (&**right, &right_keys[..]));
+                Box::new(MergeJoin::new(left, right, *kind, condition.as_ref(), self)?)
+            }
+            Node::Aggregate { input, keys, aggregates, sorted } => {
                 let input = self.build(input)?;
-                Box::new(HashAggregate::new(input, keys, aggregates, self)?)
+                match sorted {
+                    true => Box::new(SortedAggregate::new(input, keys, aggregates, self)?),
+                    false => Box::new(HashAggregate::new(input, keys, aggregates, self)?),
+                }
             }
             Node::Window { input, functions } => {
                 let input = self.build(input)?;
@@ -112,16 +122,25 @@ impl Builder {
                 let input = self.build_node(input, versioned)?;
                 Box::new(Limit::new(input, limit.as_ref(), offset.as_ref(), self)?)
             }
-            Node::Distinct { input, on } => {
-                let input = self.build(input)?;
-                Box::new(HashDistinct::new(input, Expression::compile_all(on, self)?))
+            Node::Distinct { input, on, sorted } => {
+                let (input, on) = (self.build(input)?, Expression::compile_all(on, self)?);
+                match sorted {
+                    true => Box::new(Unique::new(input, on)),
+                    false => Box::new(HashDistinct::new(input, on)),
+                }
             }
             Node::Append(inputs) => {
                 Box::new(Append::new(inputs.iter().map(|p| self.build(p)).collect::<Result<_>>()?))
             }
             Node::SetOperation { left, right, intersect, all } => {
                 let (left, right) = (self.build(left)?, self.build(right)?);
-                Box::new(SetOperation::new(left, right, *intersect, *all))
+                let operation = Box::new(SetOperation::new(left, right, *intersect, *all));
+                if *intersect || *all {
+                    return Ok(operation);
+                }
+                let columns = plan.schema.iter().enumerate();
+                let on: Vec<Expr> = columns.map(|(i, f)| Expr::Column(i, f.ty.clone())).collect();
+                Box::new(HashDistinct::new(operation, Expression::compile_all(&on, self)?))
             }
             Node::Recursive { id, base, step, distinct } => {
                 let (base, step) = (self.build(base)?, self.build(step)?);

@@ -1,10 +1,12 @@
 //! The limits of one running statement: its memory, its time, and the user's patience.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::Instant;
 
 use amphora_storage::Datum;
 
+use super::spill::TempSpace;
 use crate::error::{Result, SqlError};
 use crate::session::CancelHandle;
 
@@ -24,6 +26,7 @@ pub struct Guard {
     used: Cell<usize>,
     peak: Cell<usize>,
     turns: Cell<u32>,
+    temp_space: Arc<TempSpace>,
 }
 
 impl Guard {
@@ -37,6 +40,7 @@ impl Guard {
             used: Cell::new(0),
             peak: Cell::new(0),
             turns: Cell::new(0),
+            temp_space: Arc::new(TempSpace::new(u64::MAX)),
         }
     }
 
@@ -86,14 +90,25 @@ impl Guard {
         Guard { work_memory, ..self }
     }
 
+    /// The same, with a limit in bytes for its temporary files.
+    #[must_use]
+    pub fn with_temp_limit(self, limit: u64) -> Guard {
+        Guard { temp_space: Arc::new(TempSpace::new(limit)), ..self }
+    }
+
+    /// What temporary files take.
+    pub(super) fn temp_space(&self) -> &Arc<TempSpace> {
+        &self.temp_space
+    }
+
     /// Bytes after which an operator should use files.
     pub fn work_memory(&self) -> usize {
         self.work_memory
     }
 
-    /// True if so many bytes are left in the budget.
+    /// True if so many bytes are left in the budget, and an eighth of it for those who cannot use files.
     pub fn has_room(&self, bytes: usize) -> bool {
-        self.used.get().saturating_add(bytes) <= self.limit
+        self.used.get().saturating_add(bytes) <= self.limit - self.limit / 8
     }
 
     /// Gives `bytes` back.

@@ -23,21 +23,26 @@
 //! the right side of a nested loop, is built once and reset for every outer row.
 
 mod aggregate;
+mod buffer;
 mod build;
 mod copy;
 mod distinct;
 mod expression;
 mod foreign_key;
 mod guard;
+mod hash_aggregate;
 mod hash_join;
 mod lock;
+mod merge_join;
 mod nested_loop;
+mod partition;
 mod projection;
 mod recursive;
 mod runtime;
 mod scan;
 mod set_operation;
 mod sort;
+mod sorted_aggregate;
 mod spill;
 mod statistics;
 mod subquery;

@@ -5,7 +5,7 @@
 
 use amphora_storage::{Datum, Row};
 
-use super::guard::Held;
+use super::buffer::{Reader, RowBuffer};
 use super::{Builder, Context, Expression, Operator};
 use crate::error::{Result, SqlError};
 use crate::expr::Expr;
@@ -20,11 +20,10 @@ pub(super) struct NestedLoop {
     condition: Option<Expression>,
     /// The right side does not read the left row
     keep: bool,
-    kept: Option<Vec<Row>>,
-    /// Which of the kept rows have found a partner (RIGHT, FULL), and how many have been looked at since
+    kept: Option<RowBuffer>,
+    /// Which of the kept rows have found a partner (RIGHT, FULL), and how far they have been looked at since
     matched: Vec<bool>,
-    unmatched: usize,
-    held: Held,
+    unmatched: Reader,
     right_started: bool,
     left_rows: std::vec::IntoIter<Row>,
     left_done: bool,
@@ -35,8 +34,8 @@ pub(super) struct NestedLoop {
 struct Current {
     row: Row,
     matched: bool,
-    /// How many of the kept right rows it has met
-    position: usize,
+    /// How far it has come among the kept right rows
+    reader: Reader,
 }
 
 impl NestedLoop {
@@ -61,8 +60,7 @@ impl NestedLoop {
             condition: condition.map(|c| Expression::compile(c, builder)).transpose()?,
             kept: None,
             matched: Vec::new(),
-            unmatched: 0,
-            held: Held::default(),
+            unmatched: Reader::default(),
             right_started: false,
             left_rows: Vec::new().into_iter(),
             left_done: false,
@@ -87,16 +85,11 @@ impl NestedLoop {
 
     /// Fills `kept` with the right side's rows.
     fn keep_right(&mut self, context: &Context<'_>) -> Result<()> {
-        let mut rows = Vec::new();
-        let (right, held) = (&mut self.right, &mut self.held);
+        let mut rows = RowBuffer::default();
+        let right = &mut self.right;
         // The right side stands one level in even if it does not look at the row there.
-        context.inside(&[], |inner| {
-            super::drain(right.as_mut(), inner, |row| {
-                held.add(&inner.run.guard, &row)?;
-                rows.push(row);
-                Ok(())
-            })
-        })?;
+        context.inside(&[], |inner| super::drain(right.as_mut(), inner, |row| rows.push(inner.run, row)))?;
+        rows.finish()?;
         if matches!(self.kind, JoinKind::Right | JoinKind::Full) {
             self.matched = vec![false; rows.len()];
         }
@@ -150,36 +143,34 @@ impl NestedLoop {
     /// One batch of right rows for the current left row; true if there are no more.
     fn step(&mut self, current: &mut Current, context: &Context<'_>, out: &mut Vec<Row>) -> Result<bool> {
         let mut met = Vec::new();
+        let mut batch = Vec::new();
         if let Some(kept) = &self.kept {
-            let start = current.position;
-            let end = (start + super::BATCH).min(kept.len());
-            let batch = kept[start..end].iter().cloned();
-            current.position = end;
-            let done = end == kept.len();
-            let enough = self.meet(current, batch, context, out, &mut met)?;
+            let start = current.reader.position();
+            let more = current.reader.read(kept, super::BATCH, &mut batch)?;
+            let enough = self.meet(current, batch.into_iter(), context, out, &mut met)?;
             for position in met {
                 self.matched[start + position] = true;
             }
-            return Ok(enough || done);
+            return Ok(enough || !more);
         }
-        let mut batch = Vec::new();
         let right = &mut self.right;
         let more = context.inside(&current.row, |inner| right.next(inner, &mut batch))?;
         Ok(self.meet(current, batch.into_iter(), context, out, &mut met)? || !more)
     }
 
     /// The right rows that found no partner, in batches; false when all have been given.
-    fn give_unmatched(&mut self, out: &mut Vec<Row>) -> bool {
-        let Some(kept) = &mut self.kept else { return false };
-        let end = (self.unmatched + super::BATCH).min(self.matched.len());
-        let looked_at = kept.iter_mut().zip(&self.matched).take(end).skip(self.unmatched);
-        for (right, _) in looked_at.filter(|(_, matched)| !**matched) {
+    fn give_unmatched(&mut self, out: &mut Vec<Row>) -> Result<bool> {
+        let Some(kept) = self.kept.as_ref().filter(|_| !self.matched.is_empty()) else { return Ok(false) };
+        let start = self.unmatched.position();
+        let mut batch = Vec::new();
+        let more = self.unmatched.read(kept, super::BATCH, &mut batch)?;
+        for (mut right, _) in batch.into_iter().zip(&self.matched[start..]).filter(|(_, matched)| !**matched)
+        {
             let mut row = vec![Datum::Null; self.left_width];
-            row.append(right);
+            row.append(&mut right);
             out.push(row);
         }
-        self.unmatched = end;
-        end < self.matched.len()
+        Ok(more)
     }
 }
 
@@ -194,12 +185,12 @@ impl Operator for NestedLoop {
             let mut current = match self.current.take() {
                 Some(current) => current,
                 None => {
-                    let Some(row) = self.advance(context)? else { return Ok(self.give_unmatched(out)) };
+                    let Some(row) = self.advance(context)? else { return self.give_unmatched(out) };
                     if !self.keep && std::mem::replace(&mut self.right_started, true) {
                         let right = &mut self.right;
                         context.inside(&row, |inner| right.reset(inner));
                     }
-                    Current { row, matched: false, position: 0 }
+                    Current { row, matched: false, reader: Reader::default() }
                 }
             };
             if self.step(&mut current, context, out)? {
@@ -216,12 +207,13 @@ impl Operator for NestedLoop {
         self.left_rows = Vec::new().into_iter();
         self.left_done = false;
         self.current = None;
-        self.unmatched = 0;
+        self.unmatched = Reader::default();
         if self.keep {
             let right = &mut self.right;
             context.inside(&[], |inner| right.reset(inner));
-            self.kept = None;
-            self.held.release(&context.run.guard);
+            if let Some(mut kept) = self.kept.take() {
+                kept.clear(context.run);
+            }
         }
     }
 }

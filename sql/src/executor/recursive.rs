@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use amphora_storage::Row;
 
+use super::buffer::RowBuffer;
 use super::guard::Held;
 use super::{Context, Operator};
 use crate::error::Result;
@@ -20,8 +21,9 @@ pub(super) struct Recursive {
     /// What is being read: the base, or the step
     stepping: bool,
     /// Rows given since the step began: its next input
-    fresh: Vec<Row>,
-    fresh_held: Held,
+    fresh: RowBuffer,
+    /// What the step's input takes
+    work_held: Held,
 }
 
 impl Recursive {
@@ -39,8 +41,8 @@ impl Recursive {
             seen: HashSet::new(),
             held: Held::default(),
             stepping: false,
-            fresh: Vec::new(),
-            fresh_held: Held::default(),
+            fresh: RowBuffer::default(),
+            work_held: Held::default(),
         }
     }
 }
@@ -65,8 +67,7 @@ impl Operator for Recursive {
             out.truncate(kept);
         }
         for row in &out[start..] {
-            self.fresh_held.add(guard, row)?;
-            self.fresh.push(row.clone());
+            self.fresh.push(context.run, row.clone())?;
         }
         if more {
             return Ok(true);
@@ -74,8 +75,12 @@ impl Operator for Recursive {
         if self.fresh.is_empty() {
             return Ok(false);
         }
-        context.set_work_table(self.id, Arc::new(std::mem::take(&mut self.fresh)));
-        self.fresh_held.release(guard);
+        let mut fresh = std::mem::take(&mut self.fresh);
+        fresh.finish()?;
+        // From here on the rows of the step before are not counted any more.
+        self.work_held.release(guard);
+        self.work_held = fresh.take_held();
+        context.set_work_table(self.id, Arc::new(fresh));
         if std::mem::replace(&mut self.stepping, true) {
             self.step.reset(context);
         }
@@ -88,8 +93,8 @@ impl Operator for Recursive {
             self.step.reset(context);
         }
         self.seen.clear();
-        self.fresh.clear();
+        self.fresh.clear(context.run);
+        self.work_held.release(&context.run.guard);
         self.held.release(&context.run.guard);
-        self.fresh_held.release(&context.run.guard);
     }
 }

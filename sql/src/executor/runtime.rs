@@ -1,7 +1,8 @@
 //! What the operators of one execution share.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use amphora_replication::{Engine, Transaction};
@@ -9,8 +10,10 @@ use amphora_storage::schema::{Catalog, Table, TableId};
 use amphora_storage::{Datum, Row};
 use parking_lot::Mutex;
 
+use super::buffer::RowBuffer;
 use super::foreign_key::SharedDeferred;
 use super::guard::{Guard, Held};
+use super::spill::Spill;
 use super::{Builder, Operator, Statistics, drain};
 use crate::error::{Result, SqlError};
 use crate::functions::EvalContext;
@@ -36,7 +39,9 @@ pub struct Runtime {
     /// Foreign keys that are to be checked later
     pub deferred: SharedDeferred,
     ctes: RefCell<Vec<Cte>>,
-    work: RefCell<HashMap<usize, Arc<Vec<Row>>>>,
+    work: RefCell<HashMap<usize, Arc<RowBuffer>>>,
+    /// Where temporary files are, if there may be any
+    temp_dir: OnceCell<Option<PathBuf>>,
     locked: RefCell<Vec<Row>>,
     shared: Option<Shared>,
 }
@@ -48,14 +53,14 @@ type RowId = (TableId, Vec<Datum>);
 /// rows they changed, which no other of them may change again.
 #[derive(Clone, Default)]
 pub struct Shared {
-    ctes: Vec<Arc<Vec<Row>>>,
+    ctes: Vec<Arc<RowBuffer>>,
     changed: Arc<Mutex<HashSet<RowId>>>,
 }
 
 impl Shared {
     /// The next WITH query has run.
     pub fn push(&mut self, rows: Vec<Row>) {
-        self.ctes.push(Arc::new(rows));
+        self.ctes.push(Arc::new(RowBuffer::of(rows)));
     }
 }
 
@@ -63,7 +68,7 @@ impl Shared {
 enum Cte {
     Waiting(Box<dyn Operator>),
     Running,
-    Done(Arc<Vec<Row>>),
+    Done(Arc<RowBuffer>),
 }
 
 /// What an operator's call may use: the transaction, the execution, and the rows of enclosing queries.
@@ -103,7 +108,7 @@ impl<'a> Context<'a> {
     }
 
     /// The rows of a WITH query, which is run now if nobody has read it yet.
-    pub(crate) fn cte(&self, id: usize) -> Result<Arc<Vec<Row>>> {
+    pub(crate) fn cte(&self, id: usize) -> Result<Arc<RowBuffer>> {
         let state = match self.run.ctes.borrow_mut().get_mut(id) {
             Some(state) => std::mem::replace(state, Cte::Running),
             None => return Err(SqlError::internal(format!("no WITH query {id}"))),
@@ -112,13 +117,10 @@ impl<'a> Context<'a> {
             Cte::Done(rows) => rows,
             Cte::Running => return Err(SqlError::internal("a WITH query reads itself")),
             Cte::Waiting(mut operator) => {
-                let (mut rows, mut held) = (Vec::new(), Held::default());
+                let mut rows = RowBuffer::default();
                 let outermost = Context { txn: self.txn, run: self.run, outer: None };
-                drain(operator.as_mut(), &outermost, |row| {
-                    held.add(&self.run.guard, &row)?;
-                    rows.push(row);
-                    Ok(())
-                })?;
+                drain(operator.as_mut(), &outermost, |row| rows.push(self.run, row))?;
+                rows.finish()?;
                 Arc::new(rows)
             }
         };
@@ -129,11 +131,11 @@ impl<'a> Context<'a> {
     }
 
     /// The rows that the last step of a recursive query gave.
-    pub(crate) fn work_table(&self, id: usize) -> Arc<Vec<Row>> {
+    pub(crate) fn work_table(&self, id: usize) -> Arc<RowBuffer> {
         self.run.work.borrow().get(&id).cloned().unwrap_or_default()
     }
 
-    pub(crate) fn set_work_table(&self, id: usize, rows: Arc<Vec<Row>>) {
+    pub(crate) fn set_work_table(&self, id: usize, rows: Arc<RowBuffer>) {
         self.run.work.borrow_mut().insert(id, rows);
     }
 
@@ -163,8 +165,27 @@ impl Runtime {
             deferred: SharedDeferred::default(),
             ctes: RefCell::default(),
             work: RefCell::default(),
+            temp_dir: OnceCell::new(),
             locked: RefCell::default(),
             shared: None,
+        }
+    }
+
+    fn temp_dir(&self) -> Option<&PathBuf> {
+        self.temp_dir.get_or_init(|| self.engine.temp_dir()).as_ref()
+    }
+
+    /// True if an operator that holds so much should use files instead of taking `bytes` more.
+    pub(super) fn is_over(&self, held: &Held, bytes: usize) -> bool {
+        (held.bytes() + bytes > self.guard.work_memory() || !self.guard.has_room(bytes))
+            && self.temp_dir().is_some()
+    }
+
+    /// A new temporary file.
+    pub(super) fn new_spill(&self) -> Result<Spill> {
+        match self.temp_dir() {
+            Some(directory) => Spill::new(directory, self.guard.temp_space()),
+            None => Err(SqlError::internal("there is no place for temporary files")),
         }
     }
 

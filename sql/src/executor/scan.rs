@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use amphora_storage::{DataType, Datum, Row};
 
+use super::buffer::{Reader, RowBuffer};
 use super::expression::eval_all;
 use super::{BATCH, Builder, Context, Expression, Operator};
 use crate::catalog::{SystemContext, SystemView};
@@ -189,25 +190,23 @@ impl SetCall {
 }
 
 /// Rows that are shared: a WITH query, or a recursion's last step.
+#[derive(Default)]
 struct Shared {
-    rows: Option<Arc<Vec<Row>>>,
-    position: usize,
+    rows: Option<Arc<RowBuffer>>,
+    reader: Reader,
 }
 
 impl Shared {
-    fn next(&mut self, rows: impl FnOnce() -> Result<Arc<Vec<Row>>>, out: &mut Vec<Row>) -> Result<bool> {
+    fn next(&mut self, rows: impl FnOnce() -> Result<Arc<RowBuffer>>, out: &mut Vec<Row>) -> Result<bool> {
         let rows = match &self.rows {
             Some(rows) => rows,
             None => self.rows.insert(rows()?),
         };
-        let end = (self.position + BATCH).min(rows.len());
-        out.extend_from_slice(&rows[self.position..end]);
-        self.position = end;
-        Ok(end < rows.len())
+        self.reader.read(rows, BATCH, out)
     }
 
     fn reset(&mut self) {
-        *self = Shared { rows: None, position: 0 };
+        *self = Shared::default();
     }
 }
 
@@ -219,7 +218,7 @@ pub(super) struct CteScan {
 
 impl CteScan {
     pub(super) fn new(id: usize) -> CteScan {
-        CteScan { id, shared: Shared { rows: None, position: 0 } }
+        CteScan { id, shared: Shared::default() }
     }
 }
 
@@ -241,7 +240,7 @@ pub(super) struct WorkTableScan {
 
 impl WorkTableScan {
     pub(super) fn new(id: usize) -> WorkTableScan {
-        WorkTableScan { id, shared: Shared { rows: None, position: 0 } }
+        WorkTableScan { id, shared: Shared::default() }
     }
 }
 

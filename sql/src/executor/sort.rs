@@ -10,7 +10,7 @@ use amphora_storage::{Datum, Row};
 use super::guard::{Held, row_memory};
 use super::projection::limit_value;
 use super::spill::{Spill, Spilled};
-use super::{BATCH, Builder, Context, Expression, Operator};
+use super::{BATCH, Builder, Context, Expression, Operator, Runtime};
 use crate::error::Result;
 use crate::expr::Expr;
 use crate::plan::SortKey;
@@ -44,7 +44,7 @@ impl Order {
         super::expression::eval_all(&self.keys, row, context)
     }
 
-    /// The order of two rows' keys.
+    /// The order of two rows' keys. What is behind the keys of this order is compared as it is.
     pub(super) fn compare(&self, a: &[Datum], b: &[Datum]) -> Ordering {
         for ((a, b), direction) in a.iter().zip(b).zip(&self.directions) {
             let order = match (a.is_null(), b.is_null()) {
@@ -60,39 +60,157 @@ impl Order {
                 return order;
             }
         }
-        Ordering::Equal
+        let known = self.directions.len();
+        match (a.get(known..), b.get(known..)) {
+            (Some(a), Some(b)) => a.cmp(b),
+            _ => Ordering::Equal,
+        }
     }
 }
 
-/// A row and what it is ordered by.
-type Keyed = (Vec<Datum>, Row);
+/// What a row is ordered by, and the row.
+pub(super) type Keyed = (Vec<Datum>, Row);
 
 /// Runs that are merged at a time; more become one first.
 const MAX_RUNS: usize = 128;
 
-pub(super) struct Sort {
-    input: Box<dyn Operator>,
-    order: Order,
-    limit: Option<Expression>,
-    sorted: Option<Sorted>,
+/// Sorts what it is given.
+pub(super) struct Sorter {
+    /// Rows that are wanted
+    limit: usize,
+    rows: Vec<Keyed>,
+    runs: Vec<Spill>,
+    /// What a row must come before
+    worst: Option<Vec<Datum>>,
     held: Held,
     done: Done,
 }
 
 /// Rows in order.
-enum Sorted {
+pub(super) enum Sorted {
     /// All in memory
-    Rows(std::vec::IntoIter<Keyed>),
+    Rows(std::vec::IntoIter<Keyed>, Held),
     /// In runs that are merged while they are read
     Runs(Merge),
 }
 
 /// What was done, for EXPLAIN ANALYZE.
 #[derive(Clone, Copy, Default)]
-struct Done {
+pub(super) struct Done {
     memory: usize,
     disk: u64,
     limited: bool,
+}
+
+impl Sorter {
+    /// A sorter of which so many rows are wanted.
+    pub(super) fn new(limit: usize) -> Sorter {
+        Sorter {
+            limit,
+            rows: Vec::new(),
+            runs: Vec::new(),
+            worst: None,
+            held: Held::default(),
+            done: Done { limited: limit < usize::MAX, ..Done::default() },
+        }
+    }
+
+    /// Adds a row with its key.
+    pub(super) fn push(&mut self, order: &Order, key: Vec<Datum>, row: Row, run: &Runtime) -> Result<()> {
+        if self.worst.as_ref().is_some_and(|w| order.compare(&key, w).is_ge()) {
+            return Ok(());
+        }
+        let bytes = row_memory(&key) + row_memory(&row);
+        if !self.rows.is_empty() && run.is_over(&self.held, bytes) {
+            self.spill(order, run)?;
+        }
+        self.held.add_bytes(&run.guard, bytes)?;
+        self.done.memory = self.done.memory.max(self.held.bytes());
+        self.rows.push((key, row));
+        // Twice as many as are wanted are gathered, then the worse half is dropped.
+        if self.rows.len() >= self.limit.saturating_mul(2).max(BATCH) {
+            self.arrange(order);
+            self.worst = self.rows.last().map(|r| r.0.clone());
+            self.held.release(&run.guard);
+            for (key, row) in &self.rows {
+                self.held.add_bytes(&run.guard, row_memory(key) + row_memory(row))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn arrange(&mut self, order: &Order) {
+        self.rows.sort_by(|a, b| order.compare(&a.0, &b.0));
+        self.rows.truncate(self.limit);
+    }
+
+    /// Writes the rows in memory as a run.
+    fn spill(&mut self, order: &Order, run: &Runtime) -> Result<()> {
+        self.arrange(order);
+        let mut file = run.new_spill()?;
+        for keyed in self.rows.drain(..) {
+            run.guard.tick()?;
+            file.write(&keyed)?;
+        }
+        self.done.disk += file.bytes();
+        self.runs.push(file);
+        self.held.release(&run.guard);
+        if self.runs.len() < MAX_RUNS {
+            return Ok(());
+        }
+        let mut whole = run.new_spill()?;
+        let mut merge = Merge::new(std::mem::take(&mut self.runs), order, self.limit)?;
+        while let Some(keyed) = merge.next(order)? {
+            run.guard.tick()?;
+            whole.write(&keyed)?;
+        }
+        self.runs.push(whole);
+        Ok(())
+    }
+
+    /// The rows in order, and what was done.
+    pub(super) fn finish(mut self, order: &Order, run: &Runtime) -> Result<(Sorted, Done)> {
+        if self.runs.is_empty() {
+            self.arrange(order);
+            return Ok((Sorted::Rows(self.rows.into_iter(), self.held), self.done));
+        }
+        if !self.rows.is_empty() {
+            self.spill(order, run)?;
+        }
+        Ok((Sorted::Runs(Merge::new(self.runs, order, self.limit)?), self.done))
+    }
+}
+
+impl Sorted {
+    /// The next row and its key.
+    pub(super) fn next(&mut self, order: &Order, run: &Runtime) -> Result<Option<Keyed>> {
+        run.guard.tick()?;
+        match self {
+            Sorted::Runs(merge) => merge.next(order),
+            Sorted::Rows(rows, held) => {
+                let next = rows.next();
+                if next.is_none() {
+                    held.release(&run.guard);
+                }
+                Ok(next)
+            }
+        }
+    }
+
+    /// Gives back what is counted for rows in memory.
+    pub(super) fn release(&mut self, run: &Runtime) {
+        if let Sorted::Rows(_, held) = self {
+            held.release(&run.guard);
+        }
+    }
+}
+
+pub(super) struct Sort {
+    input: Box<dyn Operator>,
+    order: Order,
+    limit: Option<Expression>,
+    sorted: Option<Sorted>,
+    done: Done,
 }
 
 impl Sort {
@@ -103,100 +221,28 @@ impl Sort {
         builder: &mut Builder,
     ) -> Result<Sort> {
         let limit = limit.map(|e| Expression::compile(e, builder)).transpose()?;
-        Ok(Sort {
-            input,
-            order: Order::compile(keys, builder)?,
-            limit,
-            sorted: None,
-            held: Held::default(),
-            done: Done::default(),
-        })
+        Ok(Sort { input, order: Order::compile(keys, builder)?, limit, sorted: None, done: Done::default() })
     }
 
     fn sort(&mut self, context: &Context<'_>) -> Result<Sorted> {
         let limit = limit_value(self.limit.as_ref(), context)?;
         let limit = limit.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
-        self.done = Done { limited: limit < usize::MAX, ..Done::default() };
-        let (order, held, done) = (&self.order, &mut self.held, &mut self.done);
-        let guard = &context.run.guard;
-        let mut rows: Vec<Keyed> = Vec::new();
-        let mut runs: Vec<Spill> = Vec::new();
-        if limit == 0 {
-            return Ok(Sorted::Rows(rows.into_iter()));
+        let mut sorter = Sorter::new(limit);
+        let order = &self.order;
+        if limit > 0 {
+            super::drain(self.input.as_mut(), context, |row| {
+                let key = order.key(&row, context)?;
+                sorter.push(order, key, row, context.run)
+            })?;
         }
-        let directory = context.run.engine.temp_dir();
-        // Twice as many as are wanted are gathered, then the worse half is dropped.
-        let capacity = limit.saturating_mul(2).max(BATCH);
-        let mut worst: Option<Vec<Datum>> = None;
-        super::drain(self.input.as_mut(), context, |row| {
-            let key = order.key(&row, context)?;
-            if worst.as_ref().is_some_and(|w| order.compare(&key, w).is_ge()) {
-                return Ok(());
-            }
-            let bytes = row_memory(&key) + row_memory(&row);
-            if let Some(directory) = &directory
-                && !rows.is_empty()
-                && (held.bytes() + bytes > guard.work_memory() || !guard.has_room(bytes))
-            {
-                rows.sort_by(|a, b| order.compare(&a.0, &b.0));
-                rows.truncate(limit);
-                let mut run = Spill::new(directory)?;
-                for keyed in rows.drain(..) {
-                    guard.tick()?;
-                    run.write(&keyed)?;
-                }
-                done.disk += run.bytes();
-                runs.push(run);
-                held.release(guard);
-                if runs.len() >= MAX_RUNS {
-                    let mut whole = Spill::new(directory)?;
-                    let mut merge = Merge::new(std::mem::take(&mut runs), order)?;
-                    let mut left = limit;
-                    while left > 0
-                        && let Some(keyed) = merge.next(order)?
-                    {
-                        guard.tick()?;
-                        whole.write(&keyed)?;
-                        left -= 1;
-                    }
-                    runs.push(whole);
-                }
-            }
-            held.add_bytes(guard, bytes)?;
-            done.memory = done.memory.max(held.bytes());
-            rows.push((key, row));
-            if rows.len() >= capacity {
-                rows.sort_by(|a, b| order.compare(&a.0, &b.0));
-                rows.truncate(limit);
-                worst = rows.last().map(|r| r.0.clone());
-                held.release(guard);
-                for (key, row) in &rows {
-                    held.add_bytes(guard, row_memory(key) + row_memory(row))?;
-                }
-            }
-            Ok(())
-        })?;
-        rows.sort_by(|a, b| order.compare(&a.0, &b.0));
-        rows.truncate(limit);
-        if runs.is_empty() {
-            return Ok(Sorted::Rows(rows.into_iter()));
-        }
-        let Some(directory) = &directory else { return Ok(Sorted::Rows(rows.into_iter())) };
-        let mut last = Spill::new(directory)?;
-        for keyed in rows {
-            last.write(&keyed)?;
-        }
-        done.disk += last.bytes();
-        runs.push(last);
-        held.release(guard);
-        let mut merge = Merge::new(runs, order)?;
-        merge.left = limit;
-        Ok(Sorted::Runs(merge))
+        let (sorted, done) = sorter.finish(order, context.run)?;
+        self.done = done;
+        Ok(sorted)
     }
 }
 
 /// Merges sorted runs: a heap of the first row of each.
-struct Merge {
+pub(super) struct Merge {
     runs: Vec<Spilled>,
     /// The first rows, and the run that each is of: none comes before the one at half its place
     heap: Vec<(Keyed, usize)>,
@@ -205,9 +251,10 @@ struct Merge {
 }
 
 impl Merge {
-    fn new(runs: Vec<Spill>, order: &Order) -> Result<Merge> {
-        let runs = runs.into_iter().map(Spill::read).collect::<Result<Vec<_>>>()?;
-        let mut merge = Merge { runs, heap: Vec::new(), left: usize::MAX };
+    fn new(runs: Vec<Spill>, order: &Order, limit: usize) -> Result<Merge> {
+        let read = |run: Spill| run.finish().map(|file| file.read());
+        let runs = runs.into_iter().map(read).collect::<Result<Vec<_>>>()?;
+        let mut merge = Merge { runs, heap: Vec::new(), left: limit };
         for run in 0..merge.runs.len() {
             if let Some(keyed) = merge.runs[run].next()? {
                 merge.heap.push((keyed, run));
@@ -260,18 +307,17 @@ impl Operator for Sort {
         }
         match &mut self.sorted {
             None => Ok(false),
-            Some(Sorted::Rows(rows)) => {
+            Some(Sorted::Rows(rows, held)) => {
                 out.extend(rows.by_ref().take(BATCH).map(|(_, row)| row));
                 if rows.len() == 0 {
-                    self.held.release(&context.run.guard);
+                    held.release(&context.run.guard);
                     return Ok(false);
                 }
                 Ok(true)
             }
-            Some(Sorted::Runs(merge)) => {
+            Some(sorted) => {
                 for _ in 0..BATCH {
-                    context.run.guard.tick()?;
-                    match merge.next(&self.order)? {
+                    match sorted.next(&self.order, context.run)? {
                         Some((_, row)) => out.push(row),
                         None => return Ok(false),
                     }
@@ -283,8 +329,9 @@ impl Operator for Sort {
 
     fn reset(&mut self, context: &Context<'_>) {
         self.input.reset(context);
-        self.sorted = None;
-        self.held.release(&context.run.guard);
+        if let Some(mut sorted) = self.sorted.take() {
+            sorted.release(context.run);
+        }
     }
 
     fn notes(&self) -> Vec<(&'static str, String)> {

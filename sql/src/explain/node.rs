@@ -110,14 +110,20 @@ impl<'a> Describer<'a> {
             shown.actual = Some(actual);
         }
         if let Some(statistics) = self.statistics.and_then(|s| s.of(plan)) {
-            shown.properties.extend(statistics.notes.lock().iter().cloned());
+            for note in statistics.notes.lock().iter().cloned() {
+                // PostgreSQL says how a hash join's table was made below its `Hash`.
+                match shown.children.iter_mut().find(|child| note.0 == "Buckets" && child.kind == "Hash") {
+                    Some(hash) => hash.properties.push(note),
+                    None => shown.properties.push(note),
+                }
+            }
         }
         shown
     }
 
     fn cost(&self, plan: &Plan) -> Cost {
         let startup = match &plan.node {
-            Node::Sort { input, .. } | Node::Aggregate { input, .. } => input.cost,
+            Node::Sort { input, .. } | Node::Aggregate { input, sorted: false, .. } => input.cost,
             Node::HashJoin { right, .. } => right.cost,
             _ => 0.0,
         };
@@ -225,8 +231,25 @@ impl<'a> Describer<'a> {
                 self.join_filter(&mut shown, condition.as_ref(), left, right);
                 shown
             }
-            Node::Aggregate { input, keys, .. } => {
-                let mut shown = Shown::new(if keys.is_empty() { "Aggregate" } else { "HashAggregate" });
+            Node::MergeJoin { left, right, kind, left_keys, right_keys, condition } => {
+                let mut shown = Shown::new(join_title("Merge", *kind, false));
+                shown.facts.push(("Join Type", join_name(*kind).into()));
+                let (l, r) = (Deparser::new(&left.schema), Deparser::new(&right.schema));
+                let keys = left_keys.iter().zip(right_keys);
+                let keys =
+                    keys.map(|(a, b)| format!("({} = {})", l.expr(&a.expr), r.expr(&b.expr))).collect();
+                shown.properties.push(("Merge Cond", join_and(keys)));
+                let (left_shown, right_shown) = (self.plan(left), self.plan(right));
+                shown.children.extend([left_shown, right_shown]);
+                self.join_filter(&mut shown, condition.as_ref(), left, right);
+                shown
+            }
+            Node::Aggregate { input, keys, sorted, .. } => {
+                let mut shown = Shown::new(match (keys.is_empty(), sorted) {
+                    (true, _) => "Aggregate",
+                    (false, false) => "HashAggregate",
+                    (false, true) => "GroupAggregate",
+                });
                 if !keys.is_empty() {
                     let deparser = Deparser::new(&input.schema);
                     let keys: Vec<String> = keys.iter().map(|k| deparser.expr(k)).collect();
@@ -243,7 +266,8 @@ impl<'a> Describer<'a> {
                 shown
             }
             Node::Limit { input, .. } => self.over("Limit", input),
-            Node::Distinct { input, on } => {
+            Node::Distinct { input, sorted: true, .. } => self.over("Unique", input),
+            Node::Distinct { input, on, .. } => {
                 let mut shown = Shown::new("HashAggregate");
                 let deparser = Deparser::new(&input.schema);
                 let keys: Vec<String> = on.iter().map(|k| deparser.expr(k)).collect();

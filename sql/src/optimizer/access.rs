@@ -6,11 +6,11 @@
 use amphora_replication::Direction;
 use amphora_storage::schema::{Index, IndexId, Table};
 
-use super::cost::{self, FETCH, LOOKUP, ROW};
+use super::cost::{self, FETCH, LOOKUP, ROW, Size};
 use super::planner::Planner;
-use super::ranges::{Ranges, Uses};
+use super::ranges::{self, Ranges, Uses};
 use crate::expr::Expr;
-use crate::plan::{Node, Plan, SortKey, TableScan};
+use crate::plan::{Node, Plan, ScanRange, SortKey, TableScan};
 
 /// Elements of an array whose length is not known.
 const ARRAY_LENGTH: f64 = 10.0;
@@ -62,15 +62,15 @@ pub(super) fn access(
     for index in table.all_indexes() {
         let mut path = index_path(p, &scan, index, &uses, &conditions, plan, total);
         if let Some(wanted) = wanted {
-            (path.ordered, path.direction) = order(&table, index, &path.ranges, wanted.keys, &scan.columns);
+            (path.ordered, path.direction) =
+                order(&table, index, &path.ranges.ranges, path.ranges.point, wanted.keys, &scan.columns);
             let share = wanted.limit.map_or(1.0, |limit| (limit / rows).min(1.0));
             path.effort = match path.ordered {
                 // Reading stops when enough rows are found.
                 true => path.cost * share + LOOKUP,
                 false => {
-                    let kept = wanted.limit.unwrap_or(rows).min(rows);
-                    let sort = rows * kept.max(2.0).log2() * cost::EVALUATE * 2.0;
-                    path.cost + sort + cost::disabled(!p.options().sort)
+                    let size = Size { rows, cost: 0.0, width: cost::width(&plan.schema) };
+                    path.cost + cost::sort_cost(p, size, wanted.limit.unwrap_or(rows))
                 }
             };
         }
@@ -152,19 +152,28 @@ fn index_path(
     Path { index: index.id, ranges, direction: Direction::Forward, ordered: false, cost, effort: cost }
 }
 
+/// True if a scan gives its rows in this order.
+pub(super) fn gives(scan: &TableScan, keys: &[SortKey]) -> bool {
+    let table = &scan.table;
+    let Some(index) = table.all_indexes().find(|index| index.id == scan.index) else { return false };
+    let (ordered, direction) = order(table, index, &scan.ranges, scan.point, keys, &scan.columns);
+    ordered && direction == scan.direction
+}
+
 /// Whether walking the ranges, which are sorted, gives the wanted order, and which way to walk.
 fn order(
     table: &Table,
     index: &Index,
-    ranges: &Ranges,
+    ranges: &[ScanRange],
+    point: bool,
     keys: &[SortKey],
     columns: &[usize],
 ) -> (bool, Direction) {
     let unordered = (false, Direction::Forward);
-    if ranges.point && ranges.ranges.len() <= 1 && ranges.ranges.iter().all(|r| r.each.is_empty()) {
+    if point && ranges.len() <= 1 && ranges.iter().all(|r| r.each.is_empty()) {
         return (true, Direction::Forward);
     }
-    let pinned = &index.columns[..ranges.fixed().min(index.columns.len())];
+    let pinned = &index.columns[..ranges::fixed(ranges).min(index.columns.len())];
     // Entries that are equal lie in the order of their rows' keys.
     let suffix: &[usize] = if index.unique { &[] } else { &table.primary.columns };
     let mut rest = index.columns[pinned.len()..].iter().chain(suffix);

@@ -18,6 +18,10 @@ pub(super) const EVALUATE: f64 = 0.0025;
 pub(super) const BUILD: f64 = 0.015;
 /// Looking one row up in a hash table.
 pub(super) const PROBE: f64 = 0.0075;
+/// Writing one row to a temporary file and reading it back.
+const SPILL: f64 = 0.04;
+/// Bytes that a value of a type without a fixed length is taken to have in memory, beside its datum.
+const VARIABLE: f64 = 16.0;
 /// What PostgreSQL adds to the cost of an operator that the session does not want.
 pub(super) const DISABLED: f64 = 1e10;
 
@@ -73,19 +77,24 @@ fn estimate(p: &Planner<'_>, node: &Node) -> (f64, f64) {
                 share *= p.equi_join((l, &left.schema, left.rows), (r, &right.schema, right.rows));
             }
             let rows = joined_rows(left.rows, left.rows * right.rows * share, *kind);
-            (
-                rows,
-                hash_cost((left.rows, left.cost), (right.rows, right.cost), rows)
-                    + disabled(!p.options().hashjoin),
-            )
+            (rows, hash_cost(p, Size::of(left), Size::of(right), rows))
         }
-        Node::Aggregate { input, keys, .. } => {
+        Node::MergeJoin { left, right, kind, left_keys, right_keys, condition } => {
+            let mut share = condition.as_ref().map_or(1.0, |c| p.selectivity(c, &both(left, right)));
+            for (l, r) in left_keys.iter().zip(right_keys) {
+                share *=
+                    p.equi_join((&l.expr, &left.schema, left.rows), (&r.expr, &right.schema, right.rows));
+            }
+            let rows = joined_rows(left.rows, left.rows * right.rows * share, *kind);
+            (rows, merge_cost(p, Size::of(left), Size::of(right), rows))
+        }
+        Node::Aggregate { input, keys, sorted, .. } => {
             let rows = p.groups(keys, &input.schema, input.rows);
-            (rows, input.cost + input.rows * BUILD + rows * EVALUATE)
+            (rows, input.cost + group_cost(p, Size::of(input), rows, *sorted) + rows * EVALUATE)
         }
         Node::Sort { input, limit, .. } => {
             let kept = limit.as_ref().and_then(count).unwrap_or(input.rows).min(input.rows);
-            (kept, input.cost + input.rows * kept.max(2.0).log2() * EVALUATE)
+            (kept, input.cost + sort_cost(p, Size::of(input), kept))
         }
         Node::Limit { input, limit, .. } => {
             let rows =
@@ -95,8 +104,9 @@ fn estimate(p: &Planner<'_>, node: &Node) -> (f64, f64) {
             let cost = if stops_early(&input.node) { input.cost * share } else { input.cost };
             (rows, cost)
         }
-        Node::Distinct { input, on } => {
-            (p.groups(on, &input.schema, input.rows), input.cost + input.rows * BUILD)
+        Node::Distinct { input, on, sorted } => {
+            let rows = p.groups(on, &input.schema, input.rows);
+            (rows, input.cost + group_cost(p, Size::of(input), rows, *sorted))
         }
         Node::Append(inputs) => (inputs.iter().map(|p| p.rows).sum(), inputs.iter().map(|p| p.cost).sum()),
         Node::SetOperation { left, right, .. } => {
@@ -106,9 +116,66 @@ fn estimate(p: &Planner<'_>, node: &Node) -> (f64, f64) {
     }
 }
 
-/// The cost of a hash join of two inputs, each given by its rows and cost.
-pub(super) fn hash_cost(left: (f64, f64), right: (f64, f64), rows: f64) -> f64 {
-    left.1 + right.1 + right.0 * BUILD + left.0 * PROBE + rows * EVALUATE
+/// How much there is of something, and what it costs to have it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Size {
+    pub(super) rows: f64,
+    pub(super) cost: f64,
+    /// Bytes of a row in memory
+    pub(super) width: f64,
+}
+
+impl Size {
+    pub(super) fn of(plan: &Plan) -> Size {
+        Size { rows: plan.rows, cost: plan.cost, width: width(&plan.schema) }
+    }
+
+    fn fits(&self, p: &Planner<'_>) -> bool {
+        self.rows * self.width <= p.options().work_memory as f64
+    }
+}
+
+/// Bytes of a row in memory, about.
+pub(super) fn width(schema: &[Field]) -> f64 {
+    let value = |f: &Field| if f.ty.len() > 0 { 0.0 } else { VARIABLE };
+    schema.iter().map(|f| std::mem::size_of::<amphora_storage::Datum>() as f64 + value(f)).sum::<f64>() + 24.0
+}
+
+/// The cost of a hash join of two inputs.
+pub(super) fn hash_cost(p: &Planner<'_>, left: Size, right: Size, rows: f64) -> f64 {
+    let files = if right.fits(p) { 0.0 } else { (left.rows + right.rows) * SPILL };
+    left.cost
+        + right.cost
+        + right.rows * BUILD
+        + left.rows * PROBE
+        + rows * EVALUATE
+        + files
+        + disabled(!p.options().hashjoin)
+}
+
+/// The cost of a merge join of two inputs that are ordered.
+pub(super) fn merge_cost(p: &Planner<'_>, left: Size, right: Size, rows: f64) -> f64 {
+    left.cost
+        + right.cost
+        + (left.rows + right.rows) * EVALUATE * 2.0
+        + rows * EVALUATE
+        + disabled(!p.options().mergejoin)
+}
+
+/// What sorting costs, if so many rows are kept.
+pub(super) fn sort_cost(p: &Planner<'_>, input: Size, kept: f64) -> f64 {
+    let kept = Size { rows: kept.min(input.rows), ..input };
+    let files = if kept.fits(p) { 0.0 } else { input.rows * SPILL };
+    input.rows * kept.rows.max(2.0).log2() * EVALUATE * 2.0 + files + disabled(!p.options().sort)
+}
+
+/// What it costs to make so many groups.
+pub(super) fn group_cost(p: &Planner<'_>, input: Size, groups: f64, sorted: bool) -> f64 {
+    if sorted {
+        return input.rows * EVALUATE * 2.0;
+    }
+    let files = if (Size { rows: groups, ..input }).fits(p) { 0.0 } else { input.rows * SPILL };
+    input.rows * BUILD + files + disabled(!p.options().hashagg)
 }
 
 /// What an unwanted operator costs more.
@@ -135,6 +202,7 @@ pub(super) fn joined_rows(left: f64, matches: f64, kind: JoinKind) -> f64 {
 /// False of operators that must see all rows before they give one.
 fn stops_early(node: &Node) -> bool {
     match node {
+        Node::Aggregate { input, sorted: true, .. } => stops_early(&input.node),
         Node::Sort { .. } | Node::Aggregate { .. } | Node::Window { .. } | Node::SetOperation { .. } => false,
         Node::Filter { input, .. } | Node::Project { input, .. } | Node::Lock { input, .. } => {
             stops_early(&input.node)

@@ -15,9 +15,11 @@ use std::sync::Arc;
 
 use super::access::{self, conjunction};
 use super::cost;
+use super::cost::Size;
 use super::equivalence::{self, Class};
 use super::fold::is_volatile;
-use super::join_order::{self, Graph, Link, MAX_RELATIONS, Method, Predicate, Size, Tree, bit};
+use super::join_order::{self, Graph, Link, MAX_RELATIONS, Method, Predicate, Tree, bit};
+use super::merge::{self, MERGE_ROWS, Source};
 use super::planner::Planner;
 use super::push::{conjuncts, filtered, has_subquery, push, split};
 use super::ranges;
@@ -187,6 +189,8 @@ struct Joined {
     plan: Plan,
     /// For each output column, the column of the cluster that it is
     columns: Vec<usize>,
+    /// The relation that it is, if it is one alone
+    alone: Option<usize>,
 }
 
 /// Lookups into a relation by some of its columns.
@@ -226,11 +230,11 @@ impl<'a> Cluster<'a> {
             let part = self.build(&tree, first);
             joined = Some(match joined {
                 None => part,
-                Some(before) => self.join(before, part, Method::Hash, None),
+                Some(before) => self.join(before, part, Method::Equal, None),
             });
             first = last;
         }
-        let Some(Joined { plan, columns }) = joined else { return cost::nothing() };
+        let Some(Joined { plan, columns, .. }) = joined else { return cost::nothing() };
         let loose = std::mem::take(&mut self.loose);
         if columns.iter().enumerate().all(|(i, &c)| i == c) {
             return filtered(self.p, Plan { schema, ..plan }, loose);
@@ -302,11 +306,19 @@ impl<'a> Cluster<'a> {
             self.lookup(relation + first, &known)
         };
         let graph = Graph {
-            relations: self.alone[first..last].iter().map(|a| Size { rows: a.rows, cost: a.cost }).collect(),
+            relations: self.alone[first..last].iter().map(Size::of).collect(),
             links: self.classes.iter().map(link).filter(|l| l.distinct.len() > 1).collect(),
             predicates: self.loose.iter().filter_map(predicate).collect(),
             lookup: &lookup,
-            hash_penalty: cost::disabled(!self.p.options().hashjoin),
+            equal: &|left, right, rows| {
+                let hash = cost::hash_cost(self.p, left, right, rows);
+                if left.rows + right.rows < MERGE_ROWS && self.p.options().hashjoin {
+                    return hash;
+                }
+                let sorted = |s: Size| Size { cost: s.cost + cost::sort_cost(self.p, s, s.rows), ..s };
+                hash.min(cost::merge_cost(self.p, sorted(left), sorted(right), rows))
+            },
+            no_equal: !self.p.options().hashjoin && !self.p.options().mergejoin,
             loop_penalty: cost::disabled(!self.p.options().nestloop),
         };
         graph.search()
@@ -357,7 +369,7 @@ impl<'a> Cluster<'a> {
             })
             .collect();
         let found = find(self.p, &relation.plan, &relation.conditions, keys);
-        let size = found.map(|plan| Size { rows: plan.rows, cost: plan.cost });
+        let size = found.map(|plan| Size::of(&plan));
         self.lookups.borrow_mut().insert(key, size);
         size
     }
@@ -368,7 +380,8 @@ impl<'a> Cluster<'a> {
             Tree::Leaf(relation) => {
                 let relation = relation + first;
                 let plan = std::mem::replace(&mut self.alone[relation], cost::nothing());
-                Joined { plan, columns: self.relations[relation].columns().collect() }
+                let columns = self.relations[relation].columns().collect();
+                Joined { plan, columns, alone: Some(relation) }
             }
             Tree::Join { left, right, method, size } => {
                 let left = self.build(left, first);
@@ -399,6 +412,7 @@ impl<'a> Cluster<'a> {
     /// Joins two parts. `lookup` is the relation that the right one is, if it is to be looked up.
     fn join(&mut self, left: Joined, right: Joined, method: Method, lookup: Option<usize>) -> Joined {
         let width = left.columns.len();
+        let (left_alone, right_alone) = (left.alone, right.alone);
         let mut columns = left.columns;
         columns.extend(right.columns);
         let place: HashMap<usize, usize> = columns.iter().enumerate().map(|(i, &c)| (c, i)).collect();
@@ -428,26 +442,31 @@ impl<'a> Cluster<'a> {
                 let Relation { plan, conditions, .. } = &self.relations[relation];
                 match sides.lookup(self.p, plan, conditions) {
                     Some(found) => sides.looked_up(found),
-                    None => sides.hashed_or_looped(self.p),
+                    None => sides.by_keys(self.p, None, None),
                 }
             }
             (Method::Loop, _) => sides.looped(self.p),
-            _ => sides.hashed_or_looped(self.p),
+            _ => {
+                let source = |relation: Option<usize>| {
+                    relation.and_then(|r| Source::of(&self.relations[r].plan, &self.relations[r].conditions))
+                };
+                sides.by_keys(self.p, source(left_alone), source(right_alone))
+            }
         };
-        Joined { plan, columns }
+        Joined { plan, columns, alone: None }
     }
 }
 
 /// Two sides of a join, and how their rows find each other.
-struct Sides {
-    left: Plan,
+pub(super) struct Sides {
+    pub(super) left: Plan,
     /// On the level of the whole
-    right: Plan,
+    pub(super) right: Plan,
     /// Equalities: the left key, the right key in its own numbering, and the condition itself
-    keys: Vec<((Expr, Expr), Expr)>,
-    others: Vec<Expr>,
-    kind: JoinKind,
-    schema: Arc<[Field]>,
+    pub(super) keys: Vec<((Expr, Expr), Expr)>,
+    pub(super) others: Vec<Expr>,
+    pub(super) kind: JoinKind,
+    pub(super) schema: Arc<[Field]>,
 }
 
 impl Sides {
@@ -463,8 +482,18 @@ impl Sides {
         Sides { left, right, keys, others, kind, schema }
     }
 
-    fn hashed_or_looped(self, p: &Planner<'_>) -> Plan {
-        if self.keys.is_empty() { self.looped(p) } else { self.hashed(p) }
+    /// By equal keys, whichever way is cheaper; every pair is looked at if there are no keys.
+    fn by_keys(self, p: &Planner<'_>, left: Option<Source<'_>>, right: Option<Source<'_>>) -> Plan {
+        if self.keys.is_empty() {
+            return self.looped(p);
+        }
+        let rows = self.left.rows + self.right.rows;
+        let merged = match p.options().mergejoin && (rows >= MERGE_ROWS || !p.options().hashjoin) {
+            true => merge::merged(p, &self, left, right),
+            false => None,
+        };
+        let hashed = self.hashed(p);
+        merged.filter(|merged| merged.cost < hashed.cost).unwrap_or(hashed)
     }
 
     fn hashed(self, p: &Planner<'_>) -> Plan {
@@ -524,26 +553,35 @@ impl Sides {
     }
 }
 
-/// The cheapest way to join two sides. `right` with `right_conditions` is what `alone` plans; both are on
-/// the level of the whole.
-fn join_sides(p: &Planner<'_>, sides: Sides, right: &Plan, right_conditions: &[Expr]) -> Plan {
+/// The cheapest way to join two sides. `right` with `right_conditions` is what its plan was made of; both
+/// are on the level of the whole.
+fn join_sides(
+    p: &Planner<'_>,
+    sides: Sides,
+    left: Option<Source<'_>>,
+    right: &Plan,
+    right_conditions: &[Expr],
+) -> Plan {
     if sides.keys.is_empty() {
         return sides.looped(p);
     }
     let can_loop = !matches!(sides.kind, JoinKind::Right | JoinKind::Full);
     let lookup = if can_loop { sides.lookup(p, right, right_conditions) } else { None };
-    let hash_cost = cost::hash_cost(
-        (sides.left.rows, sides.left.cost),
-        (sides.right.rows, sides.right.cost),
-        sides.left.rows,
-    ) + cost::disabled(!p.options().hashjoin);
+    let (before, left_rows) = (Size::of(&sides.left), sides.left.rows.max(1.0));
+    if can_loop && !p.options().hashjoin && !p.options().mergejoin && p.options().nestloop {
+        return match lookup {
+            Some(found) => sides.looked_up(found),
+            None => sides.looped(p),
+        };
+    }
     if let Some(found) = lookup {
-        let cost = sides.left.cost + sides.left.rows.max(1.0) * (found.cost + cost::EVALUATE);
-        if cost + cost::disabled(!p.options().nestloop) < hash_cost {
+        let cost =
+            before.cost + left_rows * (found.cost + cost::EVALUATE) + cost::disabled(!p.options().nestloop);
+        if cost < cost::hash_cost(p, before, Size::of(&sides.right), before.rows) {
             return sides.looked_up(found);
         }
     }
-    if can_loop && !p.options().hashjoin && p.options().nestloop { sides.looped(p) } else { sides.hashed(p) }
+    sides.by_keys(p, left, Source::of(right, right_conditions))
 }
 
 /// A scan of `right` under its own conditions and these keys, which read the row outside; `None` if no index
@@ -654,6 +692,7 @@ pub(super) fn outer(
             let classes = equivalence::classes(&mut known);
             let pinned = classes.iter().flat_map(Class::pinned);
             to_right.extend(pinned.filter(|c| columns_of(c).iter().all(|&c| c >= width)));
+            let unplanned = Source::of(&left, &down).is_some().then(|| (left.clone(), down.clone()));
             let left = push(p, left, down);
             if right.reads_nearest_row() {
                 let right = push(p, right, to_right.into_iter().map(|c| into_right(c, width)).collect());
@@ -676,15 +715,18 @@ pub(super) fn outer(
                 .collect();
             let alone = push(p, right.clone(), own.clone());
             let sides = Sides::new(left, alone, both, kind, schema);
-            filtered(p, join_sides(p, sides, &right, &own), stay)
+            let source = unplanned.as_ref().and_then(|(plan, conditions)| Source::of(plan, conditions));
+            filtered(p, join_sides(p, sides, source, &right, &own), stay)
         }
         _ => {
+            let unplanned = Source::of(&left, &[]).is_some().then(|| left.clone());
             let left = push(p, left, Vec::new());
             let mut right = right;
             right.shift_outer(-1);
             let alone = push(p, right.clone(), Vec::new());
             let sides = Sides::new(left, alone, on, kind, schema);
-            filtered(p, join_sides(p, sides, &right, &[]), conditions)
+            let source = unplanned.as_ref().and_then(|plan| Source::of(plan, &[]));
+            filtered(p, join_sides(p, sides, source, &right, &[]), conditions)
         }
     }
 }

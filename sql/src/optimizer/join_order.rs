@@ -14,7 +14,7 @@
 
 use std::collections::HashMap;
 
-use super::cost::{self, EVALUATE};
+use super::cost::{EVALUATE, Size};
 
 /// Relations of one cluster; more are joined as they are written.
 pub(super) const MAX_RELATIONS: usize = 128;
@@ -24,13 +24,6 @@ const MAX_EXHAUSTIVE: usize = 10;
 
 /// A set of relations.
 pub(super) type Set = u128;
-
-/// A relation, or rows already joined.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Size {
-    pub(super) rows: f64,
-    pub(super) cost: f64,
-}
 
 /// A class of equal columns: for each relation that has one, how many different values it has there.
 pub(super) struct Link {
@@ -48,8 +41,8 @@ pub(super) struct Predicate {
 /// How two inputs are joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Method {
-    /// The right one is hashed
-    Hash,
+    /// By equal keys: the right one is hashed, or both are merged
+    Equal,
     /// The right one, a single relation, is looked up by index
     Lookup,
     /// Every pair
@@ -72,8 +65,10 @@ pub(super) struct Graph<'a> {
     pub(super) predicates: Vec<Predicate>,
     /// Rows and cost of one lookup into a relation, once these others are known
     pub(super) lookup: &'a dyn Fn(usize, Set) -> Option<Size>,
-    /// What a hash join costs more, because the session does not want it
-    pub(super) hash_penalty: f64,
+    /// The cost of joining two inputs on equal keys so that so many rows come out, whichever way is cheaper
+    pub(super) equal: &'a dyn Fn(Size, Size, f64) -> f64,
+    /// Joining on equal keys is not wanted in any way
+    pub(super) no_equal: bool,
     /// What a nested loop costs more
     pub(super) loop_penalty: f64,
 }
@@ -195,9 +190,8 @@ impl Graph<'_> {
             }
         };
         if self.linked(left, right) {
-            let hash = |l: Size, r: Size| cost::hash_cost((l.rows, l.cost), (r.rows, r.cost), rows);
-            offer(hash(l, r) + self.hash_penalty, left, Method::Hash);
-            offer(hash(r, l) + self.hash_penalty, right, Method::Hash);
+            offer((self.equal)(l, r, rows), left, Method::Equal);
+            offer((self.equal)(r, l, rows), right, Method::Equal);
             for (outer, size, inner) in [(left, l, right), (right, r, left)] {
                 if inner.count_ones() == 1
                     && let Some(one) = (self.lookup)(inner.trailing_zeros() as usize, outer)
@@ -206,14 +200,14 @@ impl Graph<'_> {
                     offer(cost + self.loop_penalty, outer, Method::Lookup);
                 }
             }
-            if self.hash_penalty > 0.0 {
+            if self.no_equal {
                 offer(product(l, r) + self.loop_penalty, left, Method::Loop);
             }
         } else {
             offer(product(l, r) + self.loop_penalty, left, Method::Loop);
             offer(product(r, l) + self.loop_penalty, right, Method::Loop);
         }
-        found.map(|(cost, left, method)| (Size { rows, cost }, left, method))
+        found.map(|(cost, left, method)| (Size { rows, cost, width: l.width + r.width }, left, method))
     }
 
     fn consider(&self, left: Set, right: Set, best: &mut HashMap<Set, Best>) {
@@ -318,11 +312,12 @@ mod tests {
         let links =
             (1..rows.len()).map(|i| Link { distinct: vec![(i - 1, rows[i - 1]), (i, rows[i])] }).collect();
         Graph {
-            relations: rows.iter().map(|&rows| Size { rows, cost: rows * 0.02 }).collect(),
+            relations: rows.iter().map(|&rows| Size { rows, cost: rows * 0.02, width: 100.0 }).collect(),
             links,
             predicates: Vec::new(),
             lookup: &|_, _| None,
-            hash_penalty: 0.0,
+            equal: &|l, r, rows| l.cost + r.cost + r.rows * 0.015 + l.rows * 0.0075 + rows * EVALUATE,
+            no_equal: false,
             loop_penalty: 0.0,
         }
     }
@@ -365,7 +360,7 @@ mod tests {
     fn the_smallest_pair_comes_first_and_the_small_side_is_hashed() {
         let graph = chain(&[1_000_000.0, 1000.0, 10.0]);
         let Tree::Join { left, right, method, .. } = graph.search() else { panic!("no join") };
-        assert_eq!(method, Method::Hash);
+        assert_eq!(method, Method::Equal);
         assert!(matches!(*left, Tree::Leaf(0)));
         assert!(matches!(*right, Tree::Join { .. }));
     }

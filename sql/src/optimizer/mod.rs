@@ -8,7 +8,8 @@
 //!              ├─ into a scan: which index, which ranges, which order                   access.rs
 //!              └─ into joins: which columns are equal,                                equivalence.rs
 //!                   in which order,                                                   join_order.rs
-//!                   by hash or by index lookups                                       join.rs
+//!                   by hash, by index lookups                                         join.rs
+//!                   or by merging what is in order                          merge.rs, ordering.rs
 //!   prune     columns that nobody reads                                                 prune.rs
 //!   tidy      projections that do nothing                                               tidy.rs
 //!   estimate  rows and cost of every operator, on the way up                            cost.rs
@@ -25,6 +26,8 @@ mod fold;
 mod inline;
 mod join;
 mod join_order;
+mod merge;
+mod ordering;
 mod planner;
 mod prune;
 mod push;

@@ -123,7 +123,7 @@ fn narrow(plan: &mut Plan, wanted: &[bool]) -> Moved {
             *exprs = kept;
             moved
         }
-        Node::Aggregate { input, keys, aggregates } => {
+        Node::Aggregate { input, keys, aggregates, .. } => {
             let mut moved: Moved = (0..keys.len()).map(Some).collect();
             let mut kept = Vec::new();
             for (i, aggregate) in std::mem::take(aggregates).into_iter().enumerate() {
@@ -187,6 +187,23 @@ fn narrow(plan: &mut Plan, wanted: &[bool]) -> Moved {
             let right_moved = narrow(right, &on_right);
             left_keys.iter_mut().for_each(|k| remap(k, &left_moved));
             right_keys.iter_mut().for_each(|k| remap(k, &right_moved));
+            let both = joined(&left_moved, &right_moved, left.width());
+            if let Some(condition) = condition {
+                remap(condition, &both);
+            }
+            output(both, *kind, left_moved.len())
+        }
+        Node::MergeJoin { left, right, kind, left_keys, right_keys, condition } => {
+            let (mut on_left, mut on_right) = sides(wanted, left.width(), right.width());
+            if let Some(condition) = condition {
+                need_both(condition, &mut on_left, &mut on_right);
+            }
+            left_keys.iter().for_each(|k| need(&mut on_left, &k.expr));
+            right_keys.iter().for_each(|k| need(&mut on_right, &k.expr));
+            let left_moved = narrow(left, &on_left);
+            let right_moved = narrow(right, &on_right);
+            left_keys.iter_mut().for_each(|k| remap(&mut k.expr, &left_moved));
+            right_keys.iter_mut().for_each(|k| remap(&mut k.expr, &right_moved));
             let both = joined(&left_moved, &right_moved, left.width());
             if let Some(condition) = condition {
                 remap(condition, &both);

@@ -10,9 +10,11 @@ use crate::plan::{Aggregate, Field, JoinKind, Node, Plan, SortKey};
 use crate::walk::same_expr;
 
 use super::access::{self, Wanted, conjunction};
-use super::cost;
+use super::cost::{self, Size};
 use super::fold::is_volatile;
 use super::join;
+use super::merge::{self, MERGE_ROWS, Source};
+use super::ordering::{ascending, gives, grouped};
 use super::planner::Planner;
 
 /// The conjuncts of a condition.
@@ -110,16 +112,20 @@ pub(super) fn push_ordered(
             let plan = cost::plan(p, Node::Limit { input: Box::new(input), limit, offset }, schema);
             (filtered(p, plan, conditions), false)
         }
-        Node::Distinct { input, on } => {
+        Node::Distinct { input, on, sorted } => {
             let (down, stay) = split(conditions, |c| {
                 let mut all = !is_volatile(c);
                 c.columns(&mut |i| all &= on.iter().any(|e| matches!(e, Expr::Column(k, _) if *k == i)));
                 all
             });
-            let input = push(p, *input, down);
-            (filtered(p, cost::plan(p, Node::Distinct { input: Box::new(input), on }, schema), stay), false)
+            let (input, sorted) = match sorted {
+                true => (push(p, *input, down), true),
+                false => group_input(p, *input, down, &on, false),
+            };
+            let node = Node::Distinct { input: Box::new(input), on, sorted };
+            (filtered(p, cost::plan(p, node, schema), stay), false)
         }
-        Node::Aggregate { input, keys, aggregates } => {
+        Node::Aggregate { input, keys, aggregates, .. } => {
             let (down, stay) = split(conditions, |c| {
                 let mut only_keys = !keys.is_empty();
                 c.columns(&mut |i| only_keys &= i < keys.len());
@@ -129,15 +135,11 @@ pub(super) fn push_ordered(
             if let Some(plan) = extreme(p, &input, &keys, &aggregates, &schema) {
                 return (filtered(p, plan, stay), false);
             }
-            let input = push(p, *input, down);
-            (
-                filtered(
-                    p,
-                    cost::plan(p, Node::Aggregate { input: Box::new(input), keys, aggregates }, schema),
-                    stay,
-                ),
-                false,
-            )
+            // What a call keeps until its group's end is kept for one group at a time.
+            let keeps = aggregates.iter().any(|a| a.distinct || !a.order_by.is_empty());
+            let (input, sorted) = group_input(p, *input, down, &keys, keeps);
+            let node = Node::Aggregate { input: Box::new(input), keys, aggregates, sorted };
+            (filtered(p, cost::plan(p, node, schema), stay), false)
         }
         Node::Append(inputs) => {
             let (stay, down) = split(conditions, is_volatile);
@@ -189,12 +191,13 @@ pub(super) fn push_ordered(
         | Node::FunctionScan { .. }
         | Node::CteScan(_)
         | Node::WorkTable(_)
+        | Node::MergeJoin { .. }
         | Node::HashJoin { .. }) => (filtered(p, cost::plan(p, leaf, schema), conditions), false),
     }
 }
 
 /// The wanted order over a projection's input instead of its output, if those are its columns.
-fn keys_below(keys: &[SortKey], exprs: &[Expr]) -> Option<Vec<SortKey>> {
+pub(super) fn keys_below(keys: &[SortKey], exprs: &[Expr]) -> Option<Vec<SortKey>> {
     keys.iter()
         .map(|key| {
             let Expr::Column(i, _) = &key.expr else { return None };
@@ -232,8 +235,36 @@ fn extreme(
     let one = Expr::Literal(Datum::Int8(1), DataType::Int8);
     let fields = found.schema.clone();
     let first = cost::plan(p, Node::Limit { input: Box::new(found), limit: Some(one), offset: None }, fields);
-    let node = Node::Aggregate { input: Box::new(first), keys: Vec::new(), aggregates: aggregates.to_vec() };
+    let (aggregates, input) = (aggregates.to_vec(), Box::new(first));
+    let node = Node::Aggregate { input, keys: Vec::new(), aggregates, sorted: false };
     Some(cost::plan(p, node, schema.clone()))
+}
+
+/// The input of a grouping by `keys`, and whether its groups come one after the other: because they do, or
+/// because sorting them is cheaper than hashing, or has to be.
+fn group_input(
+    p: &Planner<'_>,
+    input: Plan,
+    conditions: Vec<Expr>,
+    keys: &[Expr],
+    must_sort: bool,
+) -> (Plan, bool) {
+    if keys.is_empty() || keys.iter().any(|k| is_volatile(k) || has_subquery(k)) {
+        return (push(p, input, conditions), false);
+    }
+    let source = Source::of(&input, &conditions).is_some().then(|| (input.clone(), conditions.clone()));
+    let plan = push(p, input, conditions);
+    if grouped(&plan, keys).is_some() {
+        return (plan, true);
+    }
+    if plan.rows < MERGE_ROWS && !must_sort && p.options().hashagg {
+        return (plan, false);
+    }
+    let source = source.as_ref().and_then(|(plan, conditions)| Source::of(plan, conditions));
+    let sorted = merge::ordered(p, &plan, source, &ascending(keys));
+    let groups = p.groups(keys, &plan.schema, plan.rows);
+    let cost = |plan: &Plan, sorted| plan.cost + cost::group_cost(p, Size::of(plan), groups, sorted);
+    if must_sort || cost(&sorted, true) < cost(&plan, false) { (sorted, true) } else { (plan, false) }
 }
 
 /// A sort: gone if an index gives the order.
@@ -249,7 +280,7 @@ fn push_sort(
     let (down, stay) = if limit.is_some() { (Vec::new(), conditions) } else { (conditions, Vec::new()) };
     let wanted = Wanted { keys: &keys, limit: limit.as_ref().map(|l| cost::count(l).unwrap_or(10.0)) };
     let (input, ordered) = push_ordered(p, input, down, Some(&wanted));
-    let plan = if ordered {
+    let plan = if ordered || (limit.is_none() && gives(&input, &keys)) {
         input
     } else {
         cost::plan(p, Node::Sort { input: Box::new(input), keys, limit }, schema)

@@ -77,27 +77,27 @@ pub(super) struct Ranges {
 }
 
 impl Ranges {
-    /// Leading columns that have one value in all ranges.
-    pub(super) fn fixed(&self) -> usize {
-        let Some((first, rest)) = self.ranges.split_first() else { return 0 };
-        let one_value = |range: &ScanRange, i: usize| !range.each.contains(&i);
-        first
-            .prefix
-            .iter()
-            .enumerate()
-            .take_while(|(i, e)| {
-                one_value(first, *i)
-                    && rest.iter().all(|r| {
-                        one_value(r, *i) && r.prefix.get(*i).is_some_and(|other| same_expr(e, other))
-                    })
-            })
-            .count()
-    }
-
     /// True if nothing is left out.
     pub(super) fn is_whole(&self) -> bool {
         matches!(&self.ranges[..], [r] if r.prefix.is_empty() && r.lower.is_none() && r.upper.is_none())
     }
+}
+
+/// Leading columns that have one value in all ranges.
+pub(super) fn fixed(ranges: &[ScanRange]) -> usize {
+    let Some((first, rest)) = ranges.split_first() else { return 0 };
+    let one_value = |range: &ScanRange, i: usize| !range.each.contains(&i);
+    first
+        .prefix
+        .iter()
+        .enumerate()
+        .take_while(|(i, e)| {
+            one_value(first, *i)
+                && rest
+                    .iter()
+                    .all(|r| one_value(r, *i) && r.prefix.get(*i).is_some_and(|other| same_expr(e, other)))
+        })
+        .count()
 }
 
 impl Uses {

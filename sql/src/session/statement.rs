@@ -288,11 +288,14 @@ impl Session {
     pub(super) fn runtime(&mut self, params: &Arc<[Datum]>, deadline: Option<Instant>) -> Runtime {
         let catalog = self.catalog();
         let eval = self.eval.context(&self.shared, &catalog, self.tx.started);
-        let (memory, work_memory) = {
+        let (memory, work_memory, temp_limit) = {
             let settings = self.shared.settings.lock();
-            (settings.effective().query_memory, settings.effective().work_memory)
+            let effective = settings.effective();
+            (effective.query_memory, effective.work_memory, effective.temp_limit)
         };
-        let guard = Guard::new(self.shared.cancel.clone(), deadline, memory).with_work_memory(work_memory);
+        let guard = Guard::new(self.shared.cancel.clone(), deadline, memory)
+            .with_work_memory(work_memory)
+            .with_temp_limit(temp_limit);
         let shared = self.shared.clone();
         let settings = Arc::new(move || shared.settings.lock().all());
         let deferred = self.tx.deferred.clone();

@@ -213,7 +213,15 @@ fn tree(out: &mut String, plan: &Plan, depth: usize) {
         Node::HashJoin { kind, left_keys, right_keys, condition: c, .. } => {
             format!("hash {kind:?} ({}) = ({}){}", list(left_keys), list(right_keys), condition(c))
         }
-        Node::Aggregate { keys, aggregates, .. } => {
+        Node::MergeJoin { kind, left_keys, right_keys, condition: c, .. } => {
+            format!(
+                "merge {kind:?} ({}) = ({}){}",
+                self::keys(left_keys),
+                self::keys(right_keys),
+                condition(c)
+            )
+        }
+        Node::Aggregate { keys, aggregates, sorted, .. } => {
             let call = |a: &amphora_sql::plan::Aggregate| {
                 let distinct = if a.distinct { "distinct " } else { "" };
                 let filter = a.filter.as_ref().map(|e| format!(" filter {}", expr(e))).unwrap_or_default();
@@ -225,7 +233,8 @@ fn tree(out: &mut String, plan: &Plan, depth: usize) {
                 format!("{}({distinct}{}{order}){filter}", a.function.name, list(&a.args))
             };
             let calls: Vec<String> = aggregates.iter().map(call).collect();
-            format!("aggregate by ({}): {}", list(keys), calls.join(", "))
+            let how = if *sorted { "group" } else { "aggregate" };
+            format!("{how} by ({}): {}", list(keys), calls.join(", "))
         }
         Node::Window { functions, .. } => {
             let call = |w: &amphora_sql::plan::WindowCall| {
@@ -247,7 +256,9 @@ fn tree(out: &mut String, plan: &Plan, depth: usize) {
             let show = |e: &Option<Expr>| e.as_ref().map_or("-".to_owned(), expr);
             format!("limit {} offset {}", show(limit), show(offset))
         }
-        Node::Distinct { on, .. } => format!("distinct {}", list(on)),
+        Node::Distinct { on, sorted, .. } => {
+            format!("{} {}", if *sorted { "unique" } else { "distinct" }, list(on))
+        }
         Node::Append(_) => "append".into(),
         Node::SetOperation { intersect, all, .. } => {
             format!("{}{}", if *intersect { "intersect" } else { "except" }, if *all { " all" } else { "" })

@@ -215,6 +215,12 @@ pub(super) static DEFINITIONS: &[Definition] = &[
         "Sets the maximum number of temporary buffers used by each session.",
     ),
     setting(
+        "temp_file_limit",
+        "-1",
+        Checked(temp_file_limit),
+        "Limits the total size of all temporary files used by each process.",
+    ),
+    setting(
         "timezone",
         "UTC",
         Checked(time_zone),
@@ -249,7 +255,8 @@ pub(super) fn definition(name: &str) -> Option<&'static Definition> {
     DEFINITIONS.iter().find(|d| d.name == name)
 }
 
-/// `enable_seqscan` and its kin steer PostgreSQL's planner; ours has nothing to steer, and tools set them.
+/// `enable_seqscan` and its kin steer PostgreSQL's planner; ours has no more than the listed ones to steer, and
+/// tools set them.
 pub(super) fn is_planner_switch(name: &str) -> bool {
     name.starts_with("enable_")
 }
@@ -322,6 +329,13 @@ fn max_staleness(value: &str) -> Result<String> {
 fn time_zone(value: &str) -> Result<String> {
     let value = value.trim();
     TimeZone::parse(value).map(|zone| zone.name()).ok_or_else(|| invalid("TimeZone", value))
+}
+
+fn temp_file_limit(value: &str) -> Result<String> {
+    match value.trim() {
+        "-1" => Ok("-1".into()),
+        value => Ok(show_amount(parse_amount("temp_file_limit", value, MEMORY_UNITS)?, MEMORY_UNITS)),
+    }
 }
 
 fn search_path(value: &str) -> Result<String> {

@@ -63,6 +63,8 @@ pub(super) struct Effective {
     pub(super) planner: PlannerOptions,
     pub(super) statistics_target: usize,
     pub(super) work_memory: usize,
+    /// Bytes of a statement's temporary files
+    pub(super) temp_limit: u64,
 }
 
 impl Settings {
@@ -98,6 +100,7 @@ impl Settings {
                 planner: PlannerOptions::default(),
                 statistics_target: 100,
                 work_memory: crate::executor::DEFAULT_MEMORY,
+                temp_limit: u64::MAX,
             },
         };
         settings.refresh();
@@ -227,6 +230,13 @@ impl Settings {
         };
         let memory = parse_amount("amphora.query_memory", &get("amphora.query_memory"), MEMORY_UNITS);
         let work_memory = parse_amount("work_mem", &get("work_mem"), MEMORY_UNITS);
+        let temp_limit = get("temp_file_limit");
+        let temp_limit = match temp_limit.as_str() {
+            "-1" => None,
+            limit => parse_amount("temp_file_limit", limit, MEMORY_UNITS).ok(),
+        };
+        let work_memory = usize::try_from(work_memory.unwrap_or(0)).unwrap_or(0).saturating_mul(1024);
+        let work_memory = work_memory.max(64 << 10);
         self.effective = Effective {
             timezone: TimeZone::parse(&get("timezone")).unwrap_or(TimeZone::UTC),
             extra_float_digits: get("extra_float_digits").parse().unwrap_or(1),
@@ -238,10 +248,9 @@ impl Settings {
             search_path: path_entries(&get("search_path"), &self.user).into(),
             isolation: isolation_level(&get("default_transaction_isolation")),
             read_only: get("default_transaction_read_only") == "on",
-            work_memory: usize::try_from(work_memory.unwrap_or(0))
-                .unwrap_or(0)
-                .saturating_mul(1024)
-                .max(64 << 10),
+            work_memory,
+            temp_limit: temp_limit
+                .map_or(u64::MAX, |kilobytes| kilobytes.unsigned_abs().saturating_mul(1024)),
             statistics_target: get("default_statistics_target").parse().unwrap_or(100),
             planner: PlannerOptions {
                 hashjoin: get("enable_hashjoin") == "on",
@@ -252,6 +261,7 @@ impl Settings {
                 seqscan: get("enable_seqscan") == "on",
                 sort: get("enable_sort") == "on",
                 hashagg: get("enable_hashagg") == "on",
+                work_memory,
             },
         };
     }
