@@ -331,7 +331,7 @@ async fn temporary_files_have_a_limit() {
         "SELECT i FROM generate_series(1, 100000) AS s(i) ORDER BY -i",
         "SELECT i % 90000, count(*) FROM generate_series(1, 100000) AS s(i) GROUP BY 1",
         "SELECT count(*) FROM generate_series(1, 100000) a(i) JOIN generate_series(1, 100000) b(i) ON a.i = b.i",
-        "WITH w AS MATERIALIZED (SELECT generate_series(1, 100000) AS i) SELECT count(*) FROM w",
+        "WITH w AS (SELECT generate_series(1, 100000) AS i) SELECT (SELECT count(*) FROM w) + (SELECT count(*) FROM w)",
     ] {
         assert_eq!(run(&mut s, sql).await, ["53400"], "{sql}");
     }
@@ -344,7 +344,7 @@ async fn temporary_files_have_a_limit() {
     )
     .await;
     let table = words.iter().find(|w| w.contains("Buckets: ")).unwrap();
-    assert!(table.contains("  Batches: 32  Memory Usage: "), "{words:?}");
+    assert!(!table.contains("  Batches: 1 ") && table.contains("  Memory Usage: "), "{words:?}");
     let words =
         run(&mut s, "EXPLAIN ANALYZE SELECT i, count(*) FROM generate_series(1, 20000) AS s(i) GROUP BY i")
             .await;
