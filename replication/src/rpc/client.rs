@@ -16,6 +16,8 @@ use tracing::{info, warn};
 use super::faults::Faults;
 use super::frame::FrameCodec;
 use super::handshake::{self, Headers, Identity, RefusalLog};
+use super::lane::caller::{Caller, Failure};
+use super::lane::wire::Hello;
 use super::message::{self, Lane, RpcRequest, RpcResponse};
 use super::{
     BACKOFF_MAX, BACKOFF_MIN, CONNECT_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_CALLS_PER_LANE,
@@ -44,6 +46,8 @@ pub enum RpcError {
 
 /// Calls peers. One for each node; cheap to share by `Arc`.
 pub struct Client {
+    identity: Identity,
+    protocol: u32,
     headers: Headers,
     faults: Arc<Faults>,
     peers: RwLock<HashMap<NodeId, Arc<Peer>>>,
@@ -55,10 +59,18 @@ struct Peer {
     node: NodeId,
     address: String,
     to: HeaderValue,
-    urgent: Connection,
+    /// None while this node is no member: who joins has no lane
+    urgent: Option<Urgent>,
+    large: Connection,
     bulk: Connection,
     /// True while connects fail: what has been said in the log
     down: AtomicBool,
+}
+
+/// The urgent lane, and when it may be tried again.
+struct Urgent {
+    caller: Caller,
+    backoff: Backoff,
 }
 
 /// One HTTP/2 connection, made when it is first needed and remade when it is lost.
@@ -121,37 +133,44 @@ impl Connection {
 }
 
 impl Peer {
-    fn new(node: NodeId, address: &str) -> Result<Peer, RpcError> {
+    fn new(node: NodeId, address: &str, identity: Identity, protocol: u32) -> Result<Peer, RpcError> {
+        let hello = |cluster| Hello { protocol, cluster, from: identity.node, to: node };
+        let urgent = identity
+            .cluster
+            .filter(|_| node != 0 && identity.node != 0)
+            .map(|cluster| Urgent { caller: Caller::new(hello(cluster), address), backoff: Backoff::new() });
         Ok(Peer {
             node,
             address: address.to_owned(),
             to: handshake::addressee(node),
-            urgent: Connection::new(address)?,
+            urgent,
+            large: Connection::new(address)?,
             bulk: Connection::new(address)?,
             down: AtomicBool::new(false),
         })
     }
 
-    fn connection(&self, lane: Lane) -> &Connection {
-        match lane {
-            Lane::Urgent => &self.urgent,
-            Lane::Bulk => &self.bulk,
-        }
-    }
-
-    fn answered(&self, connection: &Connection) {
-        connection.backoff.succeeded();
+    fn answered(&self, backoff: &Backoff) {
+        backoff.succeeded();
         if self.down.load(Ordering::Relaxed) && self.down.swap(false, Ordering::Relaxed) {
             info!("node {} at {} can be reached again", self.node, self.address);
         }
     }
 
-    fn failed(&self, connection: &Connection, reason: &str) {
-        connection.backoff.failed();
+    fn failed(&self, backoff: &Backoff, reason: &str) {
+        backoff.failed();
         // Node 0 is whoever answers at a --join address; who asks it says so itself.
         if self.node != 0 && !self.down.swap(true, Ordering::Relaxed) {
             warn!("node {} at {} cannot be reached: {reason}", self.node, self.address);
         }
+    }
+
+    /// No connect is tried before its time.
+    fn may_try(&self, backoff: &Backoff) -> Result<(), RpcError> {
+        if backoff.is_over() {
+            return Ok(());
+        }
+        Err(RpcError::Unreachable(format!("{} refused the last connection", self.address)))
     }
 }
 
@@ -163,6 +182,8 @@ impl Client {
 
     pub(super) fn with_protocol(identity: Identity, faults: Arc<Faults>, protocol: u32) -> Client {
         Client {
+            identity,
+            protocol,
             headers: Headers::new(identity, protocol),
             faults,
             peers: RwLock::new(HashMap::new()),
@@ -181,10 +202,16 @@ impl Client {
         if self.faults.is_cut(target) {
             return Err(RpcError::Unreachable("cut off by the fault switch".to_owned()));
         }
-        let lane = request.lane();
         let peer = self.peer(target, address)?;
         let frame = message::encode(request)?;
-        let reply = match tokio::time::timeout(deadline, self.exchange(&peer, lane, frame)).await {
+        let exchange = async {
+            match (request.lane(frame.len()), &peer.urgent) {
+                (Lane::Urgent, Some(urgent)) => self.ask(&peer, urgent, &frame).await,
+                (Lane::Bulk, _) => self.exchange(&peer, &peer.bulk, frame).await,
+                _ => self.exchange(&peer, &peer.large, frame).await,
+            }
+        };
+        let reply = match tokio::time::timeout(deadline, exchange).await {
             Ok(reply) => reply?,
             Err(_) => return Err(RpcError::Lost(format!("no answer within {} ms", deadline.as_millis()))),
         };
@@ -205,16 +232,42 @@ impl Client {
         {
             return Ok(peer.clone());
         }
-        let peer = Arc::new(Peer::new(node, address)?);
+        let peer = Arc::new(Peer::new(node, address, self.identity, self.protocol)?);
         self.peers.write().insert(node, peer.clone());
         Ok(peer)
     }
 
-    async fn exchange(&self, peer: &Peer, lane: Lane, frame: bytes::Bytes) -> Result<bytes::Bytes, RpcError> {
-        let connection = peer.connection(lane);
-        if !connection.backoff.is_over() {
-            return Err(RpcError::Unreachable(format!("{} refused the last connection", peer.address)));
+    /// A call on the urgent lane.
+    async fn ask(&self, peer: &Peer, urgent: &Urgent, frame: &[u8]) -> Result<bytes::Bytes, RpcError> {
+        let backoff = &urgent.backoff;
+        peer.may_try(backoff)?;
+        match urgent.caller.call(frame).await {
+            Ok(reply) => {
+                peer.answered(backoff);
+                Ok(reply)
+            }
+            Err(Failure::NoConnection(reason)) => {
+                peer.failed(backoff, &reason);
+                Err(RpcError::Unreachable(reason))
+            }
+            Err(Failure::Refused(reason)) => {
+                peer.answered(backoff);
+                self.refusals.report(&peer.address, &reason);
+                Err(RpcError::Refused(reason))
+            }
+            Err(Failure::NotHandled(reason)) => Err(RpcError::Unreachable(reason)),
+            Err(Failure::Lost(reason)) => Err(RpcError::Lost(reason)),
         }
+    }
+
+    /// A call over HTTP/2.
+    async fn exchange(
+        &self,
+        peer: &Peer,
+        connection: &Connection,
+        frame: bytes::Bytes,
+    ) -> Result<bytes::Bytes, RpcError> {
+        peer.may_try(&connection.backoff)?;
         let closed = |_| RpcError::Unreachable("the client is closed".to_owned());
         let _turn = connection.calls.acquire().await.map_err(closed)?;
         let mut grpc = tonic::client::Grpc::new(connection.channel.clone())
@@ -222,14 +275,14 @@ impl Client {
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         if let Err(e) = grpc.ready().await {
             let reason = innermost(&e);
-            peer.failed(connection, &reason);
+            peer.failed(&connection.backoff, &reason);
             return Err(RpcError::Unreachable(reason));
         }
         let mut request = tonic::Request::new(frame);
         self.headers.write(&peer.to, request.metadata_mut().as_mut());
         match grpc.unary(request, PathAndQuery::from_static(METHOD), FrameCodec).await {
             Ok(response) => {
-                peer.answered(connection);
+                peer.answered(&connection.backoff);
                 Ok(response.into_inner())
             }
             Err(status) => Err(self.classify(peer, connection, &status)),
@@ -238,7 +291,7 @@ impl Client {
 
     fn classify(&self, peer: &Peer, connection: &Connection, status: &tonic::Status) -> RpcError {
         if handshake::is_refusal(status) {
-            peer.answered(connection);
+            peer.answered(&connection.backoff);
             let reason = status.message().to_owned();
             if status.code() == tonic::Code::FailedPrecondition {
                 self.refusals.report(&peer.address, &reason);
@@ -248,7 +301,7 @@ impl Client {
         }
         if is_connect_error(status) {
             let reason = status.source().map_or_else(|| status.message().to_owned(), innermost);
-            peer.failed(connection, &reason);
+            peer.failed(&connection.backoff, &reason);
             return RpcError::Unreachable(reason);
         }
         RpcError::Lost(status.source().map_or_else(|| status.message().to_owned(), innermost))

@@ -1,8 +1,7 @@
-//! Who may talk to whom: the headers of every call, and their check.
+//! Who may talk to whom: what a caller claims to be, and its check.
 //!
-//! HTTP/2 sends a header that does not change as one byte after its first time, so naming the cluster, the
-//! protocol, the sender and the addressee on each call costs next to nothing and leaves no state to get
-//! wrong: there is no "connection that has been introduced".
+//! Over HTTP/2 a claim stands in the headers of every call: a header that does not change is one byte after
+//! its first time. On the urgent lane it is made once, when the connection begins ([`lane`](super::lane)).
 
 use std::collections::HashSet;
 
@@ -87,41 +86,56 @@ pub(super) struct Caller {
     pub(super) same_cluster: bool,
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a str, String> {
-    headers
-        .get(name)
-        .and_then(|v| v.to_str().ok())
-        .ok_or_else(|| format!("the call has no {name} header; it does not come from an Amphora node"))
+/// Who a caller says it is, and whom it means to reach, in words.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    pub(super) protocol: String,
+    pub(super) cluster: String,
+    pub(super) from: String,
+    pub(super) to: String,
 }
 
-/// Checks a call's headers. The error is for both operators: it goes back to the caller and into this
-/// node's log.
+impl Claim {
+    /// Reads it from a call's headers.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Claim, String> {
+        let text = |name: &HeaderName| {
+            headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned).ok_or_else(|| {
+                format!("the call has no {name} header; it does not come from an Amphora node")
+            })
+        };
+        Ok(Claim { protocol: text(&PROTOCOL)?, from: text(&FROM)?, cluster: text(&CLUSTER)?, to: text(&TO)? })
+    }
+
+    /// Checks it. The error is for both operators: it goes back to the caller and into this node's log.
+    pub(super) fn check(&self, own: Identity) -> Result<Caller, String> {
+        let Claim { protocol, cluster, from, to } = self;
+        if protocol.parse() != Ok(PROTOCOL_VERSION) {
+            return Err(format!(
+                "protocol version mismatch: node {from} speaks version {protocol}, node {} speaks version \
+                 {PROTOCOL_VERSION}; run the same release of Amphora on all nodes",
+                own.node,
+            ));
+        }
+        let own_cluster = own.cluster.unwrap_or_default();
+        let same_cluster = cluster.parse() == Ok(own_cluster);
+        if !same_cluster && cluster != NO_CLUSTER {
+            return Err(format!(
+                "it belongs to another cluster: node {from} is of cluster {cluster}, node {} is of cluster \
+                 {own_cluster}; check the addresses given with --join, or start with the right --data-dir",
+                own.node,
+            ));
+        }
+        if to != "0" && to.parse() != Ok(own.node) {
+            return Err(format!("this address belongs to node {}, not to node {to}", own.node));
+        }
+        let node = from.parse().map_err(|_| format!("\"{from}\" is not a node id"))?;
+        Ok(Caller { node, same_cluster })
+    }
+}
+
+/// Checks a call's headers.
 pub(super) fn check(own: Identity, headers: &HeaderMap) -> Result<Caller, String> {
-    let protocol = text(headers, &PROTOCOL)?;
-    let from = text(headers, &FROM)?;
-    if protocol.parse() != Ok(PROTOCOL_VERSION) {
-        return Err(format!(
-            "protocol version mismatch: node {from} speaks version {protocol}, node {} speaks version \
-             {PROTOCOL_VERSION}; run the same release of Amphora on all nodes",
-            own.node,
-        ));
-    }
-    let cluster = text(headers, &CLUSTER)?;
-    let own_cluster = own.cluster.unwrap_or_default();
-    let same_cluster = cluster.parse() == Ok(own_cluster);
-    if !same_cluster && cluster != NO_CLUSTER {
-        return Err(format!(
-            "it belongs to another cluster: node {from} is of cluster {cluster}, node {} is of cluster \
-             {own_cluster}; check the addresses given with --join, or start with the right --data-dir",
-            own.node,
-        ));
-    }
-    let to = text(headers, &TO)?;
-    if to != "0" && to.parse() != Ok(own.node) {
-        return Err(format!("this address belongs to node {}, not to node {to}", own.node));
-    }
-    let node = from.parse().map_err(|_| format!("\"{from}\" is not a node id"))?;
-    Ok(Caller { node, same_cluster })
+    Claim::of(headers)?.check(own)
 }
 
 /// A refusal for good: certainly not handled, for this reason, and not to be repeated.
@@ -130,7 +144,7 @@ pub(super) fn refusal(reason: String) -> tonic::Status {
 }
 
 /// A refusal for now: certainly not handled, and worth repeating.
-pub(super) fn unavailable(reason: &str) -> tonic::Status {
+pub(super) fn unavailable(reason: String) -> tonic::Status {
     mark(tonic::Status::unavailable(reason))
 }
 

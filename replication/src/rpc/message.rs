@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::client::RpcError;
-use super::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION};
+use super::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION, lane};
 use crate::NodeId;
 use crate::api::ClusterStatus;
 use crate::leaderless::{PeerBody, PeerMessage, VersionVector};
@@ -85,19 +85,26 @@ pub enum JoinReply {
 /// Which connection a request takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
-    /// Heartbeats, votes, locks, commits: small, and someone is waiting
+    /// Heartbeats, votes, locks, read indexes, commits: small, and someone is waiting
     Urgent,
+    /// Large entries and commits: someone is waiting, but nobody else is to wait for them
+    Large,
     /// Snapshots and batches
     Bulk,
 }
 
 impl RpcRequest {
-    /// Which connection it takes.
-    pub fn lane(&self) -> Lane {
+    /// Which connection it takes, when it has so many bytes.
+    pub fn lane(&self, bytes: usize) -> Lane {
+        let small = bytes <= lane::MAX_REQUEST_BYTES;
         match self {
             RpcRequest::Strong(strong::Request::Snapshot(_)) => Lane::Bulk,
-            RpcRequest::Leaderless(message) if !matches!(message.body, PeerBody::Vector { .. }) => Lane::Bulk,
-            _ => Lane::Urgent,
+            RpcRequest::Leaderless(PeerMessage { body: PeerBody::Reseed(_), .. }) => Lane::Bulk,
+            RpcRequest::Leaderless(_) if !small => Lane::Bulk,
+            // Their answers may be of any size.
+            RpcRequest::Status | RpcRequest::Join(_) => Lane::Large,
+            _ if small => Lane::Urgent,
+            _ => Lane::Large,
         }
     }
 }

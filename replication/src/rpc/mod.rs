@@ -1,37 +1,39 @@
-//! How nodes talk: one unary call, typed at both ends, over HTTP/2.
+//! How nodes talk: one unary call, typed at both ends, on one of three lanes a peer.
 //!
 //! ```text
-//!    Client (client.rs)                              serve (server.rs)
+//!    Client (client.rs)                              Server (server.rs), one port
 //!   ┌────────────────────────────┐                  ┌─────────────────────────────┐
-//!   │ call(target, address,      │   POST /amphora  │ handshake (handshake.rs):   │
-//!   │      RpcRequest, deadline) │   amphora-*      │   cluster, protocol,        │
-//!   │                            │   headers,       │   from, to                  │
-//!   │ two lanes a peer:          │   one frame      │ decode ─► Handler::handle   │
-//!   │   urgent  ─────────────────┼─────────────────►│                             │
-//!   │   bulk    ─────────────────┼─────────────────►│                             │
-//!   └────────────────────────────┘   one frame back └─────────────────────────────┘
+//!   │ call(target, address,      │                  │ first byte: which lane?     │
+//!   │      RpcRequest, deadline) │                  │ handshake (handshake.rs):   │
+//!   │                            │   frames (lane/) │   cluster, protocol,        │
+//!   │   urgent: small   ─────────┼─────────────────►│   from, to                  │
+//!   │   large           ─────────┼──── HTTP/2 ─────►│                             │
+//!   │   bulk: snapshots ─────────┼──── HTTP/2 ─────►│ decode ─► Handler::handle   │
+//!   └────────────────────────────┘                  └─────────────────────────────┘
 //! ```
 //!
 //! What holds for every call, so that no caller has to think of it:
 //!
 //! * It ends by its deadline, whatever the peer does. Raft's liveness and every statement's patience hang
 //!   on that.
-//! * It names the cluster, the protocol version, the sender and the addressee in its headers, and these
-//!   are checked before a byte of the message is decoded: a node of another cluster or of another
-//!   version, or another node at an address that was given to someone else, is refused with words.
+//! * The cluster, the protocol version, the sender and the addressee are named, in the headers of a call over
+//!   HTTP/2 and at the beginning of an urgent lane, and checked before a byte of a message is decoded: a node
+//!   of another cluster or of another version, or another node at an address that was given to someone
+//!   else, is refused with words.
 //! * An error says whether the request may have been delivered ([`RpcError::Lost`]) or certainly was not
 //!   ([`RpcError::Unreachable`]): who may repeat what depends on it.
 //! * Messages, calls in flight and connections are bounded by the constants below.
 //!
-//! Snapshots and op-log batches travel on a connection of their own (the *bulk* lane): a heartbeat never
-//! waits behind a megabyte. A connection that goes silent is found by HTTP/2 pings and replaced, so a
-//! partition that heals is noticed in seconds and not at TCP's own pace.
+//! What is small and waited for has a lane of its own ([`lane`]), large entries another, snapshots and large
+//! op-log batches a third: a heartbeat never waits behind a megabyte. A connection that goes silent is
+//! found by pings and replaced, so a partition that heals is noticed in seconds and not at TCP's own pace.
 
 pub mod address;
 pub mod client;
 pub mod faults;
 mod frame;
 pub mod handshake;
+pub mod lane;
 pub mod message;
 pub mod server;
 pub mod transport;
@@ -51,6 +53,8 @@ pub use transport::RpcTransport;
 pub const MAX_MESSAGE_BYTES: usize = crate::strong::MAX_COMMIT_BYTES + (16 << 20);
 /// Calls in flight to one peer on one lane; more wait for their turn until their deadline.
 pub const MAX_CALLS_PER_LANE: usize = 1024;
+/// Connections that a server has, at most; more are closed as they come.
+pub const MAX_CONNECTIONS: usize = 1024;
 /// Calls that a server works on at a time, from all peers; more are refused.
 pub const MAX_CALLS_SERVED: usize = 8192;
 /// How long a connection may take to be made.

@@ -37,11 +37,11 @@ impl Handler for Node {
     }
 }
 
-fn member(node: NodeId) -> Identity {
+pub(super) fn member(node: NodeId) -> Identity {
     Identity { cluster: Some(CLUSTER), node }
 }
 
-async fn server(faults: Arc<Faults>) -> (Server, String) {
+pub(super) async fn server(faults: Arc<Faults>) -> (Server, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     (Server::start(listener, member(1), Box::new(Node), faults), address)
@@ -78,7 +78,7 @@ async fn other_clusters_and_protocols_and_addressees_are_refused_with_words() {
 
     let newer = Client::with_protocol(member(2), Arc::default(), PROTOCOL_VERSION + 1);
     let reason = refusal(&newer, 1, &address, &READ_INDEX).await;
-    assert!(reason.contains("version 2") && reason.contains("version 1"), "{reason}");
+    assert!(reason.contains("version 3") && reason.contains("version 2"), "{reason}");
 
     let reason = refusal(&client(member(2)), 3, &address, &READ_INDEX).await;
     assert_eq!(reason, "this address belongs to node 1, not to node 3");
