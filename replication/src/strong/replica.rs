@@ -61,8 +61,8 @@ pub trait InstallHook: Send + Sync + 'static {
 pub struct Position {
     /// The last entry applied
     pub log_id: Option<LogId>,
-    /// The last membership applied
-    pub membership: StoredMembership,
+    /// The last membership applied; shared, because every commit makes a new position
+    pub membership: Arc<StoredMembership>,
     /// The newest commit applied
     pub timestamp: Timestamp,
 }
@@ -261,7 +261,8 @@ impl Replica {
                 result = match entry.payload {
                     EntryPayload::Blank => Applied::Nothing,
                     EntryPayload::Membership(membership) => {
-                        position.membership = StoredMembership::new(Some(entry.log_id), membership);
+                        let membership = StoredMembership::new(Some(entry.log_id), membership);
+                        position.membership = Arc::new(membership);
                         Applied::Nothing
                     }
                     EntryPayload::Normal(Command::Commit(batch)) => {
@@ -409,5 +410,5 @@ impl Replica {
 }
 
 fn meta_of(position: &Position) -> SnapshotMeta {
-    SnapshotMeta { last_log_id: position.log_id, last_membership: position.membership.clone() }
+    SnapshotMeta { last_log_id: position.log_id, last_membership: (*position.membership).clone() }
 }

@@ -79,7 +79,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
         let position = self.replica.position();
-        Ok((position.log_id, position.membership))
+        Ok((position.log_id, (*position.membership).clone()))
     }
 
     async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
