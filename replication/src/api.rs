@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amphora_storage::schema::{
-    Catalog, Descriptor, IndexId, Sequence, SequenceState, SequenceValues, Table, TableId,
+    Catalog, Descriptor, Index, IndexId, Sequence, SequenceState, SequenceValues, Table, TableId,
 };
 use amphora_storage::{Datum, Row, Timestamp};
 use async_trait::async_trait;
@@ -71,6 +71,19 @@ pub struct TransactionOptions {
     pub autocommit: bool,
     /// How long to wait for a lock; zero waits for ever
     pub lock_timeout: Duration,
+    /// Who computes what indexes have that is no column. Without it such indexes cannot be written (XX000).
+    pub indexes: Option<&'static dyn IndexFunctions>,
+}
+
+/// What SQL knows of an index, and the floors below do not: the values of its expressions, and which rows are
+/// in it. All of it follows from the row alone, so whoever writes, on whichever node, writes the same entries.
+pub trait IndexFunctions: Send + Sync + std::fmt::Debug {
+    /// The values of the index's expressions for a row; `None` if its predicate is not true of the row, which
+    /// then has no entry.
+    fn compute(&self, table: &Table, index: &Index, row: &[Datum]) -> Result<Option<Vec<Datum>>>;
+
+    /// What the entries of [`Index::columns`] are called in the details of errors.
+    fn names(&self, table: &Table, index: &Index) -> Vec<String>;
 }
 
 /// A row as it was read, with what is needed to write it back.
@@ -104,7 +117,9 @@ pub enum KeyBound {
 }
 
 /// Part of an index: all entries whose first columns equal `prefix` and whose next column lies between
-/// the bounds. NULLs sort last; a bound on the upper side does not reach them, an unbounded one does.
+/// the bounds, whichever way that column is ordered. NULLs lie beyond the greatest value, or below the least
+/// ([`KeyOrder::nulls_low`](amphora_storage::schema::KeyOrder::nulls_low)); a bound on that side does not reach
+/// them, an unbounded one does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRange {
     /// Equal on these first columns

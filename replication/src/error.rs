@@ -2,7 +2,7 @@
 
 use amphora_storage::hlc::ClockDrift;
 use amphora_storage::schema::{Index, Table};
-use amphora_storage::{DataType, Datum, Row};
+use amphora_storage::{DataType, Datum, Row, key};
 
 /// The result of everything fallible on this floor.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -117,10 +117,25 @@ impl Error {
 
     /// With the key of `row` that is taken. Its values are worded by SQL, which knows how they print in a
     /// session; `verb` is how the detail ends.
-    pub fn key(mut self, table: &Table, index: &Index, row: &[Datum], verb: &'static str) -> Error {
-        let column = |&c: &usize| (table.columns[c].name.clone(), table.columns[c].ty.base());
-        let columns = index.columns.iter().map(column).collect();
-        let values = index.columns.iter().map(|&c| row[c].clone()).collect();
+    pub fn key(self, table: &Table, index: &Index, row: &[Datum], verb: &'static str) -> Error {
+        let names = index.columns.iter().map(|&c| table.columns.get(c).map_or("?", |c| &c.name).to_owned());
+        let names = names.collect();
+        self.computed_key(table, index, row, &[], names, verb)
+    }
+
+    /// Like [`Error::key`], for an index that has expressions: their values, and what everything is called.
+    pub fn computed_key(
+        mut self,
+        table: &Table,
+        index: &Index,
+        row: &[Datum],
+        computed: &[Datum],
+        names: Vec<String>,
+        verb: &'static str,
+    ) -> Error {
+        let ty = |&c: &usize| index.type_of(table, c).map_or(DataType::Text, DataType::base);
+        let columns = names.into_iter().zip(index.columns.iter().map(ty)).collect();
+        let values = index.columns.iter().map(|&c| key::indexed(row, computed, c).clone()).collect();
         self.key = Some(Box::new(ConflictingKey { columns, values, verb }));
         self
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use amphora_replication::IsolationLevel;
 use amphora_storage::DataType;
-use amphora_storage::schema::{ForeignKey, Identity, Replication, Table, TableId};
+use amphora_storage::schema::{ForeignKey, Identity, Index, IndexId, Replication, Table, TableId};
 
 pub use object::{Commented, CreateTableAs, CreateView, NewSequence, ObjectCommand};
 
@@ -56,12 +56,17 @@ pub enum Command {
     AlterTable(Box<AlterTable>),
     /// ALTER INDEX … RENAME TO
     RenameIndex { table: TableId, old: String, new: String },
+    /// ALTER INDEX … SET and RESET: the index's options as they will be
+    SetIndexOptions { table: TableId, index: IndexId, options: Vec<(String, String)> },
+    /// REINDEX: indexes are never out of step with their rows, nor bloated. What it is called if it runs in no
+    /// transaction block.
+    Reindex { alone: Option<&'static str> },
     /// Schemas, sequences, views, comments; DROP of those and of tables; TRUNCATE; CREATE TABLE … AS
     Object(Box<ObjectCommand>),
     /// CREATE INDEX
     CreateIndex(Box<CreateIndex>),
     /// DROP INDEX: (table, index name)
-    DropIndexes { indexes: Vec<(TableId, String)>, notices: Vec<String> },
+    DropIndexes { indexes: Vec<(TableId, String)>, notices: Vec<String>, concurrently: bool },
     /// CREATE, ALTER and DROP ROLE
     Role(Box<RoleCommand>),
     /// Nothing to do, with a notice to say why (IF [NOT] EXISTS)
@@ -98,10 +103,10 @@ pub struct CreateTable {
     pub replication: Replication,
     /// Columns: name, type, NOT NULL, DEFAULT as SQL text
     pub columns: Vec<NewColumn>,
-    /// PRIMARY KEY: constraint name and column positions; `None` gives a hidden key
-    pub primary_key: Option<(String, Vec<usize>)>,
-    /// UNIQUE constraints: name and column positions
-    pub uniques: Vec<(String, Vec<usize>)>,
+    /// PRIMARY KEY, without ids yet; `None` gives a hidden key
+    pub primary_key: Option<Index>,
+    /// UNIQUE constraints, without ids yet
+    pub uniques: Vec<Index>,
     /// CHECK: name and SQL text
     pub checks: Vec<(String, String)>,
     /// FOREIGN KEY: column ids are positions, and a reference to the table itself has id 0
@@ -147,14 +152,12 @@ pub struct NewColumn {
 pub struct CreateIndex {
     /// On
     pub table: TableId,
-    /// Name; given or made up as PostgreSQL does
-    pub name: String,
+    /// The index, without ids yet; its name was given, or made up as PostgreSQL does
+    pub index: Index,
     /// IF NOT EXISTS
     pub if_not_exists: bool,
-    /// Positions in `Table::columns`
-    pub columns: Vec<usize>,
-    /// UNIQUE
-    pub unique: bool,
+    /// CONCURRENTLY
+    pub concurrently: bool,
 }
 
 /// What is to be done to a role.

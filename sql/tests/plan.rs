@@ -57,15 +57,8 @@ impl Planner {
             }
             Command::CreateIndex(create) => {
                 let mut table = (**self.catalog.table_by_id(create.table).unwrap()).clone();
-                table.indexes.push(Index {
-                    id: IndexId(table.next_index_id),
-                    name: create.name.clone(),
-                    oid: self.next,
-                    columns: create.columns.clone(),
-                    unique: create.unique,
-                    constraint: false,
-                    comment: None,
-                });
+                let id = IndexId(table.next_index_id);
+                table.indexes.push(Index { id, oid: self.next, ..create.index.clone() });
                 table.next_index_id += 1;
                 self.next += 1;
                 self.catalog.put(Arc::new(table));
@@ -92,21 +85,14 @@ fn table_of(create: &CreateTable, id: u32) -> Table {
     };
     let mut columns: Vec<Column> = create.columns.iter().enumerate().map(column).collect();
     let hidden_key = create.primary_key.is_none();
-    let (name, key) = create.primary_key.clone().unwrap_or_else(|| (String::new(), vec![columns.len()]));
+    let no_key = Index { unique: true, ..Index::new(IndexId::PRIMARY, "", 0, vec![columns.len()]) };
+    let key = create.primary_key.clone().unwrap_or(no_key);
     if hidden_key {
         let name = "rowid".to_owned();
         let id = ColumnId(columns.len() as u32);
         columns.push(Column { not_null: true, default: None, ..Column::new(id, name, DataType::Int8) });
     }
-    let index = |i: usize, name: &str, columns: &[usize]| Index {
-        id: IndexId(i as u32),
-        name: name.to_owned(),
-        oid: id + i as u32,
-        columns: columns.to_vec(),
-        unique: true,
-        constraint: true,
-        comment: None,
-    };
+    let index = |i: usize, index: &Index| Index { id: IndexId(i as u32), oid: id + i as u32, ..index.clone() };
     Table {
         id: TableId(id),
         version: Timestamp::ZERO,
@@ -116,13 +102,17 @@ fn table_of(create: &CreateTable, id: u32) -> Table {
         replication: create.replication,
         next_column_id: columns.len() as u32,
         columns,
-        primary: index(0, &name, &key),
+        primary: index(0, &key),
         hidden_key,
-        indexes: create.uniques.iter().enumerate().map(|(i, (name, c))| index(i + 1, name, c)).collect(),
+        indexes: create.uniques.iter().enumerate().map(|(i, unique)| index(i + 1, unique)).collect(),
         checks: create
             .checks
             .iter()
-            .map(|(name, expression)| Check { name: name.clone(), expression: expression.clone() })
+            .map(|(name, expression)| Check {
+                name: name.clone(),
+                expression: expression.clone(),
+                validated: true,
+            })
             .collect(),
         next_index_id: create.uniques.len() as u32 + 1,
         storage: None,

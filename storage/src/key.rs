@@ -23,7 +23,8 @@
 //! | arrays, records | their columns, ended by a byte below every tag |
 //!
 //! An entry of a secondary index has the indexed columns, then the primary key's if the index is not unique
-//! or one of its columns is NULL (NULLs never conflict); its value is the row's primary key. Some encodings
+//! or one of its columns is NULL (NULLs seldom conflict); its value is the row's primary key, and what INCLUDE
+//! adds. A descending column is inverted bit by bit. Some encodings
 //! forget what does not take part in the order (`1.0` and `1.00`, `1 day` and `24:00`, `-0`), so values are
 //! read from the row, never from its key, unless [`is_exact`] says so.
 
@@ -36,7 +37,7 @@ use num_bigint::{BigInt, Sign};
 use crate::datum::{Datum, Interval, Timetz};
 use crate::error::{Result, StorageError};
 use crate::numeric::Numeric;
-use crate::schema::{Index, IndexId, Table, TableId};
+use crate::schema::{Index, IndexId, KeyOrder, Table, TableId};
 use crate::types::DataType;
 
 /// Ends an array or record; below every tag.
@@ -123,21 +124,62 @@ pub fn row_key_of(table: &Table, row: &[Datum]) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// The key of this row's entry in a secondary index. The entry's value is [`row_key_of`] the row.
-pub fn index_key(table: &Table, index: &Index, row: &[Datum]) -> Result<Vec<u8>> {
+/// The key of this row's entry in a secondary index. The entry's value is [`row_key_of`] the row. `computed`
+/// are the values of the index's expressions.
+pub fn index_key(table: &Table, index: &Index, row: &[Datum], computed: &[Datum]) -> Result<Vec<u8>> {
     let mut out = start(table.keyspace(), index.id);
     let mut null = false;
-    for &column in &index.columns {
-        let datum = column_of(row, column);
+    for (place, &column) in index.columns.iter().enumerate() {
+        let datum = indexed(row, computed, column);
         null |= datum.is_null();
-        encode_datum(&mut out, datum)?;
+        encode_ordered(&mut out, datum, index.order(place))?;
     }
-    if index.id != IndexId::PRIMARY && (null || !index.unique) {
+    let distinct = !index.unique || (null && !index.nulls_not_distinct);
+    if index.id != IndexId::PRIMARY && distinct {
         for &column in &table.primary.columns {
             encode_datum(&mut out, column_of(row, column))?;
         }
     }
     Ok(out)
+}
+
+/// What an index has in the place of an entry of [`Index::columns`].
+pub fn indexed<'a>(row: &'a [Datum], computed: &'a [Datum], column: usize) -> &'a Datum {
+    match column.checked_sub(Index::EXPRESSION) {
+        Some(expression) => column_of(computed, expression),
+        None => column_of(row, column),
+    }
+}
+
+/// Appends a column of an index, in the order it has there. A descending value has all its bits inverted;
+/// no encoding is the beginning of another, so that reverses their order.
+pub fn encode_ordered(out: &mut Vec<u8>, datum: &Datum, order: KeyOrder) -> Result<()> {
+    if datum.is_null() {
+        out.push(if order.nulls_first { !NULL } else { NULL });
+        return Ok(());
+    }
+    let start = out.len();
+    encode_datum(out, datum)?;
+    if order.descending {
+        out[start..].iter_mut().for_each(|b| *b = !*b);
+    }
+    Ok(())
+}
+
+/// Reads a column of an index back, and how many bytes it had.
+pub fn decode_ordered(bytes: &[u8], ty: &DataType, order: KeyOrder) -> Result<(Datum, usize)> {
+    match bytes.first() {
+        Some(&tag) if tag == NULL || tag == !NULL => Ok((Datum::Null, 1)),
+        _ if order.descending => {
+            let plain: Vec<u8> = bytes.iter().map(|b| !b).collect();
+            let (datum, rest) = decode_datum(&plain, ty)?;
+            Ok((datum, plain.len() - rest.len()))
+        }
+        _ => {
+            let (datum, rest) = decode_datum(bytes, ty)?;
+            Ok((datum, bytes.len() - rest.len()))
+        }
+    }
 }
 
 fn start(table: TableId, index: IndexId) -> Vec<u8> {

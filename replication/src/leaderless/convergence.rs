@@ -32,15 +32,7 @@ pub(super) fn table() -> Arc<Table> {
         default: None,
         ..Column::new(ColumnId(i as u32 + 1), name, ty)
     });
-    let primary = Index {
-        id: IndexId::PRIMARY,
-        name: "t_pkey".into(),
-        oid: 1,
-        columns: vec![0],
-        unique: true,
-        constraint: true,
-        comment: None,
-    };
+    let primary = Index::of_constraint(IndexId::PRIMARY, "t_pkey", 1, vec![0]);
     Arc::new(Table {
         id: TableId(16384),
         version: Timestamp::ZERO,

@@ -27,7 +27,7 @@ async fn add_index(node: &Node, name: &str, unique: bool) -> Box<dyn Transaction
     changed.next_index_id += 1;
     let oid = tx.allocate_id().unwrap().0;
     let name = format!("{name}_n");
-    changed.indexes.push(Index { id, name, oid, columns: vec![1], unique, constraint: false, comment: None });
+    changed.indexes.push(Index { unique, ..Index::new(id, name, oid, vec![1]) });
     tx.put_table(changed).unwrap();
     let t = tx.catalog().table_by_id(t.id).unwrap().clone();
     tx.build_index(&t, id).unwrap();

@@ -7,7 +7,6 @@ use amphora_storage::{Row, Timestamp, key};
 
 use super::HybridTransaction;
 use super::buffer::WriteBuffer;
-use super::strong_rows::unique_violation;
 use crate::Result;
 use crate::api::{InsertOutcome, OnConflict, StoredRow};
 use crate::leaderless::surface::{self, PendingRow};
@@ -72,7 +71,7 @@ impl HybridTransaction {
             let key = key::row_key_of(table, &row)?;
             match self.leaderless_get(table, &key)? {
                 Some(_) if *on_conflict == OnConflict::Error => {
-                    return Err(unique_violation(table, IndexId::PRIMARY, &row));
+                    return Err(self.unique_violation(table, IndexId::PRIMARY, &row));
                 }
                 Some(existing) => outcomes.push(InsertOutcome::Conflict(existing)),
                 None => {
@@ -101,7 +100,7 @@ impl HybridTransaction {
         }
         for (key, row) in moved {
             if self.leaderless_get(table, &key)?.is_some() {
-                return Err(unique_violation(table, IndexId::PRIMARY, &row));
+                return Err(self.unique_violation(table, IndexId::PRIMARY, &row));
             }
             self.put_leaderless(table, key, None, &row)?;
         }

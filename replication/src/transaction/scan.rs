@@ -8,12 +8,13 @@ use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
-use amphora_storage::schema::{Index, IndexId, Table};
+use amphora_storage::schema::{Index, IndexId, KeyOrder, Table};
 use amphora_storage::store::{Cf, Scan as StoreScan, Store};
-use amphora_storage::{Datum, Row, Timestamp, codec, key, row};
+use amphora_storage::{DataType, Datum, Row, Timestamp, codec, key, row};
 use parking_lot::Mutex;
 
 use super::HybridTransaction;
+use super::strong_rows::split_entry;
 use crate::api::{Direction, KeyBound, KeyRange, RowStream, Scan, StoredRow};
 use crate::leaderless::{RowState, surface};
 use crate::strong::{ReadSet, SnapshotHold};
@@ -53,18 +54,23 @@ pub(super) fn open(tx: &HybridTransaction, scan: &Scan) -> Result<Box<dyn RowStr
     if let (Some(columns), Some(index)) = (&columns, scan.table.index(scan.index))
         && index.covers(&scan.table, columns)
     {
-        let (table, columns) = (scan.table.clone(), columns.clone());
-        return Ok(Box::new(EntryRows { entries, index: index.clone(), table, columns }));
+        return Ok(Box::new(EntryRows::new(entries, index, &scan.table, columns)));
     }
+    let Some(index) = scan.table.index(scan.index) else {
+        return Err(Error::new("42704", "index does not exist"));
+    };
     let mut own = std::collections::HashMap::new();
     for (_, entry) in &entries.overlay.items {
-        if let Some(row_key) = entry
-            && let Some(Some(bytes)) = tx.visible().get(row_key)
-        {
-            own.insert(row_key.clone(), bytes.clone());
+        if let Some(entry) = entry {
+            let (row_key, _) = split_entry(index, entry)?;
+            if let Some(Some(bytes)) = tx.visible().get(row_key) {
+                own.insert(row_key.into(), bytes.clone());
+            }
         }
     }
     Ok(Box::new(IndexedRows {
+        includes: !index.include.is_empty(),
+        index: scan.index,
         entries,
         own,
         store: tx.context.store.clone(),
@@ -78,20 +84,27 @@ pub(super) fn open(tx: &HybridTransaction, scan: &Scan) -> Result<Box<dyn RowStr
 /// The bytes between which the entries of a [`KeyRange`] lie.
 fn key_range(table: &Table, index: IndexId, range: &KeyRange) -> Result<Range<Vec<u8>>> {
     let mut prefix = key::table_prefix(table.keyspace(), index).to_vec();
-    for datum in &range.prefix {
-        key::encode_datum(&mut prefix, datum)?;
+    let known = table.index(index);
+    let order = |place: usize| known.map_or_else(KeyOrder::default, |index| index.order(place));
+    for (place, datum) in range.prefix.iter().enumerate() {
+        key::encode_ordered(&mut prefix, datum, order(place))?;
     }
+    let next = order(range.prefix.len());
     let with = |datum: &Datum| -> Result<Vec<u8>> {
         let mut bytes = prefix.clone();
-        key::encode_datum(&mut bytes, datum)?;
+        key::encode_ordered(&mut bytes, datum, next)?;
         Ok(bytes)
     };
-    let start = match &range.lower {
+    let (first, last) = match next.descending {
+        false => (&range.lower, &range.upper),
+        true => (&range.upper, &range.lower),
+    };
+    let start = match first {
         KeyBound::Unbounded => prefix.clone(),
         KeyBound::Included(d) => with(d)?,
         KeyBound::Excluded(d) => key::prefix_successor(&with(d)?),
     };
-    let end = match &range.upper {
+    let end = match last {
         KeyBound::Unbounded => key::prefix_successor(&prefix),
         KeyBound::Included(d) => key::prefix_successor(&with(d)?),
         KeyBound::Excluded(d) => with(d)?,
@@ -283,6 +296,9 @@ impl RowStream for PrimaryRows {
 /// entry is the store's own.
 struct IndexedRows {
     entries: StrongEntries,
+    index: IndexId,
+    /// Entries hold more than the row's key
+    includes: bool,
     own: std::collections::HashMap<Arc<[u8]>, Arc<[u8]>>,
     store: Arc<Store>,
     snapshot: Timestamp,
@@ -295,7 +311,12 @@ struct IndexedRows {
 impl RowStream for IndexedRows {
     fn next_batch(&mut self, limit: usize, out: &mut Vec<StoredRow>) -> Result<usize> {
         let mut keys: Vec<Vec<u8>> = Vec::with_capacity(limit.min(1024));
-        self.entries.next_batch(limit, |_, _, row_key| {
+        let index = self.table.index(self.index).filter(|_| self.includes);
+        self.entries.next_batch(limit, |_, _, value| {
+            let row_key = match index {
+                Some(index) => split_entry(index, value)?.0,
+                None => value,
+            };
             keys.push(row_key.to_vec());
             Ok(())
         })?;
@@ -323,28 +344,61 @@ impl RowStream for IndexedRows {
 /// The rows of a range of a secondary index, as far as its entries have them: nothing is fetched.
 ///
 /// ```text
-///   entry   table | index | a | b           →   table | 0 | key
+///   entry   table | index | a | b           →   table | 0 | key        c, d (INCLUDE)
 /// ```
 struct EntryRows {
     entries: StrongEntries,
-    index: Index,
     table: Arc<Table>,
-    columns: Arc<[usize]>,
+    index: IndexId,
+    /// What the entry's key begins with, as far as it is read: where each goes, its type and its order
+    indexed: Vec<Part>,
+    /// What the row's key begins with, likewise
+    keyed: Vec<Part>,
+    /// Positions of columns that are read from what the entry includes
+    included: Vec<usize>,
+}
+
+/// A column in a key.
+struct Part {
+    /// Position in the row; beyond its end if it is not wanted
+    column: usize,
+    ty: DataType,
+    order: KeyOrder,
 }
 
 impl EntryRows {
+    fn new(entries: StrongEntries, index: &Index, table: &Arc<Table>, columns: &[usize]) -> EntryRows {
+        let included: Vec<usize> = columns.iter().filter(|c| index.include.contains(c)).copied().collect();
+        let in_key: Vec<usize> = columns.iter().filter(|c| !index.include.contains(c)).copied().collect();
+        let last = |of: &[usize], wanted: &mut dyn Iterator<Item = &usize>| {
+            wanted.filter_map(|c| of.iter().position(|i| i == c)).max().map_or(0, |last| last + 1)
+        };
+        let parts = |of: &[usize], n: usize, order: &dyn Fn(usize) -> KeyOrder| -> Vec<Part> {
+            let part = |(place, &column): (usize, &usize)| {
+                let ty = index.type_of(table, column)?.clone();
+                Some(Part { column, ty, order: order(place) })
+            };
+            of[..n].iter().enumerate().filter_map(part).collect()
+        };
+        let n = last(&index.columns, &mut in_key.iter());
+        let indexed = parts(&index.columns, n, &|place| index.order(place));
+        let key = &table.primary.columns;
+        let n = last(key, &mut in_key.iter().filter(|c| !index.columns.contains(c)));
+        let keyed = parts(key, n, &|_| KeyOrder::default());
+        EntryRows { entries, table: table.clone(), index: index.id, indexed, keyed, included }
+    }
+
     /// Reads values from `bytes` into the columns that they are.
-    fn read(table: &Table, bytes: &[u8], columns: &[usize], out: &mut Row) -> Result<()> {
+    fn read(bytes: &[u8], parts: &[Part], out: &mut Row) -> Result<()> {
         let Some((_, _, mut rest)) = key::split_prefix(bytes) else {
             return Err(Error::new("XX001", "an index entry is too short"));
         };
-        for &column in columns {
-            let Some(ty) = table.columns.get(column).map(|c| &c.ty) else { continue };
-            let (datum, after) = key::decode_datum(rest, ty)?;
-            if let Some(slot) = out.get_mut(column) {
+        for part in parts {
+            let (datum, read) = key::decode_ordered(rest, &part.ty, part.order)?;
+            if let Some(slot) = out.get_mut(part.column) {
                 *slot = datum;
             }
-            rest = after;
+            rest = &rest[read..];
         }
         Ok(())
     }
@@ -352,19 +406,16 @@ impl EntryRows {
 
 impl RowStream for EntryRows {
     fn next_batch(&mut self, limit: usize, out: &mut Vec<StoredRow>) -> Result<usize> {
-        let EntryRows { entries, index, table, columns } = self;
-        let in_entry = columns.iter().filter_map(|c| index.columns.iter().position(|i| i == c)).max();
-        let indexed = &index.columns[..in_entry.map_or(0, |last| last + 1)];
-        let in_row_key = |c: &&usize| !index.columns.contains(c);
-        let last = columns
-            .iter()
-            .filter(in_row_key)
-            .filter_map(|c| table.primary.columns.iter().position(|i| i == c));
-        let keyed = &table.primary.columns[..last.max().map_or(0, |last| last + 1)];
-        entries.next_batch(limit, |key, version, row_key| {
+        let EntryRows { entries, table, index, indexed, keyed, included } = self;
+        let Some(index) = table.index(*index) else { return Ok(0) };
+        entries.next_batch(limit, |key, version, value| {
             let mut row = vec![Datum::Null; table.columns.len()];
-            EntryRows::read(table, row_key, keyed, &mut row)?;
-            EntryRows::read(table, key, indexed, &mut row)?;
+            let (row_key, more) = split_entry(index, value)?;
+            EntryRows::read(row_key, keyed, &mut row)?;
+            EntryRows::read(key, indexed, &mut row)?;
+            if !included.is_empty() {
+                row::decode_columns(table, more, included, &mut row)?;
+            }
             out.push(StoredRow { row, version });
             Ok(())
         })

@@ -7,13 +7,39 @@ use amphora_storage::{Datum, Row, Timestamp, key, row};
 
 use super::HybridTransaction;
 use super::buffer::WriteBuffer;
-use crate::api::{InsertOutcome, IsolationLevel, LockMode, OnConflict, StoredRow};
+use crate::api::{IndexFunctions, InsertOutcome, IsolationLevel, LockMode, OnConflict, StoredRow};
 use crate::error::ErrorKind;
 use crate::{Error, Result};
 
-/// True if an entry of this unique index excludes other rows: NULLs never collide.
-fn excludes(index: &Index, row: &[Datum]) -> bool {
-    index.unique && index.columns.iter().all(|&c| !row[c].is_null())
+/// True if an entry of this unique index excludes other rows: NULLs do not collide unless it says so.
+fn excludes(index: &Index, row: &[Datum], computed: &[Datum]) -> bool {
+    let is_null = |&c: &usize| key::indexed(row, computed, c).is_null();
+    index.unique && (index.nulls_not_distinct || !index.columns.iter().any(is_null))
+}
+
+/// What an entry holds: its row's key, and behind it, where the index includes columns, these.
+fn entry_value(table: &Table, index: &Index, row: &[Datum], row_key: &[u8]) -> Result<Vec<u8>> {
+    if index.include.is_empty() {
+        return Ok(row_key.to_vec());
+    }
+    let slots = index.include.iter().filter_map(|&c| Some((table.columns.get(c)?.id, row.get(c)?)));
+    let included = row::encode_slots(slots)?;
+    let mut value = Vec::with_capacity(4 + row_key.len() + included.len());
+    value.extend_from_slice(&u32::try_from(row_key.len()).unwrap_or(u32::MAX).to_be_bytes());
+    value.extend_from_slice(row_key);
+    value.extend_from_slice(&included);
+    Ok(value)
+}
+
+/// The row's key in an entry's value, and what is included.
+pub(super) fn split_entry<'a>(index: &Index, value: &'a [u8]) -> Result<(&'a [u8], &'a [u8])> {
+    if index.include.is_empty() {
+        return Ok((value, &[]));
+    }
+    let split = value.split_first_chunk::<4>().and_then(|(length, rest)| {
+        rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX))
+    });
+    split.ok_or_else(|| Error::new("XX001", "an index entry is too short"))
 }
 
 /// The entry of a secondary index: its key, and whether it is a unique one that excludes others.
@@ -23,16 +49,66 @@ struct IndexEntry<'a> {
     exclusive: bool,
 }
 
-fn entries<'a>(table: &'a Table, row: &[Datum]) -> Result<Vec<IndexEntry<'a>>> {
-    let mut entries = Vec::with_capacity(table.indexes.len());
-    for index in &table.indexes {
-        let key = key::index_key(table, index, row)?;
-        entries.push(IndexEntry { index, key, exclusive: excludes(index, row) });
-    }
-    Ok(entries)
-}
-
 impl HybridTransaction {
+    /// The values of an index's expressions; `None` if it has no entry for the row.
+    fn computed(&self, table: &Table, index: &Index, row: &[Datum]) -> Result<Option<Vec<Datum>>> {
+        if index.is_plain() {
+            return Ok(Some(Vec::new()));
+        }
+        self.index_functions(index)?.compute(table, index, row)
+    }
+
+    fn index_functions(&self, index: &Index) -> Result<&'static dyn IndexFunctions> {
+        let message = || format!("nobody here computes the entries of index \"{}\"", index.name);
+        self.options.indexes.ok_or_else(|| Error::new("XX000", message()))
+    }
+
+    fn entry<'a>(&self, table: &Table, index: &'a Index, row: &[Datum]) -> Result<Option<IndexEntry<'a>>> {
+        let Some(computed) = self.computed(table, index, row)? else { return Ok(None) };
+        let key = key::index_key(table, index, row, &computed)?;
+        Ok(Some(IndexEntry { index, key, exclusive: excludes(index, row, &computed) }))
+    }
+
+    /// The entries of a row in all secondary indexes.
+    fn entries<'a>(&self, table: &'a Table, row: &[Datum]) -> Result<Vec<IndexEntry<'a>>> {
+        let mut entries = Vec::with_capacity(table.indexes.len());
+        for index in &table.indexes {
+            entries.extend(self.entry(table, index, row)?);
+        }
+        Ok(entries)
+    }
+
+    /// 23505 for a row of a statement.
+    pub(super) fn unique_violation(&self, table: &Table, index: IndexId, row: &[Datum]) -> Error {
+        let index = table.index(index).unwrap_or(&table.primary);
+        self.with_key(Error::unique_violation(table, index), table, index, row, "already exists")
+    }
+
+    /// 23505 for rows that are there.
+    fn duplicated(&self, table: &Table, index: &Index, row: &[Datum]) -> Error {
+        let message = format!("could not create unique index \"{}\"", index.name);
+        let mut error = self.with_key(Error::new("23505", message), table, index, row, "is duplicated");
+        error.constraint = Some(index.name.as_str().into());
+        error
+    }
+
+    fn with_key(
+        &self,
+        error: Error,
+        table: &Table,
+        index: &Index,
+        row: &[Datum],
+        verb: &'static str,
+    ) -> Error {
+        match (self.computed(table, index, row), self.options.indexes) {
+            (Ok(Some(computed)), Some(functions)) if !index.is_plain() => {
+                let names = functions.names(table, index);
+                error.computed_key(table, index, row, &computed, names, verb)
+            }
+            _ => error.key(table, index, row, verb),
+        }
+    }
+
     /// The newest value of a key that this transaction may see: its own write, or the snapshot's.
     /// The version is ZERO for its own.
     pub(super) fn strong_value(&self, key: &[u8]) -> Result<Option<(Timestamp, Arc<[u8]>)>> {
@@ -116,7 +192,7 @@ impl HybridTransaction {
             let mut keys = Vec::with_capacity(rows.len() * (1 + table.indexes.len()));
             for row in &rows {
                 keys.push(key::row_key_of(table, row)?);
-                keys.extend(entries(table, row)?.into_iter().filter(|e| e.exclusive).map(|e| e.key));
+                keys.extend(self.entries(table, row)?.into_iter().filter(|e| e.exclusive).map(|e| e.key));
             }
             self.claim_fresh(table, keys).await?;
         }
@@ -139,7 +215,7 @@ impl HybridTransaction {
                         OnConflict::Report(Some(wanted)) => *wanted == index,
                     };
                     if !reported {
-                        return Err(unique_violation(table, index, &row));
+                        return Err(self.unique_violation(table, index, &row));
                     }
                     outcomes.push(InsertOutcome::Conflict(self.claim_existing(table, &existing_key).await?));
                 }
@@ -157,7 +233,7 @@ impl HybridTransaction {
         arbiter: Option<IndexId>,
     ) -> Result<Option<(IndexId, Vec<u8>)>> {
         let key = key::row_key_of(table, row)?;
-        let mut entries: Vec<_> = entries(table, row)?.into_iter().filter(|e| e.exclusive).collect();
+        let mut entries: Vec<_> = self.entries(table, row)?.into_iter().filter(|e| e.exclusive).collect();
         entries.sort_by_key(|e| Some(e.index.id) != arbiter);
         let primary_first = entries.first().is_none_or(|e| Some(e.index.id) != arbiter);
         let latest = self.latest();
@@ -167,7 +243,8 @@ impl HybridTransaction {
         }
         for entry in entries {
             if let Some((_, existing)) = self.value_at(&entry.key, latest)? {
-                return Ok(Some((entry.index.id, existing.to_vec())));
+                let (row_key, _) = split_entry(entry.index, &existing)?;
+                return Ok(Some((entry.index.id, row_key.to_vec())));
             }
         }
         Ok(primary)
@@ -194,7 +271,7 @@ impl HybridTransaction {
             if self.buffer.get(&key).is_none() {
                 keys.push((key, stored.version));
             }
-            uniques.extend(entries(table, &stored.row)?.into_iter().filter(|e| e.exclusive).map(|e| e.key));
+            uniques.extend(self.entries(table, &stored.row)?.into_iter().filter(|e| e.exclusive).map(|e| e.key));
         }
         self.claim(table, keys, LockMode::Exclusive).await?;
         if !uniques.is_empty() {
@@ -216,7 +293,7 @@ impl HybridTransaction {
             if key != key::row_key_of(table, &old.row)? {
                 fresh.push(key);
             }
-            fresh.extend(entries(table, new)?.into_iter().filter(|e| e.exclusive).map(|e| e.key));
+            fresh.extend(self.entries(table, new)?.into_iter().filter(|e| e.exclusive).map(|e| e.key));
         }
         self.claim_fresh(table, fresh).await?;
         self.buffer.touch(table);
@@ -225,7 +302,7 @@ impl HybridTransaction {
         }
         for (_, new) in &changes {
             if let Some((index, _)) = self.conflict(table, new, None)? {
-                return Err(unique_violation(table, index, new));
+                return Err(self.unique_violation(table, index, new));
             }
             self.write_row(table, new)?;
         }
@@ -244,14 +321,15 @@ impl HybridTransaction {
 
     fn write_row(&mut self, table: &Table, row: &[Datum]) -> Result<()> {
         let key = key::row_key_of(table, row)?;
-        for entry in entries(table, row)? {
-            self.buffer.put(entry.key, Some(key.clone()))?;
+        for entry in self.entries(table, row)? {
+            let value = entry_value(table, entry.index, row, &key)?;
+            self.buffer.put(entry.key, Some(value))?;
         }
         self.buffer.put(key, Some(row::encode_row(table, row)?))
     }
 
     fn erase_row(&mut self, table: &Table, row: &[Datum]) -> Result<()> {
-        for entry in entries(table, row)? {
+        for entry in self.entries(table, row)? {
             self.buffer.put(entry.key, None)?;
         }
         self.buffer.put(key::row_key_of(table, row)?, None)
@@ -260,12 +338,6 @@ impl HybridTransaction {
     /// Writes rows into a keyspace that has none but this transaction's: nothing to claim, and what is not in
     /// the buffer is nowhere.
     pub(super) fn load(&mut self, table: &Table, rows: Vec<Row>) -> Result<()> {
-        let duplicated = |index: &Index, row: &[Datum]| {
-            let message = format!("could not create unique index \"{}\"", index.name);
-            let mut error = Error::new("23505", message).key(table, index, row, "is duplicated");
-            error.constraint = Some(index.name.as_str().into());
-            error
-        };
         for mut row in rows {
             if table.hidden_key {
                 row.truncate(table.columns.len() - 1);
@@ -273,13 +345,14 @@ impl HybridTransaction {
             }
             let key = key::row_key_of(table, &row)?;
             if matches!(self.buffer.get(&key), Some(Some(_))) {
-                return Err(duplicated(&table.primary, &row));
+                return Err(self.duplicated(table, &table.primary, &row));
             }
-            for entry in entries(table, &row)? {
+            for entry in self.entries(table, &row)? {
                 if entry.exclusive && matches!(self.buffer.get(&entry.key), Some(Some(_))) {
-                    return Err(duplicated(entry.index, &row));
+                    return Err(self.duplicated(table, entry.index, &row));
                 }
-                self.buffer.put(entry.key, Some(key.clone()))?;
+                let value = entry_value(table, entry.index, &row, &key)?;
+                self.buffer.put(entry.key, Some(value))?;
             }
             self.buffer.put(key, Some(row::encode_row(table, &row)?))?;
         }
@@ -302,23 +375,14 @@ impl HybridTransaction {
         let mut batch = Vec::new();
         while rows.next_batch(1024, &mut batch)? > 0 {
             for stored in batch.drain(..) {
-                let entry = key::index_key(table, &wanted, &stored.row)?;
-                if excludes(&wanted, &stored.row) && self.strong_value(&entry)?.is_some() {
-                    let message = format!("could not create unique index \"{}\"", wanted.name);
-                    let mut error =
-                        Error::new("23505", message).key(table, &wanted, &stored.row, "is duplicated");
-                    error.constraint = Some(wanted.name.as_str().into());
-                    return Err(error);
+                let Some(entry) = self.entry(table, &wanted, &stored.row)? else { continue };
+                if entry.exclusive && self.strong_value(&entry.key)?.is_some() {
+                    return Err(self.duplicated(table, &wanted, &stored.row));
                 }
-                self.buffer.put(entry, Some(key::row_key_of(table, &stored.row)?))?;
+                let row_key = key::row_key_of(table, &stored.row)?;
+                self.buffer.put(entry.key, Some(entry_value(table, &wanted, &stored.row, &row_key)?))?;
             }
         }
         Ok(())
     }
-}
-
-/// 23505 for a row of a statement.
-pub(super) fn unique_violation(table: &Table, index: IndexId, row: &[Datum]) -> Error {
-    let index = table.index(index).unwrap_or(&table.primary);
-    Error::unique_violation(table, index).key(table, index, row, "already exists")
 }

@@ -18,15 +18,7 @@ pub(super) fn strong(id: TableId, name: &str) -> Table {
     let mut t = table(id, name, Replication::Strong);
     t.columns[1].not_null = false;
     t.columns.push(column(3, "tag", DataType::Text));
-    let index = |id: IndexId, unique, position: usize| Index {
-        id,
-        name: format!("{name}_{}", id.0),
-        oid: t.id.0 + 2000 + id.0,
-        columns: vec![position],
-        unique,
-        constraint: unique,
-        comment: None,
-    };
+    let index = |id: IndexId, unique, position: usize| Index { unique, constraint: unique, ..Index::new(id, format!("{name}_{}", id.0), t.id.0 + 2000 + id.0, vec![position]) };
     t.indexes = vec![index(BY_N, true, 1), index(BY_TAG, false, 2)];
     (t.next_column_id, t.next_index_id) = (4, 3);
     t
@@ -376,15 +368,7 @@ async fn ddl_is_seen_by_its_transaction_first_and_is_rolled_back_with_it() {
         let mut changed = (*t).clone();
         let id = IndexId(changed.next_index_id);
         changed.next_index_id += 1;
-        changed.indexes.push(Index {
-            id,
-            name: "t_new".to_owned(),
-            oid: 99_000,
-            columns: vec![2],
-            unique,
-            constraint: false,
-            comment: None,
-        });
+        changed.indexes.push(Index { unique, ..Index::new(id, "t_new".to_owned(), 99_000, vec![2]) });
         (changed, id)
     };
     for unique in [true, false] {

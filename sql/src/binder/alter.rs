@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use amphora_storage::DataType;
-use amphora_storage::schema::{ColumnId, ForeignKey, Table, TableId};
+use amphora_storage::schema::{ColumnId, ForeignKey, Index, Table, TableId};
 use sqlparser::ast;
 use sqlparser::ast::{ColumnOption, TableConstraint, VisitMut, VisitorMut};
 
@@ -25,9 +25,9 @@ pub(crate) struct Additions {
     /// The column
     pub(crate) column: Option<NewColumn>,
     /// PRIMARY KEY
-    pub(crate) primary_key: Option<(String, Vec<usize>)>,
+    pub(crate) primary_key: Option<Index>,
     /// UNIQUE
-    pub(crate) uniques: Vec<(String, Vec<usize>)>,
+    pub(crate) uniques: Vec<Index>,
     /// CHECK
     pub(crate) checks: Vec<(String, String)>,
     /// FOREIGN KEY, with the ids of the table as it will be
@@ -231,23 +231,5 @@ impl Binder<'_> {
         self.use_table(&table);
         let operations = alter.operations.clone();
         Ok(Command::AlterTable(Box::new(AlterTable { table: table.id, operations })))
-    }
-
-    pub(super) fn alter_index(
-        &mut self,
-        name: &ast::ObjectName,
-        operation: &ast::AlterIndexOperation,
-    ) -> Result<Command> {
-        let ast::AlterIndexOperation::RenameIndex { index_name } = operation;
-        let last = |name: &ast::ObjectName| -> Result<String> {
-            Ok(name_parts(name)?.last().map(|i| fold(i)).unwrap_or_default())
-        };
-        let (old, new) = (last(name)?, last(index_name)?);
-        let Some((table, _)) = self.find_index(&old) else {
-            return Err(SqlError::undefined_table(format!("relation \"{old}\" does not exist")));
-        };
-        let table = table.clone();
-        self.use_table(&table);
-        Ok(Command::RenameIndex { table: table.id, old, new })
     }
 }

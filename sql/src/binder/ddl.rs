@@ -11,7 +11,7 @@ use amphora_storage::{DataType, Timestamp};
 use sqlparser::ast;
 use sqlparser::ast::{ColumnOption, GeneratedAs, Spanned, TableConstraint};
 
-use super::foreign_key::reject_deferrable;
+use super::foreign_key::timing;
 use super::level::Clause;
 use super::table_option::{TableOptions, table_options};
 use super::{Binder, fold, name_parts};
@@ -305,12 +305,12 @@ impl Binder<'_> {
         let name = option.name.as_ref().map(fold);
         match &option.option {
             ColumnOption::PrimaryKey(key) => {
-                reject_deferrable(key.characteristics.as_ref())?;
-                draft.primary_key(name, vec![position])
+                draft.primary_key(name, key_index(vec![position], key.characteristics.as_ref())?)
             }
             ColumnOption::Unique(unique) => {
-                reject_deferrable(unique.characteristics.as_ref())?;
-                draft.unique(name, vec![position])
+                let mut index = key_index(vec![position], unique.characteristics.as_ref())?;
+                index.nulls_not_distinct = unique.nulls_distinct == ast::NullsDistinctOption::NotDistinct;
+                draft.unique(name, index)
             }
             ColumnOption::Check(check) => self.check(draft, name, &check.expr, Some(position)),
             _ => Ok(()),
@@ -320,22 +320,23 @@ impl Binder<'_> {
     pub(super) fn table_constraint(&mut self, draft: &mut Draft, constraint: &TableConstraint) -> Result<()> {
         match constraint {
             TableConstraint::PrimaryKey(key) => {
-                reject_deferrable(key.characteristics.as_ref())?;
                 let columns = self.key_columns(draft, &key.columns)?;
-                draft.primary_key(key.name.as_ref().map(fold), columns)
+                let mut index = key_index(columns, key.characteristics.as_ref())?;
+                index.include = included(draft, &key.include)?;
+                draft.primary_key(key.name.as_ref().map(fold), index)
             }
             TableConstraint::Unique(unique) => {
-                reject_deferrable(unique.characteristics.as_ref())?;
-                if unique.nulls_distinct == ast::NullsDistinctOption::NotDistinct {
-                    return Err(SqlError::feature_not_supported("NULLS NOT DISTINCT is not supported"));
-                }
                 let columns = self.key_columns(draft, &unique.columns)?;
-                draft.unique(unique.name.as_ref().map(fold), columns)
+                let mut index = key_index(columns, unique.characteristics.as_ref())?;
+                index.nulls_not_distinct = unique.nulls_distinct == ast::NullsDistinctOption::NotDistinct;
+                index.include = included(draft, &unique.include)?;
+                draft.unique(unique.name.as_ref().map(fold), index)
             }
             TableConstraint::Check(check) => {
                 self.check(draft, check.name.as_ref().map(fold), &check.expr, None)
             }
             TableConstraint::ForeignKey(_) => Ok(()),
+            TableConstraint::Exclude(_) => Err(no_exclusion()),
             _ => Err(SqlError::feature_not_supported("this table constraint is not supported")),
         }
     }
@@ -434,8 +435,8 @@ impl Draft {
             sequence: None,
             identity: column.identity,
         };
-        let key = (!table.hidden_key).then(|| (table.primary.name.clone(), table.primary.columns.clone()));
-        let uniques = table.indexes.iter().filter(|index| index.unique);
+        let key = (!table.hidden_key).then(|| table.primary.clone());
+        let uniques = table.indexes.iter().filter(|index| index.is_key());
         let indexes = table.all_indexes().filter(|index| index.constraint).map(|index| &index.name);
         let checks = table.checks.iter().map(|check| &check.name);
         let names = indexes.chain(checks).chain(table.foreign_keys.iter().map(|key| &key.name));
@@ -446,7 +447,7 @@ impl Draft {
             replication: table.replication,
             columns: table.visible_columns().iter().map(column).collect(),
             primary_key: key,
-            uniques: uniques.map(|index| (index.name.clone(), index.columns.clone())).collect(),
+            uniques: uniques.cloned().collect(),
             checks: table.checks.iter().map(|c| (c.name.clone(), c.expression.clone())).collect(),
             foreign_keys: Vec::new(),
             parents: Vec::new(),
@@ -462,27 +463,28 @@ impl Draft {
         self.names.iter().chain(&self.taken).any(|known| known == name)
     }
 
-    fn primary_key(&mut self, name: Option<String>, columns: Vec<usize>) -> Result<()> {
+    fn primary_key(&mut self, name: Option<String>, mut index: Index) -> Result<()> {
         if self.table.primary_key.is_some() {
             return Err(SqlError::invalid_table_definition(format!(
                 "multiple primary keys for table \"{}\" are not allowed",
                 self.table.name
             )));
         }
-        self.check_key(&columns)?;
-        for &c in &columns {
+        self.check_key(&index)?;
+        for &c in &index.columns {
             self.table.columns[c].not_null = true;
         }
-        let name = match name {
+        index.name = match name {
             Some(name) => name,
             None => self.choose(&[], "pkey"),
         };
-        self.claim(&name)?;
-        self.table.primary_key = Some((name, columns));
+        self.claim(&index.name)?;
+        // Its entries are the rows: they hold everything as it is.
+        self.table.primary_key = Some(index);
         Ok(())
     }
 
-    fn unique(&mut self, name: Option<String>, columns: Vec<usize>) -> Result<()> {
+    fn unique(&mut self, name: Option<String>, mut index: Index) -> Result<()> {
         if self.table.replication == Replication::Leaderless {
             return Err(SqlError::feature_not_supported(
                 "UNIQUE constraints beyond the primary key are not supported on leaderless tables",
@@ -491,24 +493,33 @@ impl Draft {
                 "Make these columns the PRIMARY KEY, or make the table strong (replication = 'strong').",
             ));
         }
-        self.check_key(&columns)?;
-        let name = match name {
+        self.check_key(&index)?;
+        index.name = match name {
             Some(name) => name,
-            None => self.choose(&columns, "key"),
+            None => {
+                let columns: Vec<usize> = index.columns.iter().chain(&index.include).copied().collect();
+                self.choose(&columns, "key")
+            }
         };
-        self.claim(&name)?;
-        self.table.uniques.push((name, columns));
+        self.claim(&index.name)?;
+        self.table.uniques.push(index);
         Ok(())
     }
 
-    fn check_key(&self, columns: &[usize]) -> Result<()> {
-        if columns.len() > MAX_KEY_COLUMNS {
+    fn check_key(&self, index: &Index) -> Result<()> {
+        if index.columns.len() + index.include.len() > MAX_KEY_COLUMNS {
             return Err(SqlError::new(
                 "54011",
                 format!("cannot use more than {MAX_KEY_COLUMNS} columns in an index"),
             ));
         }
-        for &c in columns {
+        if self.table.replication == Replication::Leaderless && (index.deferrable || !index.include.is_empty()) {
+            return Err(SqlError::feature_not_supported(
+                "the primary key of a leaderless table cannot be DEFERRABLE, nor INCLUDE columns",
+            )
+            .with_hint("Leave that out: it is checked at once, and the row lies under its key."));
+        }
+        for &c in &index.columns {
             let column = &self.table.columns[c];
             if matches!(column.ty, DataType::Crdt(_)) {
                 return Err(SqlError::feature_not_supported(format!(
@@ -542,15 +553,11 @@ impl Draft {
 
     /// The table as far as a CHECK, or a foreign key that refers to it, needs it.
     fn provisional(&self) -> Table {
-        let index = |position: usize, columns: &[usize]| Index {
+        let index = |position: usize, index: &Index| Index {
             id: IndexId(u32::try_from(position).unwrap_or(u32::MAX)),
-            name: String::new(),
-            oid: 0,
-            columns: columns.to_vec(),
-            unique: true,
-            constraint: true,
-            comment: None,
+            ..index.clone()
         };
+        let no_key = Index::of_constraint(IndexId::PRIMARY, "", 0, Vec::new());
         let column = |(i, c): (usize, &NewColumn)| Column {
             not_null: c.not_null,
             default: None,
@@ -564,9 +571,9 @@ impl Draft {
             owner: String::new(),
             replication: self.table.replication,
             columns: self.table.columns.iter().enumerate().map(column).collect(),
-            primary: index(0, self.table.primary_key.as_ref().map_or(&[], |(_, columns)| columns)),
+            primary: index(0, self.table.primary_key.as_ref().unwrap_or(&no_key)),
             hidden_key: false,
-            indexes: self.table.uniques.iter().enumerate().map(|(i, u)| index(i + 1, &u.1)).collect(),
+            indexes: self.table.uniques.iter().enumerate().map(|(i, u)| index(i + 1, u)).collect(),
             checks: Vec::new(),
             foreign_keys: Vec::new(),
             comment: None,
@@ -577,6 +584,32 @@ impl Draft {
             read_quorum: 1,
         }
     }
+}
+
+/// The index of a PRIMARY KEY or UNIQUE, as far as its columns and its timing say.
+fn key_index(columns: Vec<usize>, characteristics: Option<&ast::ConstraintCharacteristics>) -> Result<Index> {
+    let timing = timing(characteristics)?;
+    let index = Index::of_constraint(IndexId::PRIMARY, "", 0, columns);
+    Ok(Index { deferrable: timing.deferrable, deferred: timing.deferred, ..index })
+}
+
+/// INCLUDE of a constraint. 42703
+fn included(draft: &Draft, names: &[ast::Ident]) -> Result<Vec<usize>> {
+    let position = |ident: &ast::Ident| {
+        let name = fold(ident);
+        let position = draft.table.columns.iter().position(|c| c.name == name);
+        position.ok_or_else(|| {
+            SqlError::undefined_column(format!("column \"{name}\" named in key does not exist"))
+        })
+    };
+    names.iter().map(position).collect()
+}
+
+/// 0A000
+fn no_exclusion() -> SqlError {
+    SqlError::feature_not_supported("exclusion constraints are not supported").with_hint(
+        "UNIQUE excludes equal values, partially with CREATE UNIQUE INDEX … WHERE; for ranges, lock the row that they belong to (SELECT … FOR UPDATE) and look for what overlaps.",
+    )
 }
 
 /// `table_column_suffix`, with a number if that is taken.

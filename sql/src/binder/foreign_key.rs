@@ -135,7 +135,7 @@ fn unique_index<'a>(table: &'a Table, columns: &[usize]) -> Option<&'a Index> {
     let fits = |index: &&Index| {
         let mut own = index.columns.clone();
         own.sort_unstable();
-        index.unique && own == wanted && !(table.hidden_key && index.id == IndexId::PRIMARY)
+        index.is_key() && own == wanted && !(table.hidden_key && index.id == IndexId::PRIMARY)
     };
     table.all_indexes().filter(fits).max_by_key(|index| index.constraint)
 }
@@ -198,15 +198,6 @@ pub(super) fn timing(characteristics: Option<&ast::ConstraintCharacteristics>) -
         return Err(SqlError::syntax_error("constraint declared INITIALLY DEFERRED must be DEFERRABLE"));
     }
     Ok(Timing { deferrable: given.deferrable.unwrap_or(deferred), deferred })
-}
-
-/// 0A000 for a constraint other than a foreign key that is to be checked later.
-pub(super) fn reject_deferrable(characteristics: Option<&ast::ConstraintCharacteristics>) -> Result<()> {
-    if timing(characteristics)?.deferrable {
-        return Err(SqlError::feature_not_supported("only foreign keys can be DEFERRABLE")
-            .with_hint("A unique key is checked at the end of each statement; leave DEFERRABLE out."));
-    }
-    Ok(())
 }
 
 fn disagree() -> SqlError {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use amphora_replication::OnConflict;
-use amphora_storage::schema::{Column, Identity, Table};
+use amphora_storage::schema::{Column, Identity, Index, IndexId, Table};
 use amphora_storage::{DataType, Datum};
 use sqlparser::ast;
 use sqlparser::ast::{ConflictTarget, OnConflictAction, OnInsert, SetExpr, Spanned, TableObject};
@@ -17,8 +17,9 @@ use super::updatable::{Target, no_such_column};
 use super::{Binder, fold, name_parts};
 use crate::error::{Result, SqlError};
 use crate::expr::Expr;
-use crate::parser::Overriding;
+use crate::parser::{self, Overriding};
 use crate::plan::{DoUpdate, Field, Insert, Node, Plan, Statement};
+use crate::walk::same_expr;
 
 impl Binder<'_> {
     pub(super) fn insert(&mut self, insert: &ast::Insert) -> Result<(Statement, Arc<[Field]>)> {
@@ -256,22 +257,15 @@ impl Binder<'_> {
                     })?;
                     wanted.push(column);
                 }
-                wanted.sort_unstable();
-                wanted.dedup();
-                let found = table.all_indexes().find(|index| {
-                    let mut columns = index.columns.clone();
-                    columns.sort_unstable();
-                    index.unique && columns == wanted
-                });
-                Some(found.map(|i| i.id).ok_or_else(|| {
-                    SqlError::invalid_column_reference(
-                        "there is no unique or exclusion constraint matching the ON CONFLICT specification",
-                    )
-                })?)
+                Some(Inference { columns: wanted, ..Inference::default() }.index(table)?)
             }
             Some(ConflictTarget::OnConstraint(name)) => {
                 let parts = name_parts(name)?;
                 let bare = parts.last().map(|i| fold(i)).unwrap_or_default();
+                if let Some(target) = bare.strip_prefix(parser::CONFLICT_TARGET) {
+                    let index = self.inference(table, target)?.index(table)?;
+                    return self.conflict_action(table, alias, Some(index), &clause.action);
+                }
                 let found = table.all_indexes().find(|i| i.name == bare && i.constraint);
                 Some(found.map(|i| i.id).ok_or_else(|| {
                     SqlError::undefined_object(format!(
@@ -281,7 +275,45 @@ impl Binder<'_> {
                 })?)
             }
         };
-        let update = match &clause.action {
+        self.conflict_action(table, alias, index, &clause.action)
+    }
+
+    /// `(lower(email)) WHERE deleted_at IS NULL`: what is to conflict.
+    fn inference(&mut self, table: &Arc<Table>, target: &str) -> Result<Inference> {
+        let statement = parser::parse_index_target(target)?;
+        let mut inference = Inference::default();
+        for column in &statement.columns {
+            let e = match &column.column.expr {
+                ast::Expr::Collate { expr, collation } => {
+                    super::index::check_collation(collation)?;
+                    expr
+                }
+                e => e,
+            };
+            let bound = self.table_expr(e, Some(table), &DataType::Unknown, Clause::IndexExpression)?;
+            match self.settle(bound)? {
+                Expr::Column(position, _) => inference.columns.push(position),
+                bound => inference.expressions.push(crate::index::folded(&bound)?),
+            }
+        }
+        if let Some(predicate) = &statement.predicate {
+            let bound = self.table_expr(predicate, Some(table), &DataType::Unknown, Clause::IndexPredicate)?;
+            inference.conditions = match crate::index::folded(&self.boolean(bound, "WHERE")?)? {
+                Expr::And(parts) => parts,
+                one => vec![one],
+            };
+        }
+        Ok(inference)
+    }
+
+    fn conflict_action(
+        &mut self,
+        table: &Arc<Table>,
+        alias: &str,
+        index: Option<IndexId>,
+        action: &OnConflictAction,
+    ) -> Result<(OnConflict, Option<DoUpdate>)> {
+        let update = match action {
             OnConflictAction::DoNothing => return Ok((OnConflict::Report(index), None)),
             OnConflictAction::DoUpdate(update) => update,
         };
@@ -325,6 +357,55 @@ impl Binder<'_> {
         let schema =
             items.iter().map(|i| Field { name: i.name.clone(), ty: i.expr.ty(), origin: i.origin }).collect();
         Ok((items.into_iter().map(|i| i.expr).collect(), schema))
+    }
+}
+
+/// What ON CONFLICT says of the index that it means.
+#[derive(Default)]
+struct Inference {
+    /// Positions of columns, in any order
+    columns: Vec<usize>,
+    /// Expressions over the table's row
+    expressions: Vec<Expr>,
+    /// What holds for all rows that are meant
+    conditions: Vec<Expr>,
+}
+
+impl Inference {
+    /// The index. 42P10 if there is none, or none that has all the rows that are meant.
+    fn index(mut self, table: &Table) -> Result<IndexId> {
+        self.columns.sort_unstable();
+        self.columns.dedup();
+        let fits = |index: &&Index| {
+            let mut columns: Vec<usize> =
+                index.columns.iter().copied().filter(|c| *c < Index::EXPRESSION).collect();
+            columns.sort_unstable();
+            columns.dedup();
+            if !index.unique || columns != self.columns {
+                return false;
+            }
+            if index.is_plain() {
+                return self.expressions.is_empty();
+            }
+            let Ok(program) = crate::index::program(table, index) else { return false };
+            let within = |a: &[Expr], b: &[Expr]| a.iter().all(|e| b.iter().any(|other| same_expr(e, other)));
+            within(&self.expressions, &program.folded)
+                && within(&program.folded, &self.expressions)
+                && program.conditions.iter().all(|c| crate::index::implied(c, &self.conditions, &|_| false))
+        };
+        // One that has all rows finds every conflict that a partial one does.
+        let found = table.all_indexes().filter(fits).min_by_key(|index| index.predicate.is_some());
+        let Some(index) = found else {
+            return Err(SqlError::invalid_column_reference(
+                "there is no unique or exclusion constraint matching the ON CONFLICT specification",
+            ));
+        };
+        if index.deferrable {
+            return Err(SqlError::object_not_in_prerequisite_state(
+                "ON CONFLICT does not support deferrable unique constraints/exclusion constraints as arbiters",
+            ));
+        }
+        Ok(index.id)
     }
 }
 

@@ -49,6 +49,10 @@ pub(super) enum Clause {
     Default,
     /// CHECK
     Check,
+    /// What is indexed
+    IndexExpression,
+    /// WHERE of CREATE INDEX
+    IndexPredicate,
     /// EXECUTE's arguments
     Constant,
     /// WHERE of COPY FROM
@@ -75,6 +79,8 @@ impl Clause {
             Clause::Returning => "RETURNING",
             Clause::Default => "DEFAULT expressions",
             Clause::Check => "check constraints",
+            Clause::IndexExpression => "index expressions",
+            Clause::IndexPredicate => "index predicates",
             Clause::Constant => "EXECUTE parameters",
             Clause::CopyWhere => "COPY FROM WHERE conditions",
         }
@@ -118,7 +124,15 @@ impl Clause {
 
     /// Subqueries may not stand here.
     pub(super) fn forbids_subqueries(self) -> bool {
-        matches!(self, Clause::Default | Clause::Check | Clause::Constant | Clause::CopyWhere)
+        matches!(
+            self,
+            Clause::Default
+                | Clause::Check
+                | Clause::IndexExpression
+                | Clause::IndexPredicate
+                | Clause::Constant
+                | Clause::CopyWhere
+        )
     }
 }
 

@@ -58,6 +58,9 @@ use sqlparser::ast;
 use sqlparser::tokenizer::Span;
 
 pub(crate) use self::ddl::{check_key_type, made_up_name};
+#[cfg(test)]
+pub(crate) use self::index::condition_over;
+pub(crate) use self::index::{index_texts, unused_name};
 pub(crate) use self::view::view_is_broken;
 
 use self::level::Level;
@@ -95,6 +98,15 @@ pub(crate) fn stored_expressions(
     let checks = binder.checks(table)?;
     let defaults = columns.iter().map(|&c| binder.default_value(table, c)).collect::<Result<_>>()?;
     Ok(StoredExpressions { checks, defaults })
+}
+
+/// A stored condition over a table's row, as PostgreSQL shows it; as it was written, if it does not bind.
+pub(crate) fn shown_condition(table: &Arc<Table>, condition: &str, pretty: bool) -> String {
+    let context = PlannerContext::new(Arc::default());
+    match Binder::new(&context, None).stored_expr(condition, Some(table), &DataType::Unknown) {
+        Ok(bound) => crate::deparse::over_table(table, &bound, pretty),
+        Err(_) => condition.to_owned(),
+    }
 }
 
 /// The columns that a stored expression over a table's row reads: positions, ascending.
@@ -287,7 +299,6 @@ impl<'a> Binder<'a> {
             S::Truncate(truncate) => self.ddl(|b| b.truncate(truncate)),
             S::CreateIndex(create) => self.ddl(|b| b.create_index(create)),
             S::AlterTable(alter) => self.ddl(|b| b.alter_table(alter)),
-            S::AlterIndex { name, operation } => self.ddl(|b| b.alter_index(name, operation)),
             S::Drop { object_type, if_exists, names, cascade, .. } => {
                 self.ddl(|b| b.drop(object_type, *if_exists, names, *cascade))
             }
@@ -328,6 +339,7 @@ fn is_ddl(command: &Command) -> bool {
         Command::CreateTable(_)
             | Command::AlterTable(_)
             | Command::RenameIndex { .. }
+            | Command::SetIndexOptions { .. }
             | Command::Object(_)
             | Command::CreateIndex(_)
             | Command::DropIndexes { .. }

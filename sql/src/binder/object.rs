@@ -93,6 +93,7 @@ impl Binder<'_> {
                 None => return Ok(Command::Nothing("COMMENT")),
             },
             ObjectAst::CreateTableAs(create) => return self.create_table_as(create),
+            ObjectAst::Index(index) => return self.index_statement(index),
         };
         Ok(Command::Object(Box::new(command)))
     }

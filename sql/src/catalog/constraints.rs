@@ -1,9 +1,11 @@
 //! Constraints: `pg_constraint`, and how `pg_get_constraintdef` prints them.
 
+use std::sync::Arc;
+
 use amphora_storage::schema::{Catalog, ForeignKey, ReferentialAction, Table};
 use amphora_storage::{Datum, Row};
 
-use super::relations::{quoted, visible_indexes};
+use super::relations::{column_list, quoted, visible_indexes};
 use super::{
     Columns, Definition, SystemContext, Ty, char, check_oid, int2s, oids, pg, row, schema_oid, text,
 };
@@ -88,7 +90,12 @@ fn constraint(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<R
             let kind = if index.id == table.primary.id { 'p' } else { 'u' };
             let key = int2s(index.columns.iter().map(|&c| table.attribute_number(c)));
             let of = Constraint { schema, table, oid: index.oid, name: &index.name, kind, index: index.oid };
-            rows.push(constraint_row(&of, &[("conkey", key)]));
+            let special = [
+                ("conkey", key),
+                ("condeferrable", Datum::Bool(index.deferrable)),
+                ("condeferred", Datum::Bool(index.deferred)),
+            ];
+            rows.push(constraint_row(&of, &special));
         }
         for (i, check) in table.checks.iter().enumerate() {
             let of = Constraint {
@@ -99,7 +106,13 @@ fn constraint(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<R
                 kind: 'c',
                 index: 0,
             };
-            rows.push(constraint_row(&of, &[("conbin", text(&check.expression))]));
+            let columns = crate::binder::columns_of(table, &check.expression);
+            let special = [
+                ("conkey", int2s(columns.into_iter().map(|c| table.attribute_number(c)))),
+                ("convalidated", Datum::Bool(check.validated)),
+                ("conbin", text(crate::binder::shown_condition(table, &check.expression, false))),
+            ];
+            rows.push(constraint_row(&of, &special));
         }
         for key in &table.foreign_keys {
             rows.push(foreign_key_row(context.catalog, table, key));
@@ -156,14 +169,26 @@ pub(super) fn action_name(action: ReferentialAction) -> &'static str {
 }
 
 /// A constraint's definition, as `pg_get_constraintdef` prints it, by its OID.
-pub fn constraint_definition(catalog: &Catalog, table: &Table, oid: u32) -> Option<String> {
-    let list = |table: &Table, columns: &[usize]| {
-        let names: Vec<String> = columns.iter().map(|&c| quoted(&table.columns[c].name)).collect();
-        names.join(", ")
-    };
+pub fn constraint_definition(catalog: &Catalog, table: &Arc<Table>, oid: u32, pretty: bool) -> Option<String> {
+    let list = column_list;
     if let Some(index) = table.all_indexes().find(|i| i.constraint && i.oid == oid) {
         let kind = if index.id == table.primary.id { "PRIMARY KEY" } else { "UNIQUE" };
-        return Some(format!("{kind} ({})", list(table, &index.columns)));
+        let nulls = if index.nulls_not_distinct { " NULLS NOT DISTINCT" } else { "" };
+        let mut definition = format!("{kind}{nulls} ({})", list(table, &index.columns));
+        if !index.include.is_empty() {
+            definition.push_str(&format!(" INCLUDE ({})", list(table, &index.include)));
+        }
+        if !index.options.is_empty() {
+            let options = index.options.iter().map(|(name, value)| format!("{name}='{value}'"));
+            definition.push_str(&format!(" WITH ({})", options.collect::<Vec<_>>().join(", ")));
+        }
+        if index.deferrable {
+            definition.push_str(" DEFERRABLE");
+        }
+        if index.deferred {
+            definition.push_str(" INITIALLY DEFERRED");
+        }
+        return Some(definition);
     }
     if let Some(key) = table.foreign_keys.iter().find(|key| key.oid == oid) {
         let parent = catalog.table_by_id(key.parent)?;
@@ -196,5 +221,7 @@ pub fn constraint_definition(catalog: &Catalog, table: &Table, oid: u32) -> Opti
         return Some(definition);
     }
     let check = table.checks.iter().enumerate().find(|(i, _)| check_oid(table, *i) == oid)?.1;
-    Some(format!("CHECK ({})", check.expression))
+    let condition = crate::binder::shown_condition(table, &check.expression, pretty);
+    let not_valid = if check.validated { "" } else { " NOT VALID" };
+    Some(format!("CHECK ({condition}){not_valid}"))
 }

@@ -22,13 +22,15 @@ mod statistics;
 
 pub use constraints::constraint_definition;
 pub use definitions::{column_comment, comments, object_comment, shown_default, view_definition};
-pub use relations::{index_definition, quoted};
+pub use relations::{index_attribute, index_definition, quoted};
 pub use roles::{all_roles, find_role, is_built_in, oid_of_role, role_name, role_oid};
 pub use routine::{
     function_arguments, function_by_name, function_definition, function_name, function_result,
     operator_by_name, operator_name,
 };
-pub use seed::{collation_by_name, collation_name, description, pseudo_type, pseudo_type_name};
+pub use seed::{
+    collation_by_name, collation_name, description, operator_class_fits, pseudo_type, pseudo_type_name,
+};
 
 use std::sync::{Arc, LazyLock};
 
@@ -301,7 +303,7 @@ pub fn schema_name(catalog: &Catalog, oid: u32) -> Option<&str> {
 pub fn referenced_index<'a>(parent: &'a Table, key: &ForeignKey) -> Option<&'a Index> {
     let columns = parent.positions(&key.parent_columns)?;
     parent.all_indexes().find(|index| {
-        index.unique
+        index.is_key()
             && index.columns.len() == columns.len()
             && index.columns.iter().all(|c| columns.contains(c))
     })

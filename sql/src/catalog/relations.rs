@@ -209,12 +209,13 @@ fn class(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> 
                 schema,
                 owner,
                 kind: 'i',
-                columns: index.columns.len(),
+                columns: index.columns.len() + index.include.len(),
                 checks: 0,
                 has_index: false,
                 has_triggers: false,
                 access_method: BTREE,
-                options: None,
+                options: (!index.options.is_empty())
+                    .then(|| index.options.iter().map(|(name, value)| format!("{name}={value}")).collect()),
                 rows: -1.0,
             }));
         }
@@ -328,9 +329,15 @@ fn attribute(context: &SystemContext<'_>, equal: &[(usize, Datum)]) -> Result<Ve
             }
         }
         for index in visible_indexes(table).filter(|i| wanted(i.oid)) {
-            for (i, &column) in index.columns.iter().enumerate() {
-                let column = &table.columns[column];
-                rows.push(attribute_row(index.oid, &column.name, i + 1, &column.ty, false, false, None));
+            let mut names: Vec<String> = Vec::with_capacity(index.columns.len() + index.include.len());
+            for (i, &column) in index.columns.iter().chain(&index.include).enumerate() {
+                let (name, ty) = match index.expression(column) {
+                    Some(expression) => (expression.name.as_str(), &expression.ty),
+                    None => (table.columns[column].name.as_str(), &table.columns[column].ty),
+                };
+                let name = crate::binder::unused_name(name.to_owned(), &names);
+                rows.push(attribute_row(index.oid, &name, i + 1, ty, false, false, None));
+                names.push(name);
             }
         }
     }
@@ -401,36 +408,56 @@ fn index(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> 
         for index in visible_indexes(table) {
             let (yes, no) = (Datum::Bool(true), Datum::Bool(false));
             let n = index.columns.len();
+            let number = |&c: &usize| if c < Index::EXPRESSION { table.attribute_number(c) } else { 0 };
+            let option = |i: usize| {
+                let order = index.order(i);
+                i16::from(order.descending) | (i16::from(order.nulls_first) << 1)
+            };
+            let collation = |&c: &usize| match index.type_of(table, c) {
+                Some(ty) if ty.base().is_string() => super::objects::DEFAULT_COLLATION,
+                _ => 0,
+            };
+            let class = |(i, &c): (usize, &usize)| {
+                let named = index.classes.get(i).and_then(Option::as_deref);
+                let ty = index.type_of(table, c);
+                match (named, ty) {
+                    (Some(name), _) => super::seed::operator_class_by_name(name).unwrap_or(0),
+                    (None, Some(ty)) => super::seed::default_operator_class(ty),
+                    (None, None) => 0,
+                }
+            };
+            let expressions: Vec<String> = index
+                .columns
+                .iter()
+                .filter(|c| **c >= Index::EXPRESSION)
+                .map(|&c| crate::index::expression_text(table, index, c, false))
+                .collect();
+            let expressions = (!expressions.is_empty()).then(|| text(expressions.join(", ")));
+            let predicate = crate::index::predicate_text(table, index, false).map(text);
             rows.push(row(
                 INDEX,
                 &[
                     ("indexrelid", Datum::Oid(index.oid)),
                     ("indrelid", Datum::Oid(table.id.0)),
-                    ("indnatts", Datum::Int2(n as i16)),
+                    ("indnatts", Datum::Int2((n + index.include.len()) as i16)),
                     ("indnkeyatts", Datum::Int2(n as i16)),
                     ("indisunique", Datum::Bool(index.unique)),
-                    ("indnullsnotdistinct", no.clone()),
+                    ("indnullsnotdistinct", Datum::Bool(index.nulls_not_distinct)),
                     ("indisprimary", Datum::Bool(index.id == table.primary.id)),
                     ("indisexclusion", no.clone()),
-                    ("indimmediate", yes.clone()),
-                    ("indisclustered", no.clone()),
+                    ("indimmediate", Datum::Bool(!index.deferrable)),
+                    ("indisclustered", Datum::Bool(index.clustered)),
                     ("indisvalid", yes.clone()),
                     ("indcheckxmin", no.clone()),
                     ("indisready", yes.clone()),
                     ("indislive", yes),
                     ("indisreplident", no),
-                    ("indkey", int2s(index.columns.iter().map(|&c| table.attribute_number(c)))),
-                    ("indcollation", oids(vec![0; n])),
-                    (
-                        "indclass",
-                        oids(
-                            index
-                                .columns
-                                .iter()
-                                .map(|c| super::seed::default_operator_class(&table.columns[*c].ty)),
-                        ),
-                    ),
-                    ("indoption", int2s(vec![0; n])),
+                    ("indkey", int2s(index.columns.iter().chain(&index.include).map(number))),
+                    ("indcollation", oids(index.columns.iter().map(collation))),
+                    ("indclass", oids(index.columns.iter().enumerate().map(class))),
+                    ("indoption", int2s((0..n).map(option))),
+                    ("indexprs", expressions.unwrap_or(Datum::Null)),
+                    ("indpred", predicate.unwrap_or(Datum::Null)),
                 ],
             ));
         }
@@ -493,7 +520,7 @@ fn indexes(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>
                     ("schemaname", text(&table.schema)),
                     ("tablename", text(&table.name)),
                     ("indexname", text(&index.name)),
-                    ("indexdef", text(index_definition(table, index))),
+                    ("indexdef", text(index_definition(table, index, false))),
                 ],
             ));
         }
@@ -502,16 +529,61 @@ fn indexes(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>
 }
 
 /// The statement that would make an index, as `pg_get_indexdef` prints it.
-pub fn index_definition(table: &Table, index: &Index) -> String {
+pub fn index_definition(table: &Table, index: &Index, pretty: bool) -> String {
     let unique = if index.unique { "UNIQUE " } else { "" };
-    let columns: Vec<String> = index.columns.iter().map(|&c| quoted(&table.columns[c].name)).collect();
-    format!(
-        "CREATE {unique}INDEX {} ON {}.{} USING btree ({})",
-        quoted(&index.name),
-        quoted(&table.schema),
-        quoted(&table.name),
-        columns.join(", ")
-    )
+    let columns: Vec<String> = (0..index.columns.len()).map(|i| index_key(table, index, i, pretty)).collect();
+    let on = match pretty && table.schema == "public" {
+        true => quoted(&table.name),
+        false => format!("{}.{}", quoted(&table.schema), quoted(&table.name)),
+    };
+    let mut definition =
+        format!("CREATE {unique}INDEX {} ON {on} USING btree ({})", quoted(&index.name), columns.join(", "));
+    if !index.include.is_empty() {
+        definition.push_str(&format!(" INCLUDE ({})", column_list(table, &index.include)));
+    }
+    if index.nulls_not_distinct {
+        definition.push_str(" NULLS NOT DISTINCT");
+    }
+    if !index.options.is_empty() {
+        let options = index.options.iter().map(|(name, value)| format!("{name}='{value}'"));
+        definition.push_str(&format!(" WITH ({})", options.collect::<Vec<_>>().join(", ")));
+    }
+    if let Some(predicate) = crate::index::predicate_text(table, index, pretty) {
+        definition.push_str(&format!(" WHERE {predicate}"));
+    }
+    definition
+}
+
+/// One of the things that an index has, with its operator class and its order where they are not the usual ones.
+fn index_key(table: &Table, index: &Index, place: usize, pretty: bool) -> String {
+    let column = index.columns[place];
+    let mut text = crate::index::key_text(table, index, column, pretty);
+    if let Some(class) = index.classes.get(place).and_then(Option::as_deref)
+        && let Some(ty) = index.type_of(table, column)
+        && super::seed::operator_class_by_name(class) != Some(super::seed::default_operator_class(ty))
+    {
+        text.push_str(&format!(" {}", quoted(class)));
+    }
+    let order = index.order(place);
+    text.push_str(match (order.descending, order.nulls_first) {
+        (false, false) => "",
+        (false, true) => " NULLS FIRST",
+        (true, true) => " DESC",
+        (true, false) => " DESC NULLS LAST",
+    });
+    text
+}
+
+/// One attribute of an index, as `pg_get_indexdef` with a number prints it.
+pub fn index_attribute(table: &Table, index: &Index, place: usize, pretty: bool) -> Option<String> {
+    let column = *index.columns.iter().chain(&index.include).nth(place)?;
+    Some(crate::index::key_text(table, index, column, pretty))
+}
+
+/// Names of a table's columns, for a definition.
+pub(super) fn column_list(table: &Table, columns: &[usize]) -> String {
+    let names: Vec<String> = columns.iter().map(|&c| quoted(&table.columns[c].name)).collect();
+    names.join(", ")
 }
 
 /// An identifier as SQL needs it: in quotes where it is not plain lower case.

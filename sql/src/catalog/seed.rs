@@ -14,7 +14,7 @@ use super::layout::LAYOUTS;
 use super::{
     AMPHORA_SCHEMA_OID, Definition, PG_CATALOG_OID, POSTGRES_ROLE_OID, SystemContext, char, pg_laid_out, text,
 };
-use crate::error::Result;
+use crate::error::{Result, SqlError};
 use crate::functions::{self, ScalarFunction, Volatility};
 use crate::types::{FormatContext, can_cast, parse};
 
@@ -317,6 +317,42 @@ pub(super) fn default_operator_class(ty: &DataType) -> u32 {
         other => other.oid(),
     };
     DEFAULT_CLASSES.get(&oid).copied().unwrap_or(0)
+}
+
+/// The operator classes of btree, by name: OID and the type that it is for.
+static CLASSES: LazyLock<HashMap<String, (u32, u32)>> = LazyLock::new(|| {
+    let all = Seed::new("pg_opclass", include_str!("seed/pg_opclass.tsv"), |c| c.oid("opcmethod") == BTREE);
+    all.iter().map(|c| (c.text("opcname").to_owned(), (c.oid("oid"), c.oid("opcintype")))).collect()
+});
+
+/// btree, among access methods.
+const BTREE: u32 = 403;
+
+/// The OID of a btree operator class.
+pub(super) fn operator_class_by_name(name: &str) -> Option<u32> {
+    CLASSES.get(name).map(|(oid, _)| *oid)
+}
+
+/// 42704 if there is no such operator class of btree, 42804 if it is not for this type.
+pub fn operator_class_fits(name: &str, ty: &DataType) -> Result<()> {
+    let Some((_, of)) = CLASSES.get(name) else {
+        return Err(SqlError::undefined_object(format!(
+            "operator class \"{name}\" does not exist for access method \"btree\""
+        )));
+    };
+    let base = ty.base();
+    let accepts = match base {
+        DataType::Varchar(_) | DataType::Text => *of == DataType::Text.oid(),
+        DataType::Array(_) => *of == 2277,
+        _ => *of == base.oid(),
+    };
+    if !accepts {
+        return Err(SqlError::datatype_mismatch(format!(
+            "operator class \"{name}\" does not accept data type {}",
+            base.unmodified()
+        )));
+    }
+    Ok(())
 }
 
 /// The type's name as `format_type` gives it for types that have no values here: `"any"`, `internal`.

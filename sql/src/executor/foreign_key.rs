@@ -170,7 +170,7 @@ impl Reference {
         let order_of = |index: &Index| -> Option<Vec<usize>> {
             let place = |c: &usize| parent_columns.iter().position(|p| p == c);
             let order: Option<Vec<usize>> = index.columns.iter().map(place).collect();
-            order.filter(|order| index.unique && order.len() == parent_columns.len())
+            order.filter(|order| index.is_key() && order.len() == parent_columns.len())
         };
         let (index, order) =
             parent.all_indexes().find_map(|i| Some((i.id, order_of(i)?))).ok_or_else(broken)?;
@@ -332,7 +332,7 @@ impl Reference {
     /// An index of the child whose first columns are the key's, and their order in it.
     fn child_index(&self) -> Option<(IndexId, Vec<usize>)> {
         self.child.all_indexes().find_map(|index| {
-            let first = index.columns.get(..self.columns.len())?;
+            let first = index.columns.get(..self.columns.len()).filter(|_| index.predicate.is_none())?;
             let place = |c: &usize| self.columns.iter().position(|own| own == c);
             Some((index.id, first.iter().map(place).collect::<Option<Vec<usize>>>()?))
         })

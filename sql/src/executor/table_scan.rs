@@ -24,6 +24,8 @@ pub(super) struct TableScanOperator {
     columns: Option<Arc<[usize]>>,
     ranges: Vec<CompiledRange>,
     direction: Direction,
+    /// Which of the index's columns descend; those not listed ascend
+    descending: Vec<bool>,
     filter: Option<Expression>,
     /// The ranges are whole primary keys: each is one `get`
     by_key: bool,
@@ -61,6 +63,10 @@ impl TableScanOperator {
             columns: (!all).then(|| scan.columns.clone().into()),
             ranges,
             direction: scan.direction,
+            descending: scan
+                .table
+                .index(scan.index)
+                .map_or_else(Vec::new, |index| index.orders.iter().map(|order| order.descending).collect()),
             filter: scan.filter.as_ref().map(|f| Expression::compile(f, builder)).transpose()?,
             by_key,
             versioned,
@@ -76,7 +82,7 @@ impl TableScanOperator {
             range.eval(context, &mut ranges)?;
         }
         if ranges.len() > 1 {
-            ranges = merged(ranges);
+            ranges = merged(ranges, &self.descending);
             if self.direction == Direction::Backward {
                 ranges.reverse();
             }
@@ -238,8 +244,8 @@ struct Edge<'a> {
 }
 
 impl<'a> Edge<'a> {
-    fn start(range: &'a KeyRange) -> Edge<'a> {
-        let (next, side) = match &range.lower {
+    fn start(range: &'a KeyRange, descending: &[bool]) -> Edge<'a> {
+        let (next, side) = match first_bound(range, descending) {
             KeyBound::Unbounded => (None, Ordering::Less),
             KeyBound::Included(d) => (Some(d), Ordering::Less),
             KeyBound::Excluded(d) => (Some(d), Ordering::Greater),
@@ -247,8 +253,9 @@ impl<'a> Edge<'a> {
         Edge { values: &range.prefix, next, side }
     }
 
-    fn end(range: &'a KeyRange) -> Edge<'a> {
-        let (next, side) = match &range.upper {
+    fn end(range: &'a KeyRange, descending: &[bool]) -> Edge<'a> {
+        let last = if descends(descending, range.prefix.len()) { &range.lower } else { &range.upper };
+        let (next, side) = match last {
             KeyBound::Unbounded => (None, Ordering::Greater),
             KeyBound::Included(d) => (Some(d), Ordering::Greater),
             KeyBound::Excluded(d) => (Some(d), Ordering::Less),
@@ -256,31 +263,42 @@ impl<'a> Edge<'a> {
         Edge { values: &range.prefix, next, side }
     }
 
-    fn compare(&self, other: &Edge<'_>) -> Ordering {
+    fn compare(&self, other: &Edge<'_>, descending: &[bool]) -> Ordering {
         let mut mine = self.values.iter().chain(self.next);
         let mut theirs = other.values.iter().chain(other.next);
-        loop {
+        for place in 0.. {
             match (mine.next(), theirs.next()) {
                 (Some(a), Some(b)) if a == b => {}
+                (Some(a), Some(b)) if descends(descending, place) => return b.cmp(a),
                 (Some(a), Some(b)) => return a.cmp(b),
                 // The shorter one stands before or after all that begins with it.
                 (None, Some(_)) => return self.side,
                 (Some(_), None) => return other.side.reverse(),
-                (None, None) => return self.side.cmp(&other.side),
+                (None, None) => break,
             }
         }
+        self.side.cmp(&other.side)
     }
+}
+
+fn descends(descending: &[bool], place: usize) -> bool {
+    descending.get(place).copied().unwrap_or_default()
+}
+
+/// The bound that a scan of a range meets first.
+fn first_bound<'a>(range: &'a KeyRange, descending: &[bool]) -> &'a KeyBound {
+    if descends(descending, range.prefix.len()) { &range.upper } else { &range.lower }
 }
 
 /// The same keys in ranges that are sorted and do not overlap.
 ///
 /// Of two ranges that overlap, either both have the same prefix, and are joined, or one contains the other:
 /// the bounds of the one with the shorter prefix let the longer prefix in as a whole, or not at all.
-fn merged(mut ranges: Vec<KeyRange>) -> Vec<KeyRange> {
-    ranges.retain(|r| Edge::start(r).compare(&Edge::end(r)).is_lt());
+fn merged(mut ranges: Vec<KeyRange>, descending: &[bool]) -> Vec<KeyRange> {
+    ranges.retain(|r| Edge::start(r, descending).compare(&Edge::end(r, descending), descending).is_lt());
     ranges.sort_by(|a, b| {
-        let by_start = Edge::start(a).compare(&Edge::start(b));
-        by_start.then_with(|| Edge::end(b).compare(&Edge::end(a)))
+        let by_start = Edge::start(a, descending).compare(&Edge::start(b, descending), descending);
+        by_start.then_with(|| Edge::end(b, descending).compare(&Edge::end(a, descending), descending))
     });
     let mut out: Vec<KeyRange> = Vec::with_capacity(ranges.len());
     for range in ranges {
@@ -288,10 +306,13 @@ fn merged(mut ranges: Vec<KeyRange>) -> Vec<KeyRange> {
             out.push(range);
             continue;
         };
-        if Edge::start(&range).compare(&Edge::end(last)).is_ge() {
+        if Edge::start(&range, descending).compare(&Edge::end(last, descending), descending).is_ge() {
             out.push(range);
-        } else if Edge::end(&range).compare(&Edge::end(last)).is_gt() {
-            last.upper = range.upper;
+        } else if Edge::end(&range, descending).compare(&Edge::end(last, descending), descending).is_gt() {
+            match descends(descending, last.prefix.len()) {
+                true => last.lower = range.lower,
+                false => last.upper = range.upper,
+            }
         }
     }
     out
@@ -318,30 +339,45 @@ mod tests {
     #[test]
     fn ranges_of_an_in_list_are_sorted_and_given_once() {
         let made = [3, 1, 3, 2].map(|v| range(&[v], Unbounded, Unbounded)).to_vec();
-        assert_eq!(merged(made), [1, 2, 3].map(|v| range(&[v], Unbounded, Unbounded)));
+        assert_eq!(merged(made, &[]), [1, 2, 3].map(|v| range(&[v], Unbounded, Unbounded)));
     }
 
     #[test]
     fn pages_follow_each_other() {
         let page = vec![range(&[], above(1), Unbounded), range(&[1], above(5), Unbounded)];
         let sorted = vec![range(&[1], above(5), Unbounded), range(&[], above(1), Unbounded)];
-        assert_eq!(merged(page), sorted);
+        assert_eq!(merged(page, &[]), sorted);
+    }
+
+    #[test]
+    fn descending_ranges_begin_at_their_upper_bound() {
+        let page = vec![range(&[], Unbounded, above(5)), range(&[5], Unbounded, above(3)), range(&[9], from(1), from(2))];
+        let sorted = vec![
+            range(&[9], from(1), from(2)),
+            range(&[5], Unbounded, above(3)),
+            range(&[], Unbounded, above(5)),
+        ];
+        assert_eq!(merged(page, &[true, false]), sorted);
+        assert_eq!(
+            merged(vec![range(&[], from(1), from(6)), range(&[], from(5), from(9))], &[true]),
+            [range(&[], from(1), from(9))]
+        );
     }
 
     #[test]
     fn overlapping_ranges_become_one() {
         assert_eq!(
-            merged(vec![range(&[], from(5), from(9)), range(&[], from(1), above(6))]),
+            merged(vec![range(&[], from(5), from(9)), range(&[], from(1), above(6))], &[]),
             [range(&[], from(1), from(9))]
         );
         assert_eq!(
-            merged(vec![range(&[7], above(2), Unbounded), range(&[], from(1), from(9))]),
+            merged(vec![range(&[7], above(2), Unbounded), range(&[], from(1), from(9))], &[]),
             [range(&[], from(1), from(9))]
         );
         assert_eq!(
-            merged(vec![range(&[9], Unbounded, Unbounded), range(&[], from(1), above(9))]),
+            merged(vec![range(&[9], Unbounded, Unbounded), range(&[], from(1), above(9))], &[]),
             [range(&[], from(1), above(9)), range(&[9], Unbounded, Unbounded)]
         );
-        assert_eq!(merged(vec![range(&[], from(9), from(1)), range(&[], from(1), above(1))]), []);
+        assert_eq!(merged(vec![range(&[], from(9), from(1)), range(&[], from(1), above(1))], &[]), []);
     }
 }

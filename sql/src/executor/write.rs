@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use amphora_replication::{InsertOutcome, OnConflict, StoredRow, Transaction};
-use amphora_storage::schema::Table;
+use amphora_storage::schema::{Index, Table};
 use amphora_storage::{Datum, Row, Timestamp};
 
 use super::expression::eval_all;
@@ -151,7 +151,8 @@ struct ConflictUpdate {
     assignments: Vec<(usize, Expression)>,
     condition: Option<Expression>,
     /// Columns of the index that decides what a conflict is
-    arbiter: Vec<usize>,
+    table: Arc<Table>,
+    arbiter: Option<Index>,
 }
 
 impl Inserter {
@@ -253,13 +254,13 @@ impl Inserter {
                         enforcer.inserted(&self.table, std::iter::once(&row), &self.run)?;
                     }
                     if let Some(update) = update {
-                        self.touched.insert(update.key(&row));
+                        self.touched.extend(update.key(&row)?);
                     }
                     row
                 }
                 (InsertOutcome::Conflict(_), None) => continue,
                 (InsertOutcome::Conflict(old), Some(update)) => {
-                    if self.touched.contains(&update.key(&old.row)) {
+                    if update.key(&old.row)?.is_some_and(|key| self.touched.contains(&key)) {
                         return Err(SqlError::cardinality_violation(
                             "ON CONFLICT DO UPDATE command cannot affect row a second time",
                         )
@@ -270,8 +271,8 @@ impl Inserter {
                     let Some(new) = update.apply(&old.row, &row, &context)? else { continue };
                     self.constraints.check(&new, &context)?;
                     self.run.may_change(&self.table, &old.row);
-                    self.touched.insert(update.key(&old.row));
-                    self.touched.insert(update.key(&new));
+                    self.touched.extend(update.key(&old.row)?);
+                    self.touched.extend(update.key(&new)?);
                     changes.push((old, new.clone()));
                     new
                 }
@@ -293,13 +294,19 @@ impl ConflictUpdate {
             OnConflict::Report(Some(id)) => insert.table.index(*id),
             _ => Some(&insert.table.primary),
         };
-        let arbiter = index.map(|i| i.columns.clone()).unwrap_or_default();
+        let arbiter = index.cloned();
         let condition = update.condition.as_ref().map(|c| Expression::compile(c, builder)).transpose()?;
-        Ok(ConflictUpdate { assignments: assignments(&update.assignments, builder)?, condition, arbiter })
+        let table = insert.table.clone();
+        let assignments = assignments(&update.assignments, builder)?;
+        Ok(ConflictUpdate { assignments, condition, table, arbiter })
     }
 
-    fn key(&self, row: &[Datum]) -> Vec<Datum> {
-        self.arbiter.iter().filter_map(|&c| row.get(c).cloned()).collect()
+    /// The row's key in the arbiter; `None` if it has none there.
+    fn key(&self, row: &[Datum]) -> Result<Option<Vec<Datum>>> {
+        match &self.arbiter {
+            Some(index) => crate::index::key_of(&self.table, index, row),
+            None => Ok(None),
+        }
     }
 
     /// The existing row's new image; `None` if WHERE leaves it alone.

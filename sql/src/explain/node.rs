@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use amphora_replication::{Direction, OnConflict};
 use amphora_storage::DataType;
-use amphora_storage::schema::{IndexId, Table};
+use amphora_storage::schema::{Index, IndexId, Table};
 
 use super::deparse::Deparser;
 use crate::executor::Statistics;
@@ -404,9 +404,10 @@ fn sort_keys(keys: &[SortKey], schema: &[Field]) -> String {
 /// What the ranges of a scan say of the index's columns; empty for the whole index.
 fn index_conditions(scan: &TableScan) -> String {
     let Some(index) = scan.table.index(scan.index) else { return String::new() };
-    let name = |i: usize| {
-        let column = index.columns.get(i).and_then(|&c| scan.table.columns.get(c));
-        column.map_or("?", |c| c.name.as_str())
+    let name = |i: usize| match index.columns.get(i) {
+        Some(&column) if column < Index::EXPRESSION => scan.table.columns[column].name.clone(),
+        Some(&column) => crate::index::key_text(&scan.table, index, column, false),
+        None => "?".to_owned(),
     };
     let deparser = Deparser::new(&[]);
     if let [first, _, ..] = &scan.ranges[..]

@@ -1,15 +1,17 @@
 //! How to read a table: which index, which ranges of it (`ranges.rs`), in which direction.
 //!
 //! Every index is tried and the cheapest way taken; one that gives the wanted order saves the sort, and with
-//! a LIMIT need not be read to its end. An index that has all the columns that are read saves the rows.
+//! a LIMIT need not be read to its end. An index that has all the columns that are read saves the rows. A
+//! partial index is tried only where the conditions say that its predicate holds (`index/implication.rs`).
 
 use amphora_replication::Direction;
-use amphora_storage::schema::{Index, IndexId, Table};
+use amphora_storage::schema::{Index, IndexId, KeyOrder, Table};
 
 use super::cost::{self, FETCH, LOOKUP, ROW, Size};
 use super::planner::Planner;
-use super::ranges::{self, Ranges, Uses};
+use super::ranges::{self, Ranges, Subjects, Uses, over_output};
 use crate::expr::Expr;
+use crate::index::{implied, program};
 use crate::plan::{Node, Plan, ScanRange, SortKey, TableScan};
 
 /// Elements of an array whose length is not known.
@@ -42,7 +44,8 @@ pub(super) fn access(
     wanted: Option<&Wanted<'_>>,
 ) -> (Plan, bool) {
     let table = scan.table.clone();
-    let uses = Uses::new(&table, &scan.columns, &conditions);
+    let plain = Subjects::new(&table, &scan.columns);
+    let uses = Uses::new(&plain, &conditions);
     // The commonest of all: one row by its key. Nothing can be better, and no statistics are needed.
     let by_key = uses.ranges(&table, &table.primary);
     if by_key.point && by_key.ranges.len() == 1 && by_key.ranges.iter().all(|r| r.each.is_empty()) {
@@ -60,10 +63,25 @@ pub(super) fn access(
     let rows = (total * p.all(&conditions, &plan.schema)).max(1.0);
     let mut best: Option<Path> = None;
     for index in table.all_indexes() {
-        let mut path = index_path(p, &scan, index, &uses, &conditions, plan, total);
+        let special = match index.is_plain() {
+            true => None,
+            false => match Special::new(index, &scan, &conditions) {
+                Some(special) => Some(special),
+                None => continue,
+            },
+        };
+        let (subjects, uses) = special.as_ref().map_or((&plain, &uses), |s| (&s.subjects, &s.uses));
+        let predicate = special.as_ref().map_or(&[][..], |s| &s.predicate);
+        let held = p.all(predicate, &plan.schema) * total;
+        let mut path = index_path(p, &scan, index, uses, &conditions, plan, held);
+        if let Some(special) = &special {
+            // What the predicate says need not be asked of the rows.
+            let says = |i: &usize| implied(&conditions[*i], &special.predicate, &|_| false);
+            path.ranges.guaranteed.extend((0..conditions.len()).filter(says));
+        }
         if let Some(wanted) = wanted {
             (path.ordered, path.direction) =
-                order(&table, index, &path.ranges.ranges, path.ranges.point, wanted.keys, &scan.columns);
+                order(&table, index, &path.ranges.ranges, path.ranges.point, wanted.keys, subjects);
             let share = wanted.limit.map_or(1.0, |limit| (limit / rows).min(1.0));
             path.effort = match path.ordered {
                 // Reading stops when enough rows are found.
@@ -83,6 +101,36 @@ pub(super) fn access(
     };
     let ordered = path.ordered;
     (scan_by(path, scan, plan, conditions, rows), ordered)
+}
+
+/// What is to be known of an index that is not made of columns alone, for all rows.
+struct Special<'a> {
+    subjects: Subjects<'a>,
+    uses: Uses,
+    /// The conditions of its predicate, over the scan's output
+    predicate: Vec<Expr>,
+}
+
+impl<'a> Special<'a> {
+    /// `None` if it cannot be used, because it may lack rows that are wanted.
+    fn new(index: &'a Index, scan: &'a TableScan, conditions: &[Expr]) -> Option<Special<'a>> {
+        let table = &scan.table;
+        let program = program(table, index).ok()?;
+        let output = |c: usize| scan.columns.get(c).and_then(|c| table.columns.get(*c));
+        let not_null = |c: usize| output(c).is_some_and(|c| c.not_null);
+        let mut predicate = Vec::with_capacity(program.conditions.len());
+        for condition in &program.conditions {
+            // What is said of a column that the scan does not even give follows from no condition.
+            let condition = over_output(condition, &scan.columns)?;
+            if !implied(&condition, conditions, &not_null) {
+                return None;
+            }
+            predicate.push(condition);
+        }
+        let subjects = Subjects::of_index(table, &scan.columns, index, &program.folded);
+        let uses = Uses::new(&subjects, conditions);
+        Some(Special { subjects, uses, predicate })
+    }
 }
 
 /// The scan that a path is.
@@ -156,7 +204,15 @@ fn index_path(
 pub(super) fn gives(scan: &TableScan, keys: &[SortKey]) -> bool {
     let table = &scan.table;
     let Some(index) = table.all_indexes().find(|index| index.id == scan.index) else { return false };
-    let (ordered, direction) = order(table, index, &scan.ranges, scan.point, keys, &scan.columns);
+    let program = match index.is_plain() {
+        true => None,
+        false => program(table, index).ok(),
+    };
+    let subjects = match &program {
+        Some(program) => Subjects::of_index(table, &scan.columns, index, &program.folded),
+        None => Subjects::new(table, &scan.columns),
+    };
+    let (ordered, direction) = order(table, index, &scan.ranges, scan.point, keys, &subjects);
     ordered && direction == scan.direction
 }
 
@@ -167,7 +223,7 @@ fn order(
     ranges: &[ScanRange],
     point: bool,
     keys: &[SortKey],
-    columns: &[usize],
+    subjects: &Subjects<'_>,
 ) -> (bool, Direction) {
     let unordered = (false, Direction::Forward);
     if point && ranges.len() <= 1 && ranges.iter().all(|r| r.each.is_empty()) {
@@ -176,22 +232,21 @@ fn order(
     let pinned = &index.columns[..ranges::fixed(ranges).min(index.columns.len())];
     // Entries that are equal lie in the order of their rows' keys.
     let suffix: &[usize] = if index.unique { &[] } else { &table.primary.columns };
-    let mut rest = index.columns[pinned.len()..].iter().chain(suffix);
+    let own = index.columns.iter().enumerate().skip(pinned.len()).map(|(i, c)| (*c, index.order(i)));
+    let mut rest = own.chain(suffix.iter().map(|c| (*c, KeyOrder::default())));
     let mut direction = None;
     for key in keys {
-        let Expr::Column(position, _) = &key.expr else { return unordered };
-        let Some(&column) = columns.get(*position) else { return unordered };
+        let Some(column) = subjects.of(&key.expr) else { return unordered };
         if pinned.contains(&column) {
             continue;
         }
-        if rest.next() != Some(&column) {
-            return unordered;
-        }
+        let Some((_, order)) = rest.next().filter(|(next, _)| *next == column) else { return unordered };
         let not_null = table.columns.get(column).is_some_and(|c| c.not_null);
-        if key.nulls_first != key.descending && !not_null {
+        let backward = key.descending != order.descending;
+        if key.nulls_first != (order.nulls_first != backward) && !not_null {
             return unordered;
         }
-        let wanted = if key.descending { Direction::Backward } else { Direction::Forward };
+        let wanted = if backward { Direction::Backward } else { Direction::Forward };
         if direction.is_some_and(|d| d != wanted) {
             return unordered;
         }

@@ -78,7 +78,7 @@ fn keep(first: &mut Result<()>, next: Result<()>) {
 }
 
 /// Folds one expression, operands first and from the left.
-pub(super) fn fold(e: &mut Expr) -> Result<()> {
+pub(crate) fn fold(e: &mut Expr) -> Result<()> {
     let folded = match e {
         Expr::And(operands) => connective(operands, true)?,
         Expr::Or(operands) => connective(operands, false)?,

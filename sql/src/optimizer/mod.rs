@@ -36,7 +36,7 @@ mod selectivity;
 mod tidy;
 mod unnest;
 
-pub(crate) use fold::is_volatile;
+pub(crate) use fold::{fold, is_volatile};
 
 use std::sync::Arc;
 

@@ -87,7 +87,7 @@ impl<'a> Planner<'a> {
         let statistics = self.context.catalog.statistics(table.id);
         Some(KnownColumn {
             rows: self.table_rows(table),
-            unique: table.all_indexes().any(|i| i.unique && i.columns == [position]),
+            unique: table.all_indexes().any(|i| i.is_key() && i.columns == [position]),
             not_null: column.not_null,
             statistics: statistics.and_then(|s| s.columns.iter().find(|c| c.column == column.id)),
         })

@@ -201,7 +201,7 @@ pub(super) fn keys_below(keys: &[SortKey], exprs: &[Expr]) -> Option<Vec<SortKey
     keys.iter()
         .map(|key| {
             let Expr::Column(i, _) = &key.expr else { return None };
-            let below = exprs.get(*i).filter(|e| matches!(e, Expr::Column(..)))?;
+            let below = exprs.get(*i).filter(|e| !is_volatile(e) && !has_subquery(e))?;
             Some(SortKey { expr: below.clone(), ..key.clone() })
         })
         .collect()

@@ -7,6 +7,9 @@
 //!   a = 1 OR a > 5                            (1)  (a > 5)
 //!   (a, b) > (1, 2)                           (1, b > 2)  (a > 1)       the pages of a list
 //!   a LIKE 'ab%'                              (a >= 'ab' AND a < 'ac')  and the pattern once more
+//!
+//!   index (lower(a), b)
+//!   lower(a) = 'x' AND b > 1                  ('x', b > 1)
 //! ```
 //!
 //! Ranges may overlap as long as values are not known; the executor sorts and merges them.
@@ -45,7 +48,7 @@ enum Bound {
 struct Use {
     /// The condition's number
     condition: usize,
-    /// The column's position in the table
+    /// What is compared, as [`Index::columns`] names it
     column: usize,
     bound: Bound,
     /// The range says all that the condition does
@@ -100,12 +103,77 @@ pub(super) fn fixed(ranges: &[ScanRange]) -> usize {
         .count()
 }
 
+/// What indexes have, as expressions over a scan's output.
+pub(super) struct Subjects<'a> {
+    table: &'a Table,
+    /// The table's columns that the scan gives
+    columns: &'a [usize],
+    /// The expressions of one index
+    index: Option<(&'a Index, Vec<(usize, Expr)>)>,
+}
+
+impl<'a> Subjects<'a> {
+    /// Columns only.
+    pub(super) fn new(table: &'a Table, columns: &'a [usize]) -> Subjects<'a> {
+        Subjects { table, columns, index: None }
+    }
+
+    /// Columns, and the expressions of an index as far as the scan gives what they read.
+    pub(super) fn of_index(
+        table: &'a Table,
+        columns: &'a [usize],
+        index: &'a Index,
+        expressions: &[Expr],
+    ) -> Subjects<'a> {
+        let known = expressions.iter().enumerate();
+        let known = known.filter_map(|(i, e)| Some((Index::EXPRESSION + i, over_output(e, columns)?)));
+        Subjects { table, columns, index: Some((index, known.collect())) }
+    }
+
+    /// What an expression over the output is, seen through casts that keep value and order.
+    pub(super) fn of(&self, e: &Expr) -> Option<usize> {
+        if let Some(column) = plain_column(e) {
+            return self.columns.get(column).copied();
+        }
+        let (_, expressions) = self.index.as_ref()?;
+        let mut e = e;
+        loop {
+            if let Some((column, _)) = expressions.iter().find(|(_, own)| same_expr(own, e)) {
+                return Some(*column);
+            }
+            match e {
+                Expr::Cast { input, from, to, .. } if keeps_order(from, to) => e = input,
+                _ => return None,
+            }
+        }
+    }
+
+    fn type_of(&self, column: usize) -> Option<&DataType> {
+        match &self.index {
+            Some((index, _)) => index.type_of(self.table, column),
+            None => self.table.columns.get(column).map(|c| &c.ty),
+        }
+    }
+}
+
+/// An expression over a table's row as one over a scan's output; `None` if that lacks what it reads.
+pub(super) fn over_output(e: &Expr, columns: &[usize]) -> Option<Expr> {
+    let place = |position: usize| columns.iter().position(|c| *c == position);
+    let mut complete = true;
+    e.columns(&mut |position| complete = complete && place(position).is_some());
+    complete.then(|| {
+        let mut e = e.clone();
+        e.map_columns(&mut |position| place(position).unwrap_or(position));
+        e
+    })
+}
+
 impl Uses {
-    /// What conditions over a scan's output `columns` say.
-    pub(super) fn new(table: &Table, columns: &[usize], conditions: &[Expr]) -> Uses {
+    /// What conditions over a scan's output say.
+    pub(super) fn new(subjects: &Subjects<'_>, conditions: &[Expr]) -> Uses {
         let mut uses = Uses { all: Vec::new(), any: Vec::new() };
         for (i, condition) in conditions.iter().enumerate() {
-            add(table, columns, i, condition, &mut uses.all);
+            add(subjects, i, condition, &mut uses.all);
             let Expr::Or(operands) = condition else { continue };
             if operands.len() > MAX_BRANCHES {
                 continue;
@@ -116,7 +184,7 @@ impl Uses {
                     let mut uses = Vec::new();
                     let parts = conjuncts(branch);
                     for (j, part) in parts.iter().enumerate() {
-                        add(table, columns, j, part, &mut uses);
+                        add(subjects, j, part, &mut uses);
                     }
                     Branch { uses, conditions: parts.len() }
                 })
@@ -219,7 +287,8 @@ fn ranges(table: &Table, index: &Index, all: &[Use], branch: &[Use]) -> Ranges {
     let mut ranges = vec![ScanRange { prefix: Vec::new(), each: Vec::new(), lower: None, upper: None }];
     let (mut guaranteed, mut narrowing) = (Vec::new(), Vec::new());
     let mut whole_key = true;
-    for &column in &index.columns {
+    for (place, &column) in index.columns.iter().enumerate() {
+        let nulls_low = index.order(place).nulls_low();
         let of_column = || uses.iter().filter(move |(_, u)| u.column == column);
         // One value is better than several.
         let equal = of_column()
@@ -270,9 +339,12 @@ fn ranges(table: &Table, index: &Index, all: &[Use], branch: &[Use]) -> Ranges {
         let (from, to) = (lower.as_ref().map(|l| l.0), upper.as_ref().map(|u| u.0));
         // A condition that has two bounds is only guaranteed if both are its own.
         let whole = |i: usize| of_column().filter(|(k, _)| *k == i).count() < 2 || from == to;
+        // A range without an end reaches the NULLs that lie there.
+        let not_null = table.columns.get(column).is_some_and(|c| c.not_null);
         if let Some((i, exact, bound)) = upper {
             narrowing.push(i);
-            if exact && whole(i) {
+            let no_nulls = !nulls_low || from.is_some() || not_null;
+            if exact && whole(i) && no_nulls {
                 guaranteed.push(i);
             }
             ranges.iter_mut().for_each(|r| r.upper = Some(bound.clone()));
@@ -280,8 +352,7 @@ fn ranges(table: &Table, index: &Index, all: &[Use], branch: &[Use]) -> Ranges {
         if let Some((i, exact, bound)) = lower {
             if to != Some(i) {
                 narrowing.push(i);
-                // NULLs sort last, so a range without upper end reaches them.
-                let no_nulls = to.is_some() || table.columns.get(column).is_some_and(|c| c.not_null);
+                let no_nulls = nulls_low || to.is_some() || not_null;
                 if exact && whole(i) && no_nulls {
                     guaranteed.push(i);
                 }
@@ -295,23 +366,23 @@ fn ranges(table: &Table, index: &Index, all: &[Use], branch: &[Use]) -> Ranges {
 }
 
 /// Adds what a condition says of a column.
-fn add(table: &Table, columns: &[usize], condition: usize, e: &Expr, uses: &mut Vec<Use>) {
-    let Some((column, bounds, exact)) = column_bounds(e) else { return };
-    let Some(&column) = columns.get(column) else { return };
-    if bounds.iter().all(|bound| fits(table, column, bound)) {
+fn add(subjects: &Subjects<'_>, condition: usize, e: &Expr, uses: &mut Vec<Use>) {
+    let Some((column, bounds, exact)) = column_bounds(e, subjects) else { return };
+    let Some(ty) = subjects.type_of(column) else { return };
+    if bounds.iter().all(|bound| fits(ty, bound)) {
         uses.extend(bounds.into_iter().map(|bound| Use { condition, column, bound, exact }));
     }
 }
 
-/// The output column a condition restricts, how, and whether that is all it says.
-fn column_bounds(condition: &Expr) -> Option<(usize, Vec<Bound>, bool)> {
+/// What a condition restricts, how, and whether that is all it says.
+fn column_bounds(condition: &Expr, subjects: &Subjects<'_>) -> Option<(usize, Vec<Bound>, bool)> {
     match condition {
         Expr::Call { function, args, .. } => {
             let [left, right] = &args[..] else { return None };
             if function.name == "~~" {
-                return pattern_bounds(left, right);
+                return pattern_bounds(left, right, subjects);
             }
-            let (column, value, name) = match (plain_column(left), plain_column(right)) {
+            let (column, value, name) = match (subjects.of(left), subjects.of(right)) {
                 (Some(column), _) if is_bound(right) => (column, right, function.name),
                 (_, Some(column)) if is_bound(left) => (column, left, mirrored(function.name)?),
                 _ => return None,
@@ -328,11 +399,11 @@ fn column_bounds(condition: &Expr) -> Option<(usize, Vec<Bound>, bool)> {
             Some((column, vec![bound], true))
         }
         Expr::InList { input, list, negated: false } => {
-            let column = plain_column(input)?;
+            let column = subjects.of(input)?;
             list.iter().all(is_bound).then(|| (column, vec![Bound::Equal(list.clone())], true))
         }
         Expr::AnyAll { left, function, array, all: false } if function.name == "=" => {
-            let column = plain_column(left)?;
+            let column = subjects.of(left)?;
             match &**array {
                 // An array that is written out.
                 Expr::Literal(Datum::Array(array), _) => {
@@ -354,8 +425,12 @@ fn column_bounds(condition: &Expr) -> Option<(usize, Vec<Bound>, bool)> {
 }
 
 /// `column LIKE 'prefix%'`: in the order of an index, texts that begin alike lie together.
-fn pattern_bounds(left: &Expr, right: &Expr) -> Option<(usize, Vec<Bound>, bool)> {
-    let column = plain_column(left)?;
+fn pattern_bounds(
+    left: &Expr,
+    right: &Expr,
+    subjects: &Subjects<'_>,
+) -> Option<(usize, Vec<Bound>, bool)> {
+    let column = subjects.of(left)?;
     let Expr::Literal(Datum::Text(pattern), ty) = right else { return None };
     let prefix = like_prefix(pattern);
     if prefix.is_empty() {
@@ -404,11 +479,10 @@ fn mirrored(operator: &str) -> Option<&'static str> {
     })
 }
 
-/// True if the values compare with the column's as they lie in the index.
-fn fits(table: &Table, column: usize, bound: &Bound) -> bool {
-    let Some(column) = table.columns.get(column) else { return false };
+/// True if the values compare with those of the type as they lie in the index.
+fn fits(own: &DataType, bound: &Bound) -> bool {
     // char(n) compares without its padding, but lies in the index with it.
-    if matches!(column.ty, DataType::Crdt(_) | DataType::Char(_)) {
+    if matches!(own, DataType::Crdt(_) | DataType::Char(_)) {
         return false;
     }
     let kind = |ty: &DataType| match ty.base() {
@@ -416,7 +490,7 @@ fn fits(table: &Table, column: usize, bound: &Bound) -> bool {
         DataType::Text | DataType::Varchar(_) | DataType::Name => 25,
         other => other.oid(),
     };
-    let same = |ty: &DataType| kind(ty) == kind(&column.ty);
+    let same = |ty: &DataType| kind(ty) == kind(own);
     match bound {
         Bound::Equal(list) => list.iter().all(|e| same(&e.ty())),
         Bound::Each(array) => matches!(array.ty().base(), DataType::Array(element) if same(&element)),

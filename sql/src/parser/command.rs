@@ -1,6 +1,7 @@
 //! The statements that are read here, token by token: transaction control, settings, prepared statements,
 //! EXPLAIN, and those that are accepted and change nothing.
 
+pub(super) mod index;
 mod object;
 
 use amphora_replication::IsolationLevel;
@@ -9,6 +10,7 @@ use sqlparser::tokenizer::{Token, TokenWithSpan};
 use super::dialect::AmphoraDialect;
 use super::position::Positions;
 use super::{Analyze, Ast, ExplainOptions, near, parse_tokens, parser, syntax_error};
+pub(crate) use index::{IndexAst, IndexChange};
 pub(crate) use object::{CommentTarget, CreateTableAs, ObjectAst, SequenceOption};
 
 use crate::command::{Command, TransactionModes};
@@ -115,15 +117,6 @@ impl<'a> CommandParser<'a> {
             }
             "vacuum" => return self.analyze("VACUUM").map(Some),
             "analyze" | "analyse" => return self.analyze("ANALYZE").map(Some),
-            // Indexes are never out of step with their rows, nor bloated.
-            "reindex" => {
-                let options = self.tokens.get(self.index + 1).is_some_and(|t| t.token == Token::LParen);
-                let kinds = ["index", "table", "schema", "database", "system"];
-                if !options && !kinds.contains(&self.peek_word_at(1).as_str()) {
-                    return Err(self.error_at(self.index + 1));
-                }
-                return Ok(Some(Ast::Command(Command::Nothing("REINDEX"))));
-            }
             "checkpoint" => return Ok(Some(Ast::Command(Command::Nothing("CHECKPOINT")))),
             "unlisten" => return Ok(Some(Ast::Command(Command::Nothing("UNLISTEN")))),
             "create" | "alter" | "drop" => match self.role()? {

@@ -30,9 +30,9 @@ use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 pub(crate) use self::copy::{CopyOption, CopyPlace, CopyStatement, CopySubject, OptionValue};
 pub use self::position::Positions;
-pub(crate) use self::rewrite::{SYMMETRIC, VARIADIC};
+pub(crate) use self::rewrite::{CONFLICT_TARGET, SYMMETRIC, VARIADIC};
 
-pub(crate) use self::command::{CommentTarget, CreateTableAs, ObjectAst, SequenceOption};
+pub(crate) use self::command::{IndexAst, IndexChange, CommentTarget, CreateTableAs, ObjectAst, SequenceOption};
 
 use self::dialect::AmphoraDialect;
 use crate::command::{Command, CursorOptions};
@@ -220,6 +220,11 @@ pub fn parse(sql: &str) -> Result<Vec<ParsedStatement>> {
 /// An expression alone: a stored DEFAULT or CHECK.
 pub(crate) fn parse_expression(sql: &str) -> Result<ast::Expr> {
     parse_part(sql, |parser| parser.parse_expr())
+}
+
+/// What ON CONFLICT names, which is what CREATE INDEX names: `(lower(email)) WHERE deleted_at IS NULL`.
+pub(crate) fn parse_index_target(target: &str) -> Result<ast::CreateIndex> {
+    parse_part(&format!("ON t {target}"), |parser| parser.parse_create_index(false))
 }
 
 /// A query alone: a stored view's.

@@ -85,10 +85,12 @@ fn order_identity_options(tokens: &mut [TokenWithSpan]) {
 /// - strings with a line break between them become one
 /// - what has no place in `sqlparser`'s tree (BETWEEN SYMMETRIC, VARIADIC, subscripts in SET, `(row).*`)
 ///   becomes a name or a call that no statement can spell
+/// - the target of `ON CONFLICT`, where it is more than names, becomes a name
 /// - `EXCLUDE` of a window frame becomes a mark (`exclusion`)
 /// - `FOR NO KEY UPDATE` → `FOR UPDATE`, `FOR KEY SHARE` → `FOR SHARE`: Amphora has two strengths of lock
 pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let mut tokens = super::exclusion::mark(mark_calls(mark_subscripts(mark_lists(join_strings(tokens)))));
+    let tokens = mark_conflict_targets(join_strings(tokens));
+    let mut tokens = super::exclusion::mark(mark_calls(mark_subscripts(mark_lists(tokens))));
     order_identity_options(&mut tokens);
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let mut tokens = tokens.into_iter().peekable();
@@ -182,6 +184,63 @@ fn subscripts_end(tokens: &[TokenWithSpan]) -> Option<usize> {
             Token::RBracket => depth = depth.saturating_sub(1),
             Token::Eq if depth == 0 => return (i > 0).then_some(i),
             _ if depth == 0 => return None,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// What the name begins with that stands for the target of ON CONFLICT, where that is more than columns.
+pub(crate) const CONFLICT_TARGET: &str = "on conflict ";
+
+/// `ON CONFLICT (lower(a)) WHERE b DO` → `ON CONFLICT ON CONSTRAINT "on conflict (lower(a)) WHERE b" DO`:
+/// what infers an index by more than the names of its columns becomes a name, as it is written.
+fn mark_conflict_targets(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let word_at = |i: usize, expected: &str| word(tokens.get(i)).is_some_and(|w| w == expected);
+    let mut marks: Vec<(usize, usize)> = Vec::new();
+    for i in 2..tokens.len() {
+        if tokens[i].token != Token::LParen || !word_at(i - 1, "conflict") || !word_at(i - 2, "on") {
+            continue;
+        }
+        let Some(close) = close_of(&tokens, i + 1) else { continue };
+        let plain = (i + 1..close).all(|j| match (j - i) % 2 {
+            1 => matches!(tokens[j].token, Token::Word(_)),
+            _ => tokens[j].token == Token::Comma,
+        });
+        let end = if word_at(close + 1, "where") { do_of(&tokens, close + 2) } else { Some(close + 1) };
+        if let Some(end) = end.filter(|end| !plain || *end > close + 1) {
+            marks.push((i, end));
+        }
+    }
+    if marks.is_empty() {
+        return tokens;
+    }
+    let made = |token: Token| TokenWithSpan::new(token, Span::empty());
+    let mut out = Vec::with_capacity(tokens.len());
+    for (i, token) in tokens.iter().enumerate() {
+        match marks.iter().find(|(start, end)| (*start..*end).contains(&i)) {
+            Some((start, end)) if *start == i => {
+                let text: Vec<String> = tokens[i..*end].iter().map(|t| t.token.to_string()).collect();
+                let name = format!("{CONFLICT_TARGET}{}", text.join(" "));
+                out.push(made(Token::make_keyword("ON")));
+                out.push(made(Token::make_keyword("CONSTRAINT")));
+                out.push(TokenWithSpan::new(Token::make_word(&name, Some('"')), token.span));
+            }
+            Some(_) => {}
+            None => out.push(token.clone()),
+        }
+    }
+    out
+}
+
+/// The DO that ends the predicate of ON CONFLICT.
+fn do_of(tokens: &[TokenWithSpan], from: usize) -> Option<usize> {
+    let mut depth = 0_usize;
+    for (i, token) in tokens.iter().enumerate().skip(from) {
+        match &token.token {
+            Token::LParen | Token::LBracket => depth += 1,
+            Token::RParen | Token::RBracket => depth = depth.checked_sub(1)?,
+            _ if depth == 0 && word(Some(token)).is_some_and(|w| w == "do") => return Some(i),
             _ => {}
         }
     }

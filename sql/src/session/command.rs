@@ -115,6 +115,12 @@ impl Session {
                 Answer::tag(*tag)
             }
             Command::CloseCursor(name) => Answer::tag(self.close_cursor(name.as_deref())?),
+            Command::Reindex { alone } => {
+                if let Some(statement) = alone {
+                    self.prevent_in_block(statement)?;
+                }
+                Answer::tag("REINDEX")
+            }
             Command::Nothing("VACUUM") if !matches!(self.tx.block, Block::Idle) => {
                 return Err(SqlError::active_sql_transaction("VACUUM cannot run inside a transaction block"));
             }

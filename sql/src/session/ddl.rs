@@ -35,7 +35,7 @@ impl Session {
         let name = match command {
             Command::CreateTable(_) => "CREATE TABLE",
             Command::AlterTable(_) => "ALTER TABLE",
-            Command::RenameIndex { .. } => "ALTER INDEX",
+            Command::RenameIndex { .. } | Command::SetIndexOptions { .. } => "ALTER INDEX",
             Command::CreateIndex(_) => "CREATE INDEX",
             Command::DropIndexes { .. } => "DROP INDEX",
             Command::Analyze { tag, tables, warnings } => {
@@ -62,8 +62,21 @@ impl Session {
                 self.rename_index(*table, old, new).await?;
                 Vec::new()
             }
+            Command::SetIndexOptions { table, index, options } => {
+                self.lock_catalog().await?;
+                let catalog = self.transaction(false).catalog();
+                self.change_table(&catalog, *table, |table| {
+                    let indexes = std::iter::once(&mut table.primary).chain(&mut table.indexes);
+                    indexes.filter(|i| i.id == *index).for_each(|i| i.options.clone_from(options));
+                })
+                .await?;
+                Vec::new()
+            }
             Command::CreateIndex(create) => self.create_index(create).await?.into_iter().collect(),
-            Command::DropIndexes { indexes, notices } => {
+            Command::DropIndexes { indexes, notices, concurrently } => {
+                if *concurrently {
+                    self.prevent_in_block("DROP INDEX CONCURRENTLY")?;
+                }
                 self.drop_indexes(indexes).await?;
                 notices.clone()
             }
@@ -91,7 +104,7 @@ impl Session {
             return Err(SqlError::duplicate_table(message));
         }
         let constraints = create.primary_key.iter().chain(&create.uniques);
-        for (name, _) in constraints {
+        for Index { name, .. } in constraints {
             if relation_exists(&catalog, &create.schema, name) || *name == create.name {
                 return Err(SqlError::duplicate_table(format!("relation \"{name}\" already exists")));
             }
@@ -117,14 +130,14 @@ impl Session {
             columns.push(column);
         }
         let txn = self.transaction(false);
-        let (key_name, key_columns) = match &create.primary_key {
-            Some((name, key)) => {
-                for &position in key {
+        let mut primary = match &create.primary_key {
+            Some(key) => {
+                for &position in &key.columns {
                     if let Some(column) = columns.get_mut(position) {
                         column.not_null = true;
                     }
                 }
-                (name.clone(), key.clone())
+                key.clone()
             }
             None => {
                 columns.push(Column {
@@ -132,29 +145,15 @@ impl Session {
                     default: None,
                     ..Column::new(column_id(columns.len()), HIDDEN_KEY, DataType::Int8)
                 });
-                (format!("{}_{HIDDEN_KEY}", create.name), vec![columns.len() - 1])
+                let name = format!("{}_{HIDDEN_KEY}", create.name);
+                Index { unique: true, ..Index::new(IndexId::PRIMARY, name, 0, vec![columns.len() - 1]) }
             }
         };
-        let primary = Index {
-            id: IndexId::PRIMARY,
-            name: key_name,
-            oid: txn.allocate_id()?.0,
-            columns: key_columns,
-            unique: true,
-            constraint: create.primary_key.is_some(),
-            comment: None,
-        };
+        primary.oid = txn.allocate_id()?.0;
         let mut indexes = Vec::with_capacity(create.uniques.len());
-        for (position, (name, columns)) in create.uniques.iter().enumerate() {
-            indexes.push(Index {
-                id: index_id(position + 1),
-                name: name.clone(),
-                oid: txn.allocate_id()?.0,
-                columns: columns.clone(),
-                unique: true,
-                constraint: true,
-                comment: None,
-            });
+        for (position, index) in create.uniques.iter().enumerate() {
+            let (id, oid) = (index_id(position + 1), txn.allocate_id()?.0);
+            indexes.push(Index { id, oid, ..index.clone() });
         }
         let mut foreign_keys = create.foreign_keys.clone();
         for key in &mut foreign_keys {
@@ -178,7 +177,9 @@ impl Session {
             primary,
             hidden_key: create.primary_key.is_none(),
             indexes,
-            checks: checks.map(|(name, e)| Check { name: name.clone(), expression: e.clone() }).collect(),
+            checks: checks
+                .map(|(name, e)| Check { name: name.clone(), expression: e.clone(), validated: true })
+                .collect(),
             foreign_keys,
             comment: None,
             write_quorum: create.write_quorum,
@@ -207,10 +208,14 @@ impl Session {
     }
 
     async fn create_index(&mut self, create: &CreateIndex) -> Result<Option<String>> {
+        if create.concurrently {
+            self.prevent_in_block("CREATE INDEX CONCURRENTLY")?;
+        }
         let catalog = self.lock_catalog().await?;
         let table = catalog.table_by_id(create.table).ok_or_else(table_gone)?;
-        if relation_exists(&catalog, &table.schema, &create.name) {
-            let message = format!("relation \"{}\" already exists", create.name);
+        let name = &create.index.name;
+        if relation_exists(&catalog, &table.schema, name) {
+            let message = format!("relation \"{name}\" already exists");
             if create.if_not_exists {
                 return Ok(Some(format!("{message}, skipping")));
             }
@@ -221,15 +226,7 @@ impl Session {
         let id = IndexId(table.next_index_id);
         let mut changed = (**table).clone();
         changed.next_index_id += 1;
-        changed.indexes.push(Index {
-            id,
-            name: create.name.clone(),
-            oid: txn.allocate_id()?.0,
-            columns: create.columns.clone(),
-            unique: create.unique,
-            constraint: false,
-            comment: None,
-        });
+        changed.indexes.push(Index { id, oid: txn.allocate_id()?.0, ..create.index.clone() });
         txn.put_table(changed)?;
         let catalog = txn.catalog();
         let table = catalog.table_by_id(create.table).ok_or_else(table_gone)?;

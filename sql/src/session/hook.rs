@@ -126,6 +126,7 @@ impl SessionHook for Facts {
 
     fn call(&self, function: &str, args: &[Datum]) -> Result<Datum> {
         let oid = || args.first().and_then(Datum::as_i64).and_then(|o| u32::try_from(o).ok()).unwrap_or(0);
+        let pretty = |i: usize| args.get(i).and_then(Datum::as_bool).unwrap_or_default();
         Ok(match function {
             "pg_backend_pid" => Datum::Int4(self.shared.backend_pid),
             "pg_postmaster_start_time" => Datum::Timestamptz(self.shared.started),
@@ -159,7 +160,7 @@ impl SessionHook for Facts {
             "pg_get_function_arguments" => optional(catalog::function_arguments(oid(), false)),
             "pg_get_function_identity_arguments" => optional(catalog::function_arguments(oid(), true)),
             "pg_get_expr" => match args.first().and_then(Datum::as_str) {
-                Some(text) => Datum::text(catalog::shown_default(self.names.as_ref(), text)),
+                Some(text) => self.expression(text, args.get(1).and_then(Datum::as_i64), pretty(2)),
                 None => Datum::Null,
             },
             "currval" => {
@@ -180,9 +181,9 @@ impl SessionHook for Facts {
                 catalog::column_comment(&self.catalog, oid(), number).map_or(Datum::Null, Datum::text)
             }
             "pg_get_indexdef" => {
-                self.index_definition(oid(), args.get(1).and_then(Datum::as_i64).unwrap_or(0))
+                self.index_definition(oid(), args.get(1).and_then(Datum::as_i64).unwrap_or(0), pretty(2))
             }
-            "pg_get_constraintdef" => self.constraint_definition(oid()),
+            "pg_get_constraintdef" => self.constraint_definition(oid(), pretty(1)),
             "pg_get_triggerdef"
             | "pg_get_ruledef"
             | "pg_get_partkeydef"
@@ -267,20 +268,29 @@ impl Facts {
         self.catalog.tables().find_map(|t| t.all_indexes().find(|i| i.oid == oid).map(|i| (t, i)))
     }
 
-    /// The whole definition, or the name of one column.
-    fn index_definition(&self, oid: u32, column: i64) -> Datum {
-        let Some((table, index)) = self.index(oid) else { return Datum::Null };
-        if column == 0 {
-            return Datum::text(index_definition(table, index));
+    /// An expression that a catalog has, over the rows of a relation.
+    fn expression(&self, text: &str, relation: Option<i64>, pretty: bool) -> Datum {
+        let table = relation.and_then(|oid| u32::try_from(oid).ok()).and_then(|oid| self.table(oid));
+        match table.filter(|_| pretty && !text.contains("regclass")) {
+            Some(table) => Datum::text(crate::binder::shown_condition(table, text, true)),
+            None => Datum::text(catalog::shown_default(self.names.as_ref(), text)),
         }
-        let position = usize::try_from(column - 1).ok().and_then(|i| index.columns.get(i));
-        position
-            .and_then(|&p| table.columns.get(p))
-            .map_or(Datum::Null, |c| Datum::text(catalog::quoted(&c.name)))
     }
 
-    fn constraint_definition(&self, oid: u32) -> Datum {
-        let found = self.catalog.tables().find_map(|t| catalog::constraint_definition(&self.catalog, t, oid));
+    /// The whole definition, or that of one attribute.
+    fn index_definition(&self, oid: u32, column: i64, pretty: bool) -> Datum {
+        let Some((table, index)) = self.index(oid) else { return Datum::Null };
+        if column == 0 {
+            return Datum::text(index_definition(table, index, pretty));
+        }
+        let place = usize::try_from(column - 1).ok();
+        let attribute = place.and_then(|place| catalog::index_attribute(table, index, place, pretty));
+        attribute.map_or(Datum::text(""), Datum::text)
+    }
+
+    fn constraint_definition(&self, oid: u32, pretty: bool) -> Datum {
+        let mut tables = self.catalog.tables();
+        let found = tables.find_map(|t| catalog::constraint_definition(&self.catalog, t, oid, pretty));
         found.map_or(Datum::Null, Datum::text)
     }
 

@@ -99,7 +99,13 @@ impl Session {
         txn.get_or_insert_with(|| {
             *begun_autocommit = autocommit;
             let lock_timeout = self.shared.settings.lock().effective().lock_timeout;
-            self.shared.engine.begin(TransactionOptions { isolation, read_only, autocommit, lock_timeout })
+            self.shared.engine.begin(TransactionOptions {
+                isolation,
+                read_only,
+                autocommit,
+                lock_timeout,
+                indexes: Some(&crate::index::SQL_INDEXES),
+            })
         })
     }
 
@@ -113,6 +119,16 @@ impl Session {
         if self.is_read_only() {
             return Err(SqlError::read_only_sql_transaction(format!(
                 "cannot execute {statement} in a read-only transaction"
+            )));
+        }
+        Ok(())
+    }
+
+    /// 25001 for what is a transaction, or several, of its own.
+    pub(super) fn prevent_in_block(&self, statement: &str) -> Result<()> {
+        if matches!(self.tx.block, Block::Explicit | Block::Failed) {
+            return Err(SqlError::active_sql_transaction(format!(
+                "{statement} cannot run inside a transaction block"
             )));
         }
         Ok(())

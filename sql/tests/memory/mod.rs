@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use amphora_replication::{
     Access, ClusterStatus, Direction, Engine, Error, InsertOutcome, KeyBound, KeyRange, LockMode, NodeId,
     OnConflict, Result, RowStream, SavepointId, Scan, SequenceGrant, Sequences, StoredRow, Transaction,
-    TransactionOptions, WaitPolicy,
+    IndexFunctions, TransactionOptions, WaitPolicy,
 };
 use amphora_storage::schema::{
     Catalog, Column, Descriptor, Index, IndexId, Sequence, SequenceState, Table, TableId,
@@ -166,22 +166,39 @@ fn stored(row: &Row) -> StoredRow {
     StoredRow { row: row.clone(), version: Timestamp(1) }
 }
 
-fn values(index: &Index, row: &[Datum]) -> Vec<Datum> {
-    index.columns.iter().map(|&c| row[c].clone()).collect()
+/// What an index has for a row; `None` if it has no entry.
+fn values(table: &Table, index: &Index, row: &[Datum]) -> Option<Vec<Datum>> {
+    let computed = match index.is_plain() {
+        true => Vec::new(),
+        false => amphora_sql::index::SQL_INDEXES.compute(table, index, row).ok()??,
+    };
+    Some(index.columns.iter().map(|&c| amphora_storage::key::indexed(row, &computed, c).clone()).collect())
 }
 
-fn inside(range: &KeyRange, key: &[Datum]) -> bool {
+/// The key of a row's entry, by which a scan orders rows.
+fn position(table: &Table, index: &Index, row: &[Datum]) -> Vec<u8> {
+    let mut key = Vec::new();
+    for (place, datum) in values(table, index, row).unwrap_or_default().iter().enumerate() {
+        amphora_storage::key::encode_ordered(&mut key, datum, index.order(place)).unwrap();
+    }
+    key
+}
+
+fn inside(index: &Index, range: &KeyRange, key: &[Datum]) -> bool {
     let (prefix, rest) = key.split_at(range.prefix.len());
     let next = rest.first();
+    let nulls_low = index.order(range.prefix.len()).nulls_low();
     prefix == range.prefix
         && match (&range.lower, next) {
             (KeyBound::Unbounded, _) => true,
+            (_, Some(Datum::Null)) if nulls_low => false,
             (KeyBound::Included(b), Some(v)) => v >= b,
             (KeyBound::Excluded(b), Some(v)) => v > b,
             _ => false,
         }
         && match (&range.upper, next) {
             (KeyBound::Unbounded, _) => true,
+            (_, Some(Datum::Null)) => nulls_low,
             (KeyBound::Included(b), Some(v)) => v <= b,
             (KeyBound::Excluded(b), Some(v)) => v < b,
             _ => false,
@@ -195,18 +212,18 @@ impl MemoryTransaction {
     }
 
     fn find(&self, table: &Table, index: &Index, wanted: &[Datum]) -> Option<Row> {
-        if wanted.iter().any(Datum::is_null) {
+        if wanted.iter().any(Datum::is_null) && !index.nulls_not_distinct {
             return None;
         }
         let rows = self.state.rows.get(&table.keyspace())?;
-        rows.values().find(|row| values(index, row) == wanted).cloned()
+        rows.values().find(|row| values(table, index, row).is_some_and(|key| key == wanted)).cloned()
     }
 
     fn taken(&self, table: &Table, row: &Row) -> Option<(Index, Row)> {
         table
             .all_indexes()
             .filter(|i| i.unique)
-            .find_map(|i| self.find(table, i, &values(i, row)).map(|old| (i.clone(), old)))
+            .find_map(|i| self.find(table, i, &values(table, i, row)?).map(|old| (i.clone(), old)))
     }
 }
 
@@ -218,11 +235,15 @@ fn duplicated(table: &Table, index: &Index, row: &Row) -> Error {
 }
 
 fn duplicate(table: &Table, index: &Index, row: &Row) -> Error {
-    let names: Vec<&str> = index.columns.iter().map(|&c| table.columns[c].name.as_str()).collect();
-    let shown: Vec<String> = values(index, row)
+    let names = amphora_sql::index::SQL_INDEXES.names(table, index);
+    let shown: Vec<String> = values(table, index, row)
+        .unwrap_or_default()
         .iter()
         .zip(&index.columns)
-        .map(|(v, &c)| amphora_sql::types::to_text(v, &table.columns[c].ty, &Default::default()))
+        .map(|(v, &c)| match (v, index.type_of(table, c)) {
+            (Datum::Null, _) | (_, None) => "null".into(),
+            (v, Some(ty)) => amphora_sql::types::to_text(v, ty, &Default::default()),
+        })
         .collect();
     let mut error =
         Error::new("23505", format!("duplicate key value violates unique constraint \"{}\"", index.name))
@@ -296,8 +317,8 @@ impl Transaction for MemoryTransaction {
         let state = self.held.as_ref().filter(|_| !self.see_all).unwrap_or(&self.state);
         let rows = state.rows.get(&scan.table.keyspace()).cloned().unwrap_or_default();
         let mut found: Vec<&Row> =
-            rows.values().filter(|row| inside(&scan.range, &values(index, row))).collect();
-        found.sort_by_key(|row| values(index, row));
+            rows.values().filter(|row| values(&scan.table, index, row).is_some_and(|key| inside(index, &scan.range, &key))).collect();
+        found.sort_by_key(|row| position(&scan.table, index, row));
         if scan.direction == Direction::Backward {
             found.reverse();
         }
@@ -480,8 +501,8 @@ impl Transaction for MemoryTransaction {
         let rows = self.state.rows.get(&table.keyspace()).cloned().unwrap_or_default();
         let mut seen = std::collections::BTreeSet::new();
         for row in rows.values() {
-            let key = values(index, row);
-            if key.iter().all(|v| !v.is_null()) && !seen.insert(key) {
+            let Some(key) = values(table, index, row) else { continue };
+            if (index.nulls_not_distinct || key.iter().all(|v| !v.is_null())) && !seen.insert(key) {
                 return Err(duplicated(table, index, row));
             }
         }

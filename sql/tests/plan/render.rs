@@ -94,8 +94,8 @@ fn statement(out: &mut String, statement_: &Statement) {
                     let default = c.default.as_ref().map(|d| format!(" default {d}")).unwrap_or_default();
                     let _ = writeln!(out, "  {} {}{not_null}{default}", c.name, c.ty);
                 }
-                for (name, columns) in create.primary_key.iter().chain(&create.uniques) {
-                    let _ = writeln!(out, "  key {name} {columns:?}");
+                for key in create.primary_key.iter().chain(&create.uniques) {
+                    let _ = writeln!(out, "  key {} {:?}", key.name, key.columns);
                 }
                 for (name, check) in &create.checks {
                     let _ = writeln!(out, "  check {name} {check}");

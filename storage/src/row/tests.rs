@@ -25,15 +25,7 @@ fn table(ids: &[u32]) -> Table {
                 ..Column::new(ColumnId(id), format!("c{id}"), DataType::Unknown)
             })
             .collect(),
-        primary: Index {
-            id: IndexId::PRIMARY,
-            name: "t_pkey".into(),
-            oid: 20001,
-            columns: vec![0],
-            unique: true,
-            constraint: true,
-            comment: None,
-        },
+        primary: Index::of_constraint(IndexId::PRIMARY, "t_pkey", 20001, vec![0]),
         hidden_key: false,
         indexes: vec![],
         checks: vec![],

@@ -5,6 +5,7 @@
 //! one has moved.
 
 mod catalog;
+mod index;
 mod object;
 mod sequence;
 
@@ -12,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::datum::Datum;
 use crate::hlc::Timestamp;
-use crate::key;
 use crate::types::DataType;
 
 pub use catalog::{Catalog, Relation};
+pub use index::{Derived, Index, IndexExpression, KeyOrder};
 pub use object::{
     ColumnStatistics, Descriptor, ForeignKey, Histogram, Identity, MostCommon, ReferentialAction, Role,
     Schema, Sequence, TableStatistics, View, ViewRelation,
@@ -107,37 +108,6 @@ impl Column {
     }
 }
 
-/// A secondary index, or the primary key (id 0).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Index {
-    /// Id within the table
-    pub id: IndexId,
-    /// Name, unique within the schema
-    pub name: String,
-    /// OID, for pg_catalog
-    pub oid: u32,
-    /// Positions in [`Table::columns`] of the indexed columns, in order
-    pub columns: Vec<usize>,
-    /// UNIQUE
-    pub unique: bool,
-    /// True if made by a UNIQUE or PRIMARY KEY constraint rather than by CREATE INDEX
-    pub constraint: bool,
-    /// COMMENT ON INDEX, or on its constraint
-    pub comment: Option<String>,
-}
-
-impl Index {
-    /// True of a secondary index whose entries have all of these columns of its table (positions), just as
-    /// they are in the rows: nothing need be fetched to read them.
-    pub fn covers(&self, table: &Table, columns: &[usize]) -> bool {
-        let has = |column: &usize| {
-            (self.columns.contains(column) || table.primary.columns.contains(column))
-                && table.columns.get(*column).is_some_and(|c| key::is_exact(&c.ty))
-        };
-        self.id != IndexId::PRIMARY && table.is_strong() && columns.iter().all(has)
-    }
-}
-
 /// A CHECK constraint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
@@ -145,6 +115,8 @@ pub struct Check {
     pub name: String,
     /// The condition, as SQL text that the binder can bind again
     pub expression: String,
+    /// False after NOT VALID, until VALIDATE CONSTRAINT: rows older than it were not looked at
+    pub validated: bool,
 }
 
 /// A table. `columns` is in attribute order; a row holds one datum per entry of it.

@@ -7,7 +7,7 @@ use sqlparser::tokenizer::Token;
 
 use super::super::dialect::AmphoraDialect;
 use super::super::{Ast, parser, syntax_error};
-use super::{CommandParser, near, unsupported};
+use super::{CommandParser, IndexAst, near, unsupported};
 use crate::error::Result;
 
 /// A statement about an object of the catalog.
@@ -34,6 +34,8 @@ pub(crate) enum ObjectAst {
     Comment { target: CommentTarget, text: Option<String> },
     /// CREATE TABLE … AS, SELECT … INTO
     CreateTableAs(Box<CreateTableAs>),
+    /// DROP INDEX, ALTER INDEX, REINDEX
+    Index(IndexAst),
 }
 
 /// CREATE TABLE … AS.
@@ -119,7 +121,10 @@ impl CommandParser<'_> {
             ["alter", "sequence", _] => self.alter_sequence(dialect)?,
             ["alter", "view", _] => self.alter_view()?,
             ["comment", "on", _] => self.comment()?,
-            _ => return Ok(None),
+            _ => match self.index_statement()? {
+                Some(parsed) => parsed,
+                None => return Ok(None),
+            },
         };
         self.finish()?;
         Ok(Some(Ast::Object(Box::new(parsed))))
@@ -409,14 +414,14 @@ impl CommandParser<'_> {
         Ok(given)
     }
 
-    fn if_exists(&mut self) -> Result<bool> {
+    pub(super) fn if_exists(&mut self) -> Result<bool> {
         let given = self.peek_word() == "if" && self.peek_word_at(1) == "exists";
         self.index += if given { 2 } else { 0 };
         Ok(given)
     }
 
     /// A whole number with its sign. 22003 if it is no bigint.
-    fn integer(&mut self) -> Result<i64> {
+    pub(super) fn integer(&mut self) -> Result<i64> {
         let negative = self.token(&Token::Minus);
         let _ = !negative && self.token(&Token::Plus);
         let place = self.index;

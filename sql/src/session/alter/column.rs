@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use amphora_storage::schema::{Column, ColumnId, Index, Table, TableId};
+use amphora_storage::schema::{Column, ColumnId, Index, IndexId, Table, TableId};
 use amphora_storage::{DataType, Datum};
 use sqlparser::ast;
 
@@ -18,6 +18,7 @@ use crate::dependency::{Names, Object, plan_drop};
 use crate::error::{Result, SqlError};
 use crate::executor::constants;
 use crate::expr::Expr;
+use crate::index::{columns_computed, columns_read};
 use crate::optimizer::is_volatile;
 
 impl Session {
@@ -65,7 +66,7 @@ impl Session {
         );
         changed.next_column_id += 1;
         for index in std::iter::once(&mut changed.primary).chain(&mut changed.indexes) {
-            index.columns.iter_mut().filter(|c| **c >= place).for_each(|c| *c += 1);
+            index.move_columns(|c| if c >= place { c + 1 } else { c });
         }
         let changed = Arc::new(changed);
         let default = stored_expressions(&planner, &changed, &[place])?.defaults.pop();
@@ -152,11 +153,13 @@ impl Session {
         }
         let mut changed = (*table).clone();
         changed.columns.remove(position);
-        changed.indexes.retain(|index| !index.columns.contains(&position));
+        changed.indexes.retain(|index| !columns_read(&table, index).contains(&position));
+        // INCLUDE of a key that is the rows themselves is but a list of names.
+        changed.primary.include.retain(|c| *c != position);
         changed.foreign_keys.retain(|key| !key.columns.contains(&column));
         changed.checks.retain(|check| !columns_of(&table, &check.expression).contains(&position));
         for index in std::iter::once(&mut changed.primary).chain(&mut changed.indexes) {
-            index.columns.iter_mut().filter(|c| **c > position).for_each(|c| *c -= 1);
+            index.move_columns(|c| if c > position { c - 1 } else { c });
         }
         let txn = self.transaction(false);
         txn.put_table(changed)?;
@@ -286,11 +289,14 @@ impl Session {
             ))
             .with_hint("Drop the constraint, change both columns, and add it again."));
         }
-        let types: Vec<&Index> = table.all_indexes().filter(|i| i.columns.contains(&position)).collect();
-        if !types.is_empty() {
+        if table.all_indexes().any(|i| i.columns.contains(&position)) {
             crate::binder::check_key_type(&new.ty, &column.name)?;
         }
-        if using.is_none() && is_safe(&column.ty, &new.ty) {
+        let computed = table.indexes.iter().any(|i| columns_computed(table, i).contains(&position));
+        if computed {
+            retype_expressions(&mut changed)?;
+        }
+        if using.is_none() && !computed && is_safe(&column.ty, &new.ty) {
             let value = changed.columns[position].missing.clone();
             changed.columns[position].missing = widened(value, &new.ty);
             return Ok(self.transaction(false).put_table(changed)?);
@@ -322,9 +328,9 @@ impl Session {
         changed.next_column_id += 1;
         changed.hidden_key = true;
         changed.primary.name = format!("{}_{}", table.name, super::super::ddl::HIDDEN_KEY);
-        changed.primary.columns = vec![changed.columns.len() - 1];
-        changed.primary.constraint = false;
-        changed.primary.comment = None;
+        let (name, oid) = (changed.primary.name.clone(), changed.primary.oid);
+        let columns = vec![changed.columns.len() - 1];
+        changed.primary = Index { unique: true, ..Index::new(IndexId::PRIMARY, name, oid, columns) };
         let values = copy_columns(table, &changed);
         self.rewrite(table, changed, &values)
     }
@@ -341,6 +347,18 @@ impl Session {
             .map(|(child, key)| (child.id, child.name.clone(), key.name.clone()))
             .collect()
     }
+}
+
+/// The expressions of indexes over columns of new types: they must still bind, and may have new types too.
+fn retype_expressions(table: &mut Table) -> Result<()> {
+    let now = table.clone();
+    for (index, known) in table.indexes.iter_mut().zip(&now.indexes) {
+        let program = crate::index::program(&now, known)?;
+        for (expression, bound) in index.expressions.iter_mut().zip(&program.expressions) {
+            expression.ty = bound.ty();
+        }
+    }
+    Ok(())
 }
 
 /// True if keys of both types are equal where their values are.

@@ -1,6 +1,6 @@
 //! Constraints that come and go.
 
-use amphora_storage::schema::{Check, Index, IndexId, Table, TableId};
+use amphora_storage::schema::{Check, Index, IndexId, KeyOrder, Table, TableId};
 use sqlparser::ast::TableConstraint;
 
 use super::super::ddl::{cascades_to, relation_exists, still_needed};
@@ -31,10 +31,6 @@ impl Session {
                 }
                 return self.constraint_using_index(id, &index, &name, primary);
             }
-            TableConstraint::Check(_) if not_valid => {
-                return Err(SqlError::feature_not_supported("CHECK … NOT VALID is not supported")
-                    .with_hint("Leave NOT VALID out: existing rows are then checked."));
-            }
             _ => {}
         }
         let table = self.altered(id)?;
@@ -57,7 +53,7 @@ impl Session {
         added: Additions,
         validate: bool,
     ) -> Result<()> {
-        let indexes = added.primary_key.iter().chain(&added.uniques).map(|(name, _)| name);
+        let indexes = added.primary_key.iter().chain(&added.uniques).map(|index| &index.name);
         let table = self.altered(id)?;
         let catalog = self.transaction(false).catalog();
         for name in indexes {
@@ -65,21 +61,26 @@ impl Session {
                 return Err(SqlError::duplicate_table(format!("relation \"{name}\" already exists")));
             }
         }
-        if let Some((name, columns)) = added.primary_key {
-            self.add_primary_key(id, name, columns)?;
+        if let Some(key) = added.primary_key {
+            self.add_primary_key(id, key)?;
         }
-        for (name, columns) in added.uniques {
-            self.add_unique(id, name, columns)?;
+        for index in added.uniques {
+            self.add_unique(id, index)?;
         }
         if !added.checks.is_empty() {
             let mut changed = (*self.altered(id)?).clone();
-            let new =
-                added.checks.iter().map(|(name, e)| Check { name: name.clone(), expression: e.clone() });
-            changed.checks.extend(new);
+            let check = |(name, e): &(String, String)| Check {
+                name: name.clone(),
+                expression: e.clone(),
+                validated: validate,
+            };
+            changed.checks.extend(added.checks.iter().map(check));
             self.transaction(false).put_table(changed)?;
-            let table = self.altered(id)?;
-            let checks = added.checks.into_iter().map(|(name, _)| name).collect();
-            self.verify(&table, &Verify { checks, ..Verify::default() })?;
+            if validate {
+                let table = self.altered(id)?;
+                let checks = added.checks.into_iter().map(|(name, _)| name).collect();
+                self.verify(&table, &Verify { checks, ..Verify::default() })?;
+            }
         }
         if added.foreign_keys.is_empty() {
             return Ok(());
@@ -109,41 +110,26 @@ impl Session {
         blocking(|| validate_foreign_key(&table, key, txn.as_ref(), &run))
     }
 
-    fn add_primary_key(&mut self, id: TableId, name: String, columns: Vec<usize>) -> Result<()> {
+    fn add_primary_key(&mut self, id: TableId, key: Index) -> Result<()> {
         let table = self.altered(id)?;
-        self.verify(&table, &Verify { not_null: columns.clone(), ..Verify::default() })?;
+        self.verify(&table, &Verify { not_null: key.columns.clone(), ..Verify::default() })?;
         let mut changed = (*table).clone();
         if changed.hidden_key {
             changed.columns.pop();
         }
         changed.hidden_key = false;
-        columns.iter().for_each(|&c| changed.columns[c].not_null = true);
-        changed.primary = Index {
-            id: IndexId::PRIMARY,
-            name,
-            oid: self.transaction(false).allocate_id()?.0,
-            columns,
-            unique: true,
-            constraint: true,
-            comment: None,
-        };
+        key.columns.iter().for_each(|&c| changed.columns[c].not_null = true);
+        let oid = self.transaction(false).allocate_id()?.0;
+        changed.primary = Index { id: IndexId::PRIMARY, oid, constraint: true, ..key };
         let values = copy_columns(&table, &changed);
         self.rewrite(&table, changed, &values)
     }
 
-    fn add_unique(&mut self, id: TableId, name: String, columns: Vec<usize>) -> Result<()> {
+    fn add_unique(&mut self, id: TableId, unique: Index) -> Result<()> {
         let mut changed = (*self.altered(id)?).clone();
         let index = IndexId(changed.next_index_id);
         changed.next_index_id += 1;
-        changed.indexes.push(Index {
-            id: index,
-            name,
-            oid: self.transaction(false).allocate_id()?.0,
-            columns,
-            unique: true,
-            constraint: true,
-            comment: None,
-        });
+        changed.indexes.push(Index { id: index, oid: self.transaction(false).allocate_id()?.0, ..unique });
         self.transaction(false).put_table(changed)?;
         let table = self.altered(id)?;
         let txn = self.transaction(false);
@@ -160,9 +146,26 @@ impl Session {
             let message = format!("index \"{index}\" is already associated with a constraint");
             return Err(SqlError::object_not_in_prerequisite_state(message));
         }
+        let refused = |what: &str| {
+            SqlError::wrong_object_type(what)
+                .with_detail("Cannot create a primary key or unique constraint using such an index.")
+        };
         if !found.unique {
-            return Err(SqlError::wrong_object_type(format!("\"{index}\" is not a unique index"))
-                .with_detail("Cannot create a primary key or unique constraint using such an index."));
+            return Err(refused(&format!("\"{index}\" is not a unique index")));
+        }
+        if !found.expressions.is_empty() {
+            return Err(refused(&format!("index \"{index}\" contains expressions")));
+        }
+        if found.predicate.is_some() {
+            return Err(refused(&format!("\"{index}\" is a partial index")));
+        }
+        if let Some(place) = (0..found.columns.len()).find(|&i| {
+            found.order(i) != KeyOrder::default() || found.classes.get(i).is_some_and(Option::is_some)
+        }) {
+            return Err(refused(&format!(
+                "index \"{index}\" column number {} does not have default sorting behavior",
+                place + 1
+            )));
         }
         let catalog = self.transaction(false).catalog();
         if name != index && relation_exists(&catalog, &table.schema, name) {
@@ -185,7 +188,7 @@ impl Session {
         let mut changed = (*table).clone();
         changed.indexes.retain(|i| i.id != found.id);
         self.transaction(false).put_table(changed)?;
-        self.add_primary_key(id, name.to_owned(), found.columns)
+        self.add_primary_key(id, Index { name: name.to_owned(), ..found })
     }
 
     pub(super) async fn drop_constraint(
@@ -242,8 +245,15 @@ impl Session {
     pub(super) async fn validate_constraint(&mut self, id: TableId, name: &str) -> Result<()> {
         let table = self.altered(id)?;
         let Some(key) = table.foreign_keys.iter().find(|key| key.name == name) else {
-            if table.checks.iter().any(|check| check.name == name) {
-                return Ok(());
+            if let Some(check) = table.checks.iter().find(|check| check.name == name) {
+                if check.validated {
+                    return Ok(());
+                }
+                let checks = std::iter::once(name.to_owned()).collect();
+                self.verify(&table, &Verify { checks, ..Verify::default() })?;
+                let mut changed: Table = (*table).clone();
+                changed.checks.iter_mut().filter(|c| c.name == name).for_each(|c| c.validated = true);
+                return Ok(self.transaction(false).put_table(changed)?);
             }
             if table.all_indexes().any(|index| index.constraint && index.name == name) {
                 return Err(SqlError::wrong_object_type(format!(

@@ -25,6 +25,14 @@ impl Session {
         for check in &mut changed.checks {
             check.expression = rename_column_in(&check.expression, old, new)?;
         }
+        for index in &mut changed.indexes {
+            for expression in &mut index.expressions {
+                expression.text = rename_column_in(&expression.text, old, new)?;
+            }
+            if let Some(predicate) = &mut index.predicate {
+                *predicate = rename_column_in(predicate, old, new)?;
+            }
+        }
         Ok(self.transaction(false).put_table(changed)?)
     }
 
