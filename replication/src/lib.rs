@@ -18,10 +18,10 @@ pub mod strong;
 pub mod transaction;
 
 pub use api::{
-    Access, AdvisoryLock, ClusterStatus, Direction, Engine, IndexFunctions, InsertOutcome, IsolationLevel, KeyBound,
-    KeyRange, LockMode, NodeRole, NodeState, NodeStatus, OnConflict, PeerLag, RaftStatus, RowStream,
-    SavepointId, Scan, SequenceGrant, Sequences, StoredRow, TableStatus, Transaction, TransactionOptions,
-    WaitPolicy,
+    Access, AdvisoryLock, ClusterStatus, Direction, Engine, IndexFunctions, InsertOutcome, IsolationLevel,
+    KeyBound, KeyRange, LockMode, NodeRole, NodeState, NodeStatus, OnConflict, PeerLag, RaftStatus,
+    RowStream, SavepointId, Scan, SequenceGrant, Sequences, StoredRow, TableStatus, Transaction,
+    TransactionOptions, WaitPolicy,
 };
 pub use error::{ConflictingKey, Error, ErrorKind, Result};
 

@@ -14,15 +14,26 @@ use amphora_storage::{DataType, Datum};
 
 use crate::catalog::quoted;
 use crate::expr::Expr;
-use crate::types::{FormatContext, to_text};
+use crate::functions::{ScalarFunction, Ty};
+use crate::types::{CastContext, FormatContext, cast, to_text};
 
 /// How far the parts of a CASE stand in.
 const INDENT: usize = 4;
 
 /// Words that are functions' names and keywords too.
 const QUOTED_NAMES: [&str; 12] = [
-    "substring", "position", "overlay", "left", "right", "trim", "char", "time", "timestamp", "interval",
-    "values", "row",
+    "substring",
+    "position",
+    "overlay",
+    "left",
+    "right",
+    "trim",
+    "char",
+    "time",
+    "timestamp",
+    "interval",
+    "values",
+    "row",
 ];
 
 /// Prints expressions over the columns of one row.
@@ -45,7 +56,7 @@ pub(crate) fn over_table(table: &amphora_storage::schema::Table, e: &Expr, prett
 /// True of what looks like a function call, which needs no parentheses in an index's definition.
 pub(crate) fn looks_like_function(e: &Expr) -> bool {
     match e {
-        Expr::Call { function, .. } => !is_operator(function.name) && function.name != "timezone",
+        Expr::Call { function, .. } => !is_operator(function.name),
         Expr::Coalesce(..) | Expr::Extreme { .. } => true,
         _ => false,
     }
@@ -109,11 +120,17 @@ impl Deparser<'_> {
                 out.push_str(&format!("outer{depth}.column{}", position + 1));
             }
             Expr::Parameter(index, _) => out.push_str(&format!("${}", index + 1)),
+            Expr::Call { function, args, .. } if takes_text(function, args) => {
+                let args = function.signature.args.iter().zip(args).map(|(ty, arg)| as_text(*ty, arg));
+                self.call(e, function.name, &args.collect::<Vec<_>>(), indent, out);
+            }
             Expr::Call { function, args, .. } => self.call(e, function.name, args, indent, out),
-            Expr::Cast { input, explicit, .. } if !explicit && !implicit => {
+            Expr::Cast { input, explicit, .. }
+                if !explicit && !implicit && !matches!(**input, Expr::Literal(Datum::Text(_), _)) =>
+            {
                 self.within(input, Around::Cast, false, indent, out);
             }
-            Expr::Cast { input, to, .. } => self.cast(input, &shown_type(to), indent, out),
+            Expr::Cast { input, to, .. } => self.cast(input, &shown_type(to), Some(to), indent, out),
             Expr::And(args) => self.junction(args, false, indent, out),
             Expr::Or(args) => self.junction(args, true, indent, out),
             Expr::Not(input) => self.own(out, |out| {
@@ -171,7 +188,7 @@ impl Deparser<'_> {
                 self.named(if *greatest { "GREATEST" } else { "LEAST" }, args, indent, out);
             }
             Expr::InList { input, list, negated } => self.own(out, |out| {
-                self.within(input, Around::Other, true, indent, out);
+                self.within(&as_text(Ty::Text, input), Around::Other, true, indent, out);
                 out.push_str(if *negated { " <> ALL (" } else { " = ANY (" });
                 self.in_list(input, list, indent, out);
                 out.push(')');
@@ -290,13 +307,24 @@ impl Deparser<'_> {
             })
             .collect();
         let array = Expr::Array { items, element: ty };
-        self.cast(&array, "text[]", indent, out);
+        self.cast(&array, "text[]", None, indent, out);
     }
 
-    fn cast(&self, input: &Expr, to: &str, indent: usize, out: &mut String) {
+    fn cast(&self, input: &Expr, to: &str, of: Option<&DataType>, indent: usize, out: &mut String) {
         match input {
             Expr::Literal(value, ty) if shown_type(ty) == to && !value.is_null() => {
                 out.push_str(&literal(value, ty, false));
+            }
+            // What was read as a value of this type from the statement's text.
+            Expr::Literal(value @ Datum::Text(_), from) => {
+                let constant = of.and_then(|of| {
+                    let context = CastContext::Explicit;
+                    Some((cast(value, from, of, context, &FormatContext::default()).ok()?, of))
+                });
+                match constant {
+                    Some((value, of)) => out.push_str(&literal(&value, of, false)),
+                    None => out.push_str(&literal(value, from, false)),
+                }
             }
             input => {
                 if !self.pretty {
@@ -311,6 +339,25 @@ impl Deparser<'_> {
         out.push_str("::");
         out.push_str(to);
     }
+}
+
+/// True if a `varchar` stands where a function takes `text`: every such value is one, so nothing says so, but
+/// PostgreSQL shows it.
+fn takes_text(function: &ScalarFunction, args: &[Expr]) -> bool {
+    let relabelled = |(ty, arg): (&Ty, &Expr)| *ty == Ty::Text && is_varchar(arg);
+    !function.signature.variadic && function.signature.args.iter().zip(args).any(relabelled)
+}
+
+fn is_varchar(e: &Expr) -> bool {
+    matches!(e.ty().base(), DataType::Varchar(_)) && !matches!(e, Expr::Literal(..))
+}
+
+/// The argument as it is passed.
+fn as_text(ty: Ty, arg: &Expr) -> Expr {
+    if ty != Ty::Text || !is_varchar(arg) {
+        return arg.clone();
+    }
+    Expr::Cast { input: Box::new(arg.clone()), from: arg.ty(), to: DataType::Text, explicit: false }
 }
 
 /// A type as `format_type` shows it.

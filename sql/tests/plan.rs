@@ -92,7 +92,8 @@ fn table_of(create: &CreateTable, id: u32) -> Table {
         let id = ColumnId(columns.len() as u32);
         columns.push(Column { not_null: true, default: None, ..Column::new(id, name, DataType::Int8) });
     }
-    let index = |i: usize, index: &Index| Index { id: IndexId(i as u32), oid: id + i as u32, ..index.clone() };
+    let index =
+        |i: usize, index: &Index| Index { id: IndexId(i as u32), oid: id + i as u32, ..index.clone() };
     Table {
         id: TableId(id),
         version: Timestamp::ZERO,

@@ -268,9 +268,15 @@ fn index_entries() {
         |id, a: Option<i32>, b| vec![Datum::Int4(id), a.map_or(Datum::Null, Datum::Int4), Datum::Int4(b)];
     let (unique, plain) = (&t.indexes[0], &t.indexes[1]);
     // Unique: the same value is the same key, NULLs are apart.
-    assert_eq!(index_key(&t, unique, &row(1, Some(5), 0), &[]), index_key(&t, unique, &row(2, Some(5), 0), &[]));
+    assert_eq!(
+        index_key(&t, unique, &row(1, Some(5), 0), &[]),
+        index_key(&t, unique, &row(2, Some(5), 0), &[])
+    );
     assert_ne!(index_key(&t, unique, &row(1, None, 0), &[]), index_key(&t, unique, &row(2, None, 0), &[]));
-    assert_ne!(index_key(&t, plain, &row(1, Some(5), 7), &[]), index_key(&t, plain, &row(2, Some(5), 7), &[]));
+    assert_ne!(
+        index_key(&t, plain, &row(1, Some(5), 7), &[]),
+        index_key(&t, plain, &row(2, Some(5), 7), &[])
+    );
     let key = row_key_of(&t, &row(1, None, 0)).unwrap();
     assert_eq!(key, row_key(&t, &[Datum::Int4(1)]).unwrap());
     assert_eq!(split_prefix(&key).unwrap().0, t.id);

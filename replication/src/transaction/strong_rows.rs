@@ -89,6 +89,7 @@ impl HybridTransaction {
         let message = format!("could not create unique index \"{}\"", index.name);
         let mut error = self.with_key(Error::new("23505", message), table, index, row, "is duplicated");
         error.constraint = Some(index.name.as_str().into());
+        error.table = Some(table.name.as_str().into());
         error
     }
 
@@ -271,7 +272,8 @@ impl HybridTransaction {
             if self.buffer.get(&key).is_none() {
                 keys.push((key, stored.version));
             }
-            uniques.extend(self.entries(table, &stored.row)?.into_iter().filter(|e| e.exclusive).map(|e| e.key));
+            uniques
+                .extend(self.entries(table, &stored.row)?.into_iter().filter(|e| e.exclusive).map(|e| e.key));
         }
         self.claim(table, keys, LockMode::Exclusive).await?;
         if !uniques.is_empty() {

@@ -18,7 +18,11 @@ pub(super) fn strong(id: TableId, name: &str) -> Table {
     let mut t = table(id, name, Replication::Strong);
     t.columns[1].not_null = false;
     t.columns.push(column(3, "tag", DataType::Text));
-    let index = |id: IndexId, unique, position: usize| Index { unique, constraint: unique, ..Index::new(id, format!("{name}_{}", id.0), t.id.0 + 2000 + id.0, vec![position]) };
+    let index = |id: IndexId, unique, position: usize| Index {
+        unique,
+        constraint: unique,
+        ..Index::new(id, format!("{name}_{}", id.0), t.id.0 + 2000 + id.0, vec![position])
+    };
     t.indexes = vec![index(BY_N, true, 1), index(BY_TAG, false, 2)];
     (t.next_column_id, t.next_index_id) = (4, 3);
     t

@@ -513,7 +513,9 @@ impl Draft {
                 format!("cannot use more than {MAX_KEY_COLUMNS} columns in an index"),
             ));
         }
-        if self.table.replication == Replication::Leaderless && (index.deferrable || !index.include.is_empty()) {
+        if self.table.replication == Replication::Leaderless
+            && (index.deferrable || !index.include.is_empty())
+        {
             return Err(SqlError::feature_not_supported(
                 "the primary key of a leaderless table cannot be DEFERRABLE, nor INCLUDE columns",
             )

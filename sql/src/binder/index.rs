@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use amphora_storage::schema::{Index, IndexExpression, IndexId, KeyOrder, Table};
 use amphora_storage::DataType;
+use amphora_storage::schema::{Index, IndexExpression, IndexId, KeyOrder, Table};
 use sqlparser::ast;
 use sqlparser::ast::{ObjectType, Spanned};
 
@@ -107,9 +107,9 @@ impl Binder<'_> {
         }
         for ident in &create.include {
             let name = fold(ident);
-            let position = table.column_position(&name).ok_or_else(|| {
-                SqlError::undefined_column(format!("column \"{name}\" does not exist"))
-            })?;
+            let position = table
+                .column_position(&name)
+                .ok_or_else(|| SqlError::undefined_column(format!("column \"{name}\" does not exist")))?;
             index.include.push(position);
             names.push(unused_name(name, &names));
         }
@@ -178,9 +178,9 @@ impl Binder<'_> {
         let (position, ty) = match e {
             ast::Expr::Identifier(ident) => {
                 let name = fold(ident);
-                let position = table.column_position(&name).ok_or_else(|| {
-                    SqlError::undefined_column(format!("column \"{name}\" does not exist"))
-                })?;
+                let position = table
+                    .column_position(&name)
+                    .ok_or_else(|| SqlError::undefined_column(format!("column \"{name}\" does not exist")))?;
                 names.push(unused_name(name, names));
                 (position, table.columns[position].ty.clone())
             }
@@ -304,7 +304,9 @@ impl Binder<'_> {
                 self.drop_indexes(*if_exists, *concurrently, names)
             }
             IndexAst::Alter { name, if_exists, change } => self.alter_index(name, *if_exists, change),
-            IndexAst::Reindex { kind, name, concurrently } => self.reindex(kind, name.as_ref(), *concurrently),
+            IndexAst::Reindex { kind, name, concurrently } => {
+                self.reindex(kind, name.as_ref(), *concurrently)
+            }
         }
     }
 
@@ -347,11 +349,13 @@ impl Binder<'_> {
                     None => Err(SqlError::undefined_column(format!(
                         "column number {number} of relation \"{old}\" does not exist"
                     ))),
-                    Some(column) if *column < Index::EXPRESSION => Err(SqlError::feature_not_supported(format!(
-                        "cannot alter statistics on non-expression column \"{}\" of index \"{old}\"",
-                        table.columns[*column].name
-                    ))
-                    .with_hint("Alter statistics on table column instead.")),
+                    Some(column) if *column < Index::EXPRESSION => {
+                        Err(SqlError::feature_not_supported(format!(
+                            "cannot alter statistics on non-expression column \"{}\" of index \"{old}\"",
+                            table.columns[*column].name
+                        ))
+                        .with_hint("Alter statistics on table column instead."))
+                    }
                     Some(_) => Ok(Command::Nothing("ALTER INDEX")),
                 };
             }
@@ -359,12 +363,7 @@ impl Binder<'_> {
         Ok(Command::SetIndexOptions { table: table.id, index: index.id, options })
     }
 
-    fn reindex(
-        &mut self,
-        kind: &str,
-        name: Option<&ast::ObjectName>,
-        concurrently: bool,
-    ) -> Result<Command> {
+    fn reindex(&mut self, kind: &str, name: Option<&ast::ObjectName>, concurrently: bool) -> Result<Command> {
         let bare = match name {
             Some(name) => name_parts(name)?.last().map(|i| fold(i)).unwrap_or_default(),
             None => String::new(),

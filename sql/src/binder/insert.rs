@@ -297,7 +297,8 @@ impl Binder<'_> {
             }
         }
         if let Some(predicate) = &statement.predicate {
-            let bound = self.table_expr(predicate, Some(table), &DataType::Unknown, Clause::IndexPredicate)?;
+            let bound =
+                self.table_expr(predicate, Some(table), &DataType::Unknown, Clause::IndexPredicate)?;
             inference.conditions = match crate::index::folded(&self.boolean(bound, "WHERE")?)? {
                 Expr::And(parts) => parts,
                 one => vec![one],

@@ -4,7 +4,6 @@ use amphora_storage::DataType;
 use sqlparser::ast;
 
 use super::Binder;
-use super::level::Clause;
 use crate::error::{Result, SqlError};
 use crate::expr::{Expr, Subquery, SubqueryKind};
 use crate::plan::Plan;
@@ -14,7 +13,9 @@ impl Binder<'_> {
     pub(super) fn subplan(&mut self, query: &ast::Query) -> Result<(Plan, bool)> {
         let clause = self.level()?.clause;
         if clause.forbids_subqueries() {
-            let name = if clause == Clause::CopyWhere { "COPY FROM WHERE condition" } else { clause.name() };
+            // One of those.
+            let name = clause.name();
+            let name = name.strip_suffix('s').unwrap_or(name);
             return Err(SqlError::feature_not_supported(format!("cannot use subquery in {name}")));
         }
         let plan = self.query(query, None)?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use amphora_storage::schema::{Catalog, ForeignKey, ReferentialAction, Table};
+use amphora_storage::schema::{Catalog, ForeignKey, Index, ReferentialAction, Table};
 use amphora_storage::{Datum, Row};
 
 use super::relations::{column_list, quoted, visible_indexes};
@@ -169,7 +169,12 @@ pub(super) fn action_name(action: ReferentialAction) -> &'static str {
 }
 
 /// A constraint's definition, as `pg_get_constraintdef` prints it, by its OID.
-pub fn constraint_definition(catalog: &Catalog, table: &Arc<Table>, oid: u32, pretty: bool) -> Option<String> {
+pub fn constraint_definition(
+    catalog: &Catalog,
+    table: &Arc<Table>,
+    oid: u32,
+    pretty: bool,
+) -> Option<String> {
     let list = column_list;
     if let Some(index) = table.all_indexes().find(|i| i.constraint && i.oid == oid) {
         let kind = if index.id == table.primary.id { "PRIMARY KEY" } else { "UNIQUE" };
@@ -224,4 +229,25 @@ pub fn constraint_definition(catalog: &Catalog, table: &Arc<Table>, oid: u32, pr
     let condition = crate::binder::shown_condition(table, &check.expression, pretty);
     let not_valid = if check.validated { "" } else { " NOT VALID" };
     Some(format!("CHECK ({condition}){not_valid}"))
+}
+
+/// An expression of `pg_index` or `pg_constraint`, given as it is there, with no more parentheses than it needs.
+pub fn pretty_expression(table: &Arc<Table>, text: &str) -> Option<String> {
+    use crate::binder::shown_condition;
+    use crate::index::{expression_text, predicate_text};
+    let of_index = |index: &Index| {
+        let expression = |c: &usize| {
+            (expression_text(table, index, *c, false) == text)
+                .then(|| expression_text(table, index, *c, true))
+        };
+        match predicate_text(table, index, false).filter(|known| known == text) {
+            Some(_) => predicate_text(table, index, true),
+            None => index.columns.iter().filter(|c| **c >= Index::EXPRESSION).find_map(expression),
+        }
+    };
+    let mut checks = table.checks.iter().map(|check| check.expression.as_str());
+    table.indexes.iter().find_map(of_index).or_else(|| {
+        let check = checks.find(|check| shown_condition(table, check, false) == text)?;
+        Some(shown_condition(table, check, true))
+    })
 }

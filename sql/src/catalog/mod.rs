@@ -20,7 +20,7 @@ mod sequences;
 mod session_views;
 mod statistics;
 
-pub use constraints::constraint_definition;
+pub use constraints::{constraint_definition, pretty_expression};
 pub use definitions::{column_comment, comments, object_comment, shown_default, view_definition};
 pub use relations::{index_attribute, index_definition, quoted};
 pub use roles::{all_roles, find_role, is_built_in, oid_of_role, role_name, role_oid};

@@ -294,7 +294,7 @@ fn attribute_row(
             ("atttypmod", Datum::Int4(ty.modifier())),
             ("attbyval", Datum::Bool(matches!(ty.len(), 1..=8))),
             ("attalign", char('i')),
-            ("attstorage", char(if ty.len() < 0 { 'x' } else { 'p' })),
+            ("attstorage", char(storage_letter(&base))),
             ("attcompression", text("")),
             ("attnotnull", Datum::Bool(not_null)),
             ("atthasdef", Datum::Bool(default)),
@@ -604,6 +604,15 @@ fn views(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> 
     let systems = system_views().iter().filter(|v| v.schema != "pg_catalog");
     let systems = systems.map(|v| vec![text(v.schema), text(v.name), text("postgres"), Datum::Null]);
     Ok(users.chain(systems).collect())
+}
+
+/// `attstorage`: what PostgreSQL's TOAST would do with values of the type.
+fn storage_letter(ty: &DataType) -> char {
+    match ty {
+        DataType::Numeric(_) => 'm',
+        ty if ty.len() < 0 => 'x',
+        _ => 'p',
+    }
 }
 
 /// `attidentity`

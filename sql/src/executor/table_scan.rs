@@ -351,7 +351,11 @@ mod tests {
 
     #[test]
     fn descending_ranges_begin_at_their_upper_bound() {
-        let page = vec![range(&[], Unbounded, above(5)), range(&[5], Unbounded, above(3)), range(&[9], from(1), from(2))];
+        let page = vec![
+            range(&[], Unbounded, above(5)),
+            range(&[5], Unbounded, above(3)),
+            range(&[9], from(1), from(2)),
+        ];
         let sorted = vec![
             range(&[9], from(1), from(2)),
             range(&[5], Unbounded, above(3)),

@@ -37,10 +37,7 @@ fn value<'a>(e: &'a Expr, row: &'a [Datum]) -> Result<Cow<'a, Datum>> {
                 Datum::Null
             } else {
                 let arg_types: Vec<DataType> = args.iter().map(Expr::ty).collect();
-                (function.eval)(
-                    &values,
-                    &Call { context: &CONTEXT, arg_types: &arg_types, return_type: ty },
-                )?
+                (function.eval)(&values, &Call { context: &CONTEXT, arg_types: &arg_types, return_type: ty })?
             }
         }
         Expr::Cast { input, from, to, explicit } => {
@@ -118,7 +115,9 @@ fn truth(e: &Expr, row: &[Datum]) -> Result<Option<bool>> {
             other => other.is_null() != *negated,
         }),
         Expr::IsBool { input, value, negated } => Some((truth(input, row)? == *value) != *negated),
-        Expr::IsDistinct { left, right, negated } => Some((value(left, row)? != value(right, row)?) != *negated),
+        Expr::IsDistinct { left, right, negated } => {
+            Some((value(left, row)? != value(right, row)?) != *negated)
+        }
         Expr::InList { input, list, negated } => {
             let wanted = value(input, row)?;
             if wanted.is_null() {

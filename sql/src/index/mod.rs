@@ -125,7 +125,8 @@ pub(crate) fn key_text(table: &Table, index: &Index, column: usize, pretty: bool
 /// An expression of an index as it is, as `pg_get_expr` shows it.
 pub(crate) fn expression_text(table: &Table, index: &Index, column: usize, pretty: bool) -> String {
     let place = column.wrapping_sub(Index::EXPRESSION);
-    let text = program(table, index).ok().and_then(|p| Some(over_table(table, p.expressions.get(place)?, pretty)));
+    let text =
+        program(table, index).ok().and_then(|p| Some(over_table(table, p.expressions.get(place)?, pretty)));
     text.unwrap_or_default()
 }
 
@@ -142,11 +143,15 @@ pub(crate) fn is_mutable(e: &Expr) -> bool {
         Expr::Call { function, args, .. } => match function.volatility {
             Volatility::Immutable => false,
             Volatility::Volatile => true,
-            // What compares dates and char(n) asks the session for its zone only if there is one to ask for.
+            // What compares dates and char(n), or takes dates apart, asks the session for its time zone only
+            // if there is one to ask for.
             Volatility::Stable => {
-                let operator = matches!(function.name, "=" | "<>" | "<" | "<=" | ">" | ">=");
                 let zones = args.iter().filter(|a| a.ty().base() == DataType::Timestamptz).count();
-                !operator || zones == 1
+                match function.name {
+                    "=" | "<>" | "<" | "<=" | ">" | ">=" => zones == 1,
+                    "extract" | "date_part" => zones > 0,
+                    _ => true,
+                }
             }
         },
         Expr::Cast { input, from, to, .. } => {

@@ -425,11 +425,7 @@ fn column_bounds(condition: &Expr, subjects: &Subjects<'_>) -> Option<(usize, Ve
 }
 
 /// `column LIKE 'prefix%'`: in the order of an index, texts that begin alike lie together.
-fn pattern_bounds(
-    left: &Expr,
-    right: &Expr,
-    subjects: &Subjects<'_>,
-) -> Option<(usize, Vec<Bound>, bool)> {
+fn pattern_bounds(left: &Expr, right: &Expr, subjects: &Subjects<'_>) -> Option<(usize, Vec<Bound>, bool)> {
     let column = subjects.of(left)?;
     let Expr::Literal(Datum::Text(pattern), ty) = right else { return None };
     let prefix = like_prefix(pattern);

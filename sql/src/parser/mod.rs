@@ -32,7 +32,9 @@ pub(crate) use self::copy::{CopyOption, CopyPlace, CopyStatement, CopySubject, O
 pub use self::position::Positions;
 pub(crate) use self::rewrite::{CONFLICT_TARGET, SYMMETRIC, VARIADIC};
 
-pub(crate) use self::command::{IndexAst, IndexChange, CommentTarget, CreateTableAs, ObjectAst, SequenceOption};
+pub(crate) use self::command::{
+    CommentTarget, CreateTableAs, IndexAst, IndexChange, ObjectAst, SequenceOption,
+};
 
 use self::dialect::AmphoraDialect;
 use crate::command::{Command, CursorOptions};

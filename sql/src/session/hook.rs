@@ -271,10 +271,8 @@ impl Facts {
     /// An expression that a catalog has, over the rows of a relation.
     fn expression(&self, text: &str, relation: Option<i64>, pretty: bool) -> Datum {
         let table = relation.and_then(|oid| u32::try_from(oid).ok()).and_then(|oid| self.table(oid));
-        match table.filter(|_| pretty && !text.contains("regclass")) {
-            Some(table) => Datum::text(crate::binder::shown_condition(table, text, true)),
-            None => Datum::text(catalog::shown_default(self.names.as_ref(), text)),
-        }
+        let found = table.filter(|_| pretty).and_then(|table| catalog::pretty_expression(table, text));
+        Datum::text(found.unwrap_or_else(|| catalog::shown_default(self.names.as_ref(), text)))
     }
 
     /// The whole definition, or that of one attribute.

@@ -29,7 +29,10 @@ fn describe(key: &ConflictingKey) -> String {
     let names: Vec<&str> = key.columns.iter().map(|(name, _)| name.as_str()).collect();
     let values = key.columns.iter().zip(&key.values).map(|((_, ty), value)| {
         let mut text = String::new();
-        types::format(value, ty, &context, &mut text);
+        match value.is_null() {
+            true => text.push_str("null"),
+            false => types::format(value, ty, &context, &mut text),
+        }
         text
     });
     format!("Key ({})=({}) {}.", names.join(", "), values.collect::<Vec<_>>().join(", "), key.verb)

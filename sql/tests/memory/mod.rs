@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use amphora_replication::{
-    Access, ClusterStatus, Direction, Engine, Error, InsertOutcome, KeyBound, KeyRange, LockMode, NodeId,
-    OnConflict, Result, RowStream, SavepointId, Scan, SequenceGrant, Sequences, StoredRow, Transaction,
-    IndexFunctions, TransactionOptions, WaitPolicy,
+    Access, ClusterStatus, Direction, Engine, Error, IndexFunctions, InsertOutcome, KeyBound, KeyRange,
+    LockMode, NodeId, OnConflict, Result, RowStream, SavepointId, Scan, SequenceGrant, Sequences, StoredRow,
+    Transaction, TransactionOptions, WaitPolicy,
 };
 use amphora_storage::schema::{
     Catalog, Column, Descriptor, Index, IndexId, Sequence, SequenceState, Table, TableId,
@@ -316,8 +316,10 @@ impl Transaction for MemoryTransaction {
         };
         let state = self.held.as_ref().filter(|_| !self.see_all).unwrap_or(&self.state);
         let rows = state.rows.get(&scan.table.keyspace()).cloned().unwrap_or_default();
-        let mut found: Vec<&Row> =
-            rows.values().filter(|row| values(&scan.table, index, row).is_some_and(|key| inside(index, &scan.range, &key))).collect();
+        let mut found: Vec<&Row> = rows
+            .values()
+            .filter(|row| values(&scan.table, index, row).is_some_and(|key| inside(index, &scan.range, &key)))
+            .collect();
         found.sort_by_key(|row| position(&scan.table, index, row));
         if scan.direction == Direction::Backward {
             found.reverse();
