@@ -104,6 +104,10 @@ fn statement(out: &mut String, statement_: &Statement) {
                     let _ = writeln!(out, "NOTICE: {notice}");
                 }
             }
+            Command::CreateIndex(create) => {
+                let unique = if create.index.unique { "unique " } else { "" };
+                let _ = writeln!(out, "create {unique}index {} {:?}", create.index.name, create.index.columns);
+            }
             other => {
                 let _ = writeln!(out, "{other:?}");
             }
