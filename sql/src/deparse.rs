@@ -40,6 +40,8 @@ const QUOTED_NAMES: [&str; 12] = [
 pub(crate) struct Deparser<'a> {
     /// The columns' names
     pub(crate) names: &'a dyn Fn(usize) -> String,
+    /// Which of them are of type `varchar`
+    pub(crate) is_varchar: &'a dyn Fn(usize) -> bool,
     /// Only the parentheses that are needed
     pub(crate) pretty: bool,
 }
@@ -50,7 +52,10 @@ pub(crate) fn over_table(table: &amphora_storage::schema::Table, e: &Expr, prett
         Some(column) => quoted(&column.name),
         None => format!("column{}", position + 1),
     };
-    Deparser { names: &names, pretty }.text(e)
+    let is_varchar = |position: usize| {
+        table.columns.get(position).is_some_and(|c| matches!(c.ty.base(), DataType::Varchar(_)))
+    };
+    Deparser { names: &names, is_varchar: &is_varchar, pretty }.text(e)
 }
 
 /// True of what looks like a function call, which needs no parentheses in an index's definition.
@@ -115,6 +120,12 @@ impl Deparser<'_> {
     fn expr(&self, e: &Expr, implicit: bool, indent: usize, out: &mut String) {
         match e {
             Expr::Literal(value, ty) => out.push_str(&literal(value, ty, true)),
+            // A varchar taken as text is a column of another type.
+            Expr::Column(position, DataType::Text) if implicit && (self.is_varchar)(*position) => {
+                let name = (self.names)(*position);
+                let name = if self.pretty { name } else { format!("({name})") };
+                out.push_str(&format!("{name}::text"));
+            }
             Expr::Column(position, _) => out.push_str(&(self.names)(*position)),
             Expr::Outer { depth, position, .. } => {
                 out.push_str(&format!("outer{depth}.column{}", position + 1));

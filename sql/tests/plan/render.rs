@@ -106,7 +106,8 @@ fn statement(out: &mut String, statement_: &Statement) {
             }
             Command::CreateIndex(create) => {
                 let unique = if create.index.unique { "unique " } else { "" };
-                let _ = writeln!(out, "create {unique}index {} {:?}", create.index.name, create.index.columns);
+                let _ =
+                    writeln!(out, "create {unique}index {} {:?}", create.index.name, create.index.columns);
             }
             other => {
                 let _ = writeln!(out, "{other:?}");
