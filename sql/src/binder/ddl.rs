@@ -588,11 +588,13 @@ impl Draft {
     }
 }
 
-/// The index of a PRIMARY KEY or UNIQUE, as far as its columns and its timing say.
+/// The index of a PRIMARY KEY or UNIQUE over these columns. 0A000 if it is to be checked later.
 fn key_index(columns: Vec<usize>, characteristics: Option<&ast::ConstraintCharacteristics>) -> Result<Index> {
-    let timing = timing(characteristics)?;
-    let index = Index::of_constraint(IndexId::PRIMARY, "", 0, columns);
-    Ok(Index { deferrable: timing.deferrable, deferred: timing.deferred, ..index })
+    if timing(characteristics)?.deferrable {
+        return Err(SqlError::feature_not_supported("only foreign keys can be DEFERRABLE")
+            .with_hint("A unique key is checked at the end of each statement; leave DEFERRABLE out."));
+    }
+    Ok(Index::of_constraint(IndexId::PRIMARY, "", 0, columns))
 }
 
 /// INCLUDE of a constraint. 42703
