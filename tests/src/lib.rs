@@ -21,6 +21,7 @@
 
 pub mod cluster;
 pub mod differential;
+pub mod isolation;
 pub mod load;
 pub mod logic;
 pub mod namespaces;
