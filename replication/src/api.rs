@@ -184,6 +184,19 @@ pub enum WaitPolicy {
     Skip,
 }
 
+/// What became of a row that was to be locked if it is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowLock {
+    /// It is locked
+    Locked,
+    /// Another holds it
+    Skipped,
+    /// It has changed since it was read, or is gone; it is not locked
+    Moved,
+    /// Enough were locked before it
+    Untried,
+}
+
 /// What an INSERT does with a row whose key is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OnConflict {
@@ -266,6 +279,24 @@ pub trait Transaction: Send {
         mode: LockMode,
         wait: WaitPolicy,
     ) -> Result<Vec<bool>>;
+
+    /// SKIP LOCKED: locks the first `wanted` of these rows that nobody else holds and that have not moved since
+    /// they were read. One answer a row. Whoever gets fewer than it wanted, and some had moved, should read again
+    /// ([`ErrorKind::Restart`](crate::ErrorKind::Restart)): they may be free.
+    async fn lock_free_rows(
+        &mut self,
+        table: &Arc<Table>,
+        rows: &[StoredRow],
+        mode: LockMode,
+        wanted: usize,
+    ) -> Result<Vec<RowLock>> {
+        let tried = rows.get(..wanted.min(rows.len())).unwrap_or(rows);
+        let locked = self.lock_rows(table, tried, mode, WaitPolicy::Skip).await?;
+        let outcome = |locked: bool| if locked { RowLock::Locked } else { RowLock::Skipped };
+        let mut outcomes: Vec<RowLock> = locked.into_iter().map(outcome).collect();
+        outcomes.resize(rows.len(), RowLock::Untried);
+        Ok(outcomes)
+    }
 
     /// The statement will have to look at what others wrote until now (a parent whose key goes looks for
     /// children): its writes lock, also if it commits by itself. Call before the first write.

@@ -20,7 +20,7 @@ pub mod transaction;
 pub use api::{
     Access, AdvisoryLock, ClusterStatus, Direction, Engine, IndexFunctions, InsertOutcome, IsolationLevel,
     KeyBound, KeyRange, LockMode, NodeRole, NodeState, NodeStatus, OnConflict, PeerLag, RaftStatus,
-    RowStream, SavepointId, Scan, SequenceGrant, Sequences, StoredRow, TableStatus, Transaction,
+    RowLock, RowStream, SavepointId, Scan, SequenceGrant, Sequences, StoredRow, TableStatus, Transaction,
     TransactionOptions, WaitPolicy,
 };
 pub use error::{ConflictingKey, Error, ErrorKind, Result};

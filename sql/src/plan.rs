@@ -377,6 +377,8 @@ pub struct Prepared {
     /// The WITH queries that write: the position in `ctes`, whose plan has only the columns, and what it
     /// does. With any of them, everything in WITH runs before the statement, and nobody sees the writes.
     pub writes: Vec<(usize, Statement)>,
+    /// The positions in `ctes` of queries that lock their rows: they run before the statement, in order
+    pub locks: Vec<usize>,
     /// Types of `$1 …`
     pub parameters: Vec<DataType>,
     /// Output columns; empty if it gives no rows

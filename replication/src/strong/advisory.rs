@@ -67,7 +67,8 @@ impl GroupLock {
         timeout: Duration,
     ) -> Result<bool> {
         let keys = vec![LockKey { key: self.key.clone(), mode }];
-        let request = LockRequest { id, keys, wait, timeout, relation: "advisory lock".to_owned() };
+        let request =
+            LockRequest { id, keys, wait, timeout, relation: "advisory lock".to_owned(), pick: None };
         let granted = self.group.lock(request).await?;
         Ok(matches!(granted.first(), Some(KeyLock::Granted(_))))
     }

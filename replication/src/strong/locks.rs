@@ -252,6 +252,24 @@ impl LockTable {
         self.wake(freed, events);
     }
 
+    /// True if the transaction holds a key in this mode or a stronger one.
+    pub fn holds(&self, id: TransactionId, key: &[u8], mode: LockMode) -> bool {
+        self.transactions.get(&id).and_then(|t| t.held.get(key)).is_some_and(|held| *held >= mode)
+    }
+
+    /// Gives back one key that was locked a moment ago and turned out not to be wanted.
+    pub fn unlock(&mut self, id: TransactionId, key: &[u8], events: &mut Vec<Event>) {
+        let Some((key, _)) = self.transactions.get_mut(&id).and_then(|t| t.held.remove_entry(key)) else {
+            return;
+        };
+        self.locks -= 1;
+        if let Some(state) = self.keys.get_mut(&key) {
+            state.holders.retain(|(h, _)| *h != id);
+        }
+        self.wake(vec![key], events);
+        self.forget_if_idle(id);
+    }
+
     /// Releases all transactions not heard of for longer than `limit`, and names them.
     pub fn expire(&mut self, now: Instant, limit: Duration, events: &mut Vec<Event>) -> Vec<TransactionId> {
         let silent: Vec<TransactionId> = self

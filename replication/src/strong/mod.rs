@@ -59,7 +59,7 @@ pub use sequences::{SequenceAnswer, SequenceCall, sequence_key};
 pub use staging::StagedParts;
 pub use transport::{Reply, Request, Transport, TransportError};
 pub use types::{
-    CommitRequest, CommittedTransaction, Expected, KeyLock, LockKey, LockRequest, Member, Staged,
+    CommitRequest, CommittedTransaction, Expected, KeyLock, LockKey, LockRequest, Member, Pick, Staged,
     TableVersion, TransactionId, TypeConfig, WRITE_OVERHEAD, Write,
 };
 

@@ -146,7 +146,9 @@ impl Group {
     async fn lock_parts(&self, id: TransactionId, owner: TransactionId, wait: WaitPolicy) -> Result<()> {
         let key = LockKey { key: owner_key(owner), mode: LockMode::Exclusive };
         let (keys, relation) = (vec![key], "staged writes".to_owned());
-        self.lock(LockRequest { id, keys, wait, timeout: Duration::ZERO, relation }).await.map(drop)
+        self.lock(LockRequest { id, keys, wait, timeout: Duration::ZERO, relation, pick: None })
+            .await
+            .map(drop)
     }
 
     /// A transaction of its own that checks nothing: nobody else writes these keys.

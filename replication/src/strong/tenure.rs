@@ -24,8 +24,9 @@ use super::locks::{Event, LockTable, Progress};
 use super::replica::Replica;
 use super::sequences::Sequences;
 use super::transport::{LockRefusal, Refusal, Reply};
-use super::types::{CommitRequest, KeyLock, LeaderId, LockKey, LockRequest, TransactionId};
+use super::types::{CommitRequest, KeyLock, LeaderId, LockKey, LockRequest, Pick, TransactionId};
 use super::{RaftHandle, outcomes::Outcome};
+use crate::api::{LockMode, WaitPolicy};
 
 /// Commits waiting for the certifier, at most.
 pub const MAX_QUEUED_COMMITS: usize = 16_384;
@@ -45,6 +46,19 @@ struct Locks {
 }
 
 impl Locks {
+    /// Locks a key if it is free. True if the transaction has it now.
+    fn try_one(&mut self, id: TransactionId, key: &LockKey) -> Result<bool, LockRefusal> {
+        let mut events = Vec::new();
+        let (now, keys) = (Instant::now(), std::slice::from_ref(key));
+        let progress = self.table.request(now, id, keys, WaitPolicy::Skip, &mut events);
+        self.deliver(events);
+        match progress {
+            Progress::Granted { skipped } => Ok(skipped.is_empty()),
+            Progress::Refused(why) => Err(why),
+            Progress::Waiting => Ok(false),
+        }
+    }
+
     fn deliver(&mut self, events: Vec<Event>) {
         for event in events {
             if let Some(waiter) = self.waiters.remove(&event.id) {
@@ -201,6 +215,9 @@ impl Tenure {
         patience: Duration,
         request: LockRequest,
     ) -> Reply {
+        if let Some(pick) = &request.pick {
+            return self.pick(held_under, &request, pick);
+        }
         let waiting = {
             let mut locks = self.state.locks.lock();
             if locks.ended {
@@ -241,6 +258,65 @@ impl Tenure {
             Progress::Refused(why) => Reply::LockRefused(why),
             Progress::Waiting => Reply::LockWaiting,
         }
+    }
+
+    /// Locks the first keys that are free and have not moved.
+    fn pick(&self, held_under: Option<LeaderId>, request: &LockRequest, pick: &Pick) -> Reply {
+        let id = request.id;
+        let mut picked = Vec::with_capacity(request.keys.len());
+        let mut wanted = {
+            let mut locks = self.state.locks.lock();
+            if locks.ended {
+                return Reply::NotLeader(None);
+            }
+            if held_under.is_some_and(|l| l != self.state.leader || !locks.table.knows(id)) {
+                return Reply::LockRefused(LockRefusal::LocksLost);
+            }
+            let table = LockKey { key: pick.table.clone(), mode: LockMode::Shared };
+            match locks.try_one(id, &table) {
+                Ok(true) => pick.wanted,
+                Ok(false) => 0,
+                Err(why) => return Reply::LockRefused(why),
+            }
+        };
+        for (key, version) in request.keys.iter().zip(&pick.versions) {
+            if wanted == 0 {
+                picked.push(KeyLock::Untried);
+                continue;
+            }
+            let (held, free) = {
+                let mut locks = self.state.locks.lock();
+                if locks.ended {
+                    return Reply::NotLeader(None);
+                }
+                (locks.table.holds(id, &key.key, key.mode), locks.try_one(id, key))
+            };
+            match free {
+                Ok(true) => {}
+                Ok(false) => {
+                    picked.push(KeyLock::Skipped);
+                    continue;
+                }
+                Err(why) => return Reply::LockRefused(why),
+            }
+            match self.state.replica.newest(&key.key) {
+                Ok(newest) if newest == *version => {
+                    wanted -= 1;
+                    picked.push(KeyLock::Granted(newest));
+                }
+                Ok(_) => {
+                    if !held {
+                        let mut locks = self.state.locks.lock();
+                        let mut events = Vec::new();
+                        locks.table.unlock(id, &key.key, &mut events);
+                        locks.deliver(events);
+                    }
+                    picked.push(KeyLock::Moved);
+                }
+                Err(e) => return Reply::Failed(e.to_string()),
+            }
+        }
+        Reply::Locked { leader: self.state.leader, keys: picked }
     }
 
     fn give_up_waiting(&self, id: TransactionId) -> Reply {

@@ -299,6 +299,7 @@ pub fn locks(id: TransactionId, names: &[&str]) -> LockRequest {
         wait: crate::api::WaitPolicy::Wait,
         timeout: Duration::from_secs(10),
         relation: "t".to_owned(),
+        pick: None,
     }
 }
 

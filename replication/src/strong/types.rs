@@ -255,6 +255,20 @@ pub struct LockRequest {
     pub timeout: Duration,
     /// The table's name, for messages
     pub relation: String,
+    /// Not all of the keys, but the first that are free
+    pub pick: Option<Pick>,
+}
+
+/// SKIP LOCKED: of the keys of a request, in its order, so many are locked as are free and have not moved. Whoever
+/// takes work from a queue finds some in one round, however many others are at it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Pick {
+    /// How many to lock at most
+    pub wanted: usize,
+    /// The version of each key that is wanted
+    pub versions: Vec<Timestamp>,
+    /// What stands for the table, to be locked shared before any key; if another has it, none is
+    pub table: Vec<u8>,
 }
 
 /// What became of one key of a [`LockRequest`].
@@ -265,4 +279,8 @@ pub enum KeyLock {
     Granted(Timestamp),
     /// Held by another, and the request said to skip such keys
     Skipped,
+    /// It has another version than the one that was wanted, and is not locked
+    Moved,
+    /// Not tried: enough were locked before it, or the table was not
+    Untried,
 }

@@ -54,14 +54,14 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use crate::api::{
-    Access, InsertOutcome, IsolationLevel, LockMode, OnConflict, RowStream, SavepointId, Scan, Sequences,
-    StoredRow, Transaction, TransactionOptions, WaitPolicy,
+    Access, InsertOutcome, IsolationLevel, LockMode, OnConflict, RowLock, RowStream, SavepointId, Scan,
+    Sequences, StoredRow, Transaction, TransactionOptions, WaitPolicy,
 };
 use crate::error::ErrorKind;
 use crate::leaderless;
 use crate::node::{CatalogCache, UniqueIds};
 use crate::strong::{
-    CommitRequest, Expected, Group, KeyLock, LockKey, LockRequest, ReadSet, SnapshotHold, Staged,
+    CommitRequest, Expected, Group, KeyLock, LockKey, LockRequest, Pick, ReadSet, SnapshotHold, Staged,
     StagedParts, TableVersion, TransactionId, Write, in_catalog,
 };
 use crate::{Error, Result};
@@ -335,7 +335,7 @@ impl HybridTransaction {
                     }
                 }
                 KeyLock::Granted(_) => {}
-                KeyLock::Skipped => result[i] = false,
+                KeyLock::Skipped | KeyLock::Moved | KeyLock::Untried => result[i] = false,
             }
         }
         moved
@@ -349,11 +349,17 @@ impl HybridTransaction {
     ) -> Result<Vec<KeyLock>> {
         let request = LockRequest {
             id: self.id,
-            keys: keys.clone(),
+            keys,
             wait,
             timeout: self.options.lock_timeout,
             relation: relation.to_owned(),
+            pick: None,
         };
+        self.send_locks(request).await
+    }
+
+    async fn send_locks(&mut self, request: LockRequest) -> Result<Vec<KeyLock>> {
+        let keys = request.keys.clone();
         let replies = match self.context.group.lock(request).await {
             Err(e) if self.may_start_over(&e) => return Err(self.start_over()),
             replies => replies?,
@@ -364,6 +370,38 @@ impl HybridTransaction {
                 *mode = (*mode).max(key.mode);
             }
         }
+        Ok(replies)
+    }
+
+    /// Locks the first `wanted` of these keys that are free and have not moved.
+    async fn pick_keys(
+        &mut self,
+        table: &Table,
+        keys: &[(Vec<u8>, Timestamp)],
+        mode: LockMode,
+        wanted: usize,
+    ) -> Result<Vec<KeyLock>> {
+        let intent = table_intent(table.id);
+        let request = |tx: &HybridTransaction| LockRequest {
+            id: tx.id,
+            keys: keys.iter().map(|(key, _)| LockKey { key: key.clone(), mode }).collect(),
+            wait: WaitPolicy::Skip,
+            timeout: tx.options.lock_timeout,
+            relation: table.name.clone(),
+            pick: Some(Pick {
+                wanted,
+                versions: keys.iter().map(|(_, version)| *version).collect(),
+                table: intent.clone(),
+            }),
+        };
+        let mut replies = self.send_locks(request(self)).await?;
+        if replies.first() == Some(&KeyLock::Untried) && wanted > 0 {
+            // SKIP LOCKED skips rows, not tables: whoever has the table alone is waited for.
+            let table_lock = LockKey { key: intent.clone(), mode: LockMode::Shared };
+            self.request_locks(&table.name, vec![table_lock], WaitPolicy::Wait).await?;
+            replies = self.send_locks(request(self)).await?;
+        }
+        self.locks.entry(intent).or_insert(LockMode::Shared);
         Ok(replies)
     }
 
@@ -522,7 +560,7 @@ impl HybridTransaction {
                 match reply {
                     KeyLock::Granted(newest) if newest == version => {}
                     KeyLock::Granted(newest) => return Err(self.moved(*newest)),
-                    KeyLock::Skipped => {
+                    KeyLock::Skipped | KeyLock::Moved | KeyLock::Untried => {
                         return Err(Error::new("XX000", "a lock that was waited for was skipped"));
                     }
                 }
@@ -720,6 +758,48 @@ impl Transaction for HybridTransaction {
             keys.iter().zip(&own).filter(|(_, own)| !**own).map(|(k, _)| k.clone()).collect();
         let mut granted = self.lock_keys(table, &others, mode, wait).await?.into_iter();
         Ok(own.iter().map(|own| *own || granted.next().unwrap_or(false)).collect())
+    }
+
+    async fn lock_free_rows(
+        &mut self,
+        table: &Arc<Table>,
+        rows: &[StoredRow],
+        mode: LockMode,
+        wanted: usize,
+    ) -> Result<Vec<RowLock>> {
+        self.check_writable("SELECT FOR UPDATE")?;
+        let mut result = vec![RowLock::Untried; rows.len()];
+        let (mut left, mut tried, mut keys) = (wanted, Vec::new(), Vec::new());
+        for (position, row) in rows.iter().enumerate() {
+            let key = key::row_key_of(table, &row.row)?;
+            let own = !table.is_strong() || self.buffer.get(&key).is_some() || self.holds_table(table);
+            if own && left == 0 {
+                break;
+            }
+            if own {
+                left -= 1;
+                result[position] = RowLock::Locked;
+            } else {
+                tried.push(position);
+                keys.push((key, row.version));
+            }
+        }
+        if keys.is_empty() || left == 0 {
+            return Ok(result);
+        }
+        let replies = self.pick_keys(table, &keys, mode, left).await?;
+        if replies.contains(&KeyLock::Moved) && self.options.isolation.has_one_snapshot() {
+            return Err(Error::serialization());
+        }
+        for (position, reply) in tried.into_iter().zip(replies) {
+            result[position] = match reply {
+                KeyLock::Granted(_) => RowLock::Locked,
+                KeyLock::Skipped => RowLock::Skipped,
+                KeyLock::Moved => RowLock::Moved,
+                KeyLock::Untried => RowLock::Untried,
+            };
+        }
+        Ok(result)
     }
 
     fn lock_before_writing(&mut self) {

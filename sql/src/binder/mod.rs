@@ -215,6 +215,7 @@ impl<'a> Binder<'a> {
             statement,
             ctes: self.ctes,
             writes: self.writes,
+            locks: Vec::new(),
             parameters,
             schema,
             tables: self.tables,

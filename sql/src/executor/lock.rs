@@ -9,7 +9,7 @@
 //! Locking a row that has moved since the statement's snapshot is an error of kind `Restart`, upon which
 //! the session runs the whole statement again on a newer snapshot.
 
-use amphora_replication::{LockMode, StoredRow, Transaction, WaitPolicy};
+use amphora_replication::{LockMode, RowLock, StoredRow, Transaction, WaitPolicy};
 use amphora_storage::Row;
 
 use super::guard::Held;
@@ -20,13 +20,15 @@ use crate::plan::{LockTarget, Node, Plan, Prepared};
 
 /// Rows read and locked at a time.
 const LOCK_BATCH: usize = 1000;
+/// With SKIP LOCKED, so many more rows are offered than are wanted: the first may be others'.
+const OTHERS: usize = 63;
 
 /// Stands for the `Lock` node in the upper part: gives the rows that were locked.
 pub(super) struct LockedRows;
 
 impl Operator for LockedRows {
     fn next(&mut self, context: &Context<'_>, out: &mut Vec<Row>) -> Result<bool> {
-        out.append(&mut context.take_locked());
+        out.append(&mut context.take_locked()?);
         Ok(false)
     }
 
@@ -85,10 +87,15 @@ impl LockedQuery {
         let mut locked: Vec<Row> = Vec::new();
         let mut rows: Vec<Row> = Vec::new();
         let mut more = true;
+        let mut moved = false;
         while locked.len() < wanted && (more || !rows.is_empty()) {
             while more && rows.is_empty() {
                 let read = || self.input.next(&self.query.run.context(&*txn), &mut rows);
                 more = blocking_unless(self.quick, read)?;
+            }
+            if self.wait == WaitPolicy::Skip && self.targets.len() == 1 {
+                moved |= self.lock_free(&mut rows, wanted, &mut locked, txn).await?;
+                continue;
             }
             let count = rows.len().min(LOCK_BATCH).min(wanted - locked.len());
             let mut batch: Vec<Option<Row>> = rows.drain(..count).map(Some).collect();
@@ -105,8 +112,45 @@ impl LockedQuery {
                 locked.push(row);
             }
         }
+        // What had moved may be free and wanted: it is looked at again.
+        if moved && locked.len() < wanted {
+            return Err(amphora_replication::Error::restart().into());
+        }
         self.query.run.set_locked(locked);
         Ok(self.query)
+    }
+
+    /// Of the next rows, locks as many as are wanted of those that are free: in one round, also if the first are
+    /// all being worked on by others. True if some had moved.
+    async fn lock_free(
+        &mut self,
+        rows: &mut Vec<Row>,
+        wanted: usize,
+        locked: &mut Vec<Row>,
+        txn: &mut dyn Transaction,
+    ) -> Result<bool> {
+        let wanted = wanted - locked.len();
+        let count = rows.len().min(wanted.saturating_add(OTHERS)).min(LOCK_BATCH);
+        let mut batch: Vec<Option<Row>> = rows.drain(..count).map(Some).collect();
+        let (positions, stored) = self.stored(0, &mut batch, txn)?;
+        let table = self.targets[0].table.clone();
+        let outcome = txn.lock_free_rows(&table, &stored, self.mode, wanted).await?;
+        let mut moved = false;
+        let mut untried = Vec::new();
+        for (position, outcome) in positions.into_iter().zip(outcome) {
+            let Some(row) = batch[position].take() else { continue };
+            match outcome {
+                RowLock::Locked => {
+                    self.held.add(&self.query.run.guard, &row)?;
+                    locked.push(row);
+                }
+                RowLock::Untried => untried.push(row),
+                RowLock::Skipped => {}
+                RowLock::Moved => moved = true,
+            }
+        }
+        rows.splice(0..0, untried);
+        Ok(moved)
     }
 
     fn wanted(&self, txn: &dyn Transaction) -> Result<usize> {

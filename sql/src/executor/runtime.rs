@@ -42,7 +42,7 @@ pub struct Runtime {
     work: RefCell<HashMap<usize, Arc<RowBuffer>>>,
     /// Where temporary files are, if there may be any
     temp_dir: OnceCell<Option<PathBuf>>,
-    locked: RefCell<Vec<Row>>,
+    locked: RefCell<Option<Vec<Row>>>,
     shared: Option<Shared>,
 }
 
@@ -139,9 +139,12 @@ impl<'a> Context<'a> {
         self.run.work.borrow_mut().insert(id, rows);
     }
 
-    /// The rows that FOR UPDATE has locked; given once.
-    pub(crate) fn take_locked(&self) -> Vec<Row> {
-        std::mem::take(&mut *self.run.locked.borrow_mut())
+    /// The rows that FOR UPDATE has locked; given once. 0A000 where nobody has locked them.
+    pub(crate) fn take_locked(&self) -> Result<Vec<Row>> {
+        match &mut *self.run.locked.borrow_mut() {
+            Some(rows) => Ok(std::mem::take(rows)),
+            None => Err(SqlError::feature_not_supported("FOR UPDATE is not supported here")),
+        }
     }
 }
 
@@ -215,7 +218,7 @@ impl Runtime {
 
     /// The rows that the `Lock` node gives.
     pub(crate) fn set_locked(&mut self, rows: Vec<Row>) {
-        self.locked = RefCell::new(rows);
+        self.locked = RefCell::new(Some(rows));
     }
 
     /// A context without enclosing rows.

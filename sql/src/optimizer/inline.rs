@@ -2,8 +2,8 @@
 //! conditions reach into it. One that is read in several places, or calls volatile functions, is run once
 //! and kept.
 
-use super::cost;
 use super::fold::is_volatile;
+use super::{cost, hoist};
 use crate::copy::Direction;
 use crate::expr::Expr;
 use crate::plan::{Node, Plan, Statement};
@@ -11,7 +11,10 @@ use crate::plan::{Node, Plan, Statement};
 /// Inlines what may be. The place of an inlined query in the list stays, empty.
 pub(super) fn inline(ctes: &mut [Plan], statement: &mut Statement) {
     for id in 0..ctes.len() {
-        if matches!(ctes[id].node, Node::Recursive { .. }) || calls_volatile(&ctes[id]) {
+        if matches!(ctes[id].node, Node::Recursive { .. })
+            || calls_volatile(&ctes[id])
+            || hoist::is_locking(&ctes[id])
+        {
             continue;
         }
         let mut uses = Uses::default();

@@ -1,6 +1,7 @@
 //! From the plainest plan to a quick one.
 //!
 //! ```text
+//!   hoist     FOR UPDATE in subqueries into WITH queries that run first                    hoist.rs
 //!   inline    WITH queries that are read once                                            inline.rs
 //!   fold      constants, so that a literal cast to the column's type is a literal       fold.rs
 //!   unnest    EXISTS and IN into joins                                                  unnest.rs
@@ -23,6 +24,7 @@ mod access;
 mod cost;
 mod equivalence;
 mod fold;
+mod hoist;
 mod inline;
 mod join;
 mod join_order;
@@ -50,6 +52,7 @@ use planner::Planner;
 /// Plans a bound statement.
 pub fn optimize(mut prepared: Prepared, context: &PlannerContext) -> Result<Prepared> {
     let p = &Planner::new(context);
+    hoist::hoist(&mut prepared)?;
     // Among statements that write, each WITH query is run once and where it stands.
     if prepared.writes.is_empty() {
         inline::inline(&mut prepared.ctes, &mut prepared.statement);

@@ -24,7 +24,7 @@ impl Session {
         sent: &mut bool,
         out: &mut dyn Output,
     ) -> Result<Outcome> {
-        if !prepared.writes.is_empty() {
+        if runs_with_first(prepared) {
             let rows = self.query_among_writes(plan, prepared, &job.params, deadline).await?;
             let tag = format!("SELECT {}", rows.len());
             return self.show_rows(job, &prepared.schema, rows, tag, out).await;
@@ -112,8 +112,8 @@ impl Session {
         self.show_rows(job, &prepared.schema, written.rows, tag, out).await
     }
 
-    /// Runs what stands in a WITH of which some writes: each part once, in order, to its end. Reads are
-    /// held, so that the parts and the statement after them all see the state before.
+    /// Runs what stands in a WITH of which some writes or locks: each part once, in order, to its end. Where it
+    /// writes, reads are held, so that the parts and the statement after them all see the state before.
     async fn run_writes(
         &mut self,
         prepared: &Prepared,
@@ -121,13 +121,29 @@ impl Session {
         deadline: Option<Instant>,
     ) -> Result<Shared> {
         let mut shared = Shared::default();
-        let Some(txn) = &mut self.tx.txn else { return Err(SqlError::internal("no transaction")) };
-        txn.hold_reads(true);
-        for (id, plan) in prepared.ctes.iter().enumerate() {
+        if !prepared.writes.is_empty()
+            && let Some(txn) = &mut self.tx.txn
+        {
+            txn.hold_reads(true);
+        }
+        // Where nothing writes, what comes after the last that locks is run when it is read.
+        let run = match prepared.writes.is_empty() {
+            true => prepared.locks.last().map_or(0, |last| last + 1),
+            false => prepared.ctes.len(),
+        };
+        for (id, plan) in prepared.ctes.iter().enumerate().take(run) {
             let rows = match prepared.writes.iter().find(|(write, _)| *write == id) {
                 Some((_, statement)) => {
                     let part = self.write_part(statement, prepared, params, deadline, Some(&shared)).await?;
                     part.1.rows
+                }
+                None if prepared.locks.contains(&id) => {
+                    self.check_writable("SELECT FOR UPDATE")?;
+                    let mut run = self.runtime(params, deadline);
+                    run.share(shared.clone());
+                    let mut query = self.lock_rows(plan, prepared, run, deadline).await?;
+                    let Some(txn) = &self.tx.txn else { return Err(SqlError::internal("no transaction")) };
+                    blocking(|| query.all(txn.as_ref()))?
                 }
                 None => self.collect(plan, prepared, params, deadline, &shared)?,
             };
@@ -162,7 +178,7 @@ impl Session {
     ) -> Result<Vec<Row>> {
         if LockedQuery::is_needed(plan) {
             return Err(SqlError::feature_not_supported(
-                "SELECT FOR UPDATE with a statement that writes in WITH is not supported",
+                "SELECT FOR UPDATE with a statement that writes or locks in WITH is not supported",
             ));
         }
         let shared = self.run_writes(prepared, params, deadline).await?;
@@ -184,7 +200,7 @@ impl Session {
         params: &Arc<[Datum]>,
         deadline: Option<Instant>,
     ) -> Result<(&'static str, Written)> {
-        if prepared.writes.is_empty() {
+        if !runs_with_first(prepared) {
             return self.write_part(statement, prepared, params, deadline, None).await;
         }
         let shared = self.run_writes(prepared, params, deadline).await?;
@@ -242,13 +258,20 @@ impl Session {
         if explain.analyze {
             let begin = Instant::now();
             match &explain.statement {
-                Statement::Query(plan) if !prepared.writes.is_empty() => {
+                Statement::Query(plan) if runs_with_first(prepared) => {
                     self.query_among_writes(plan, prepared, params, deadline).await?;
                     report.ran(executor::Statistics::default(), begin.elapsed());
                 }
                 Statement::Query(plan) => {
                     let run = self.runtime(params, deadline);
-                    let (mut query, statistics) = Query::measured(plan, prepared, run)?;
+                    let (mut query, statistics) = match LockedQuery::is_needed(plan) {
+                        true => {
+                            self.check_writable("SELECT FOR UPDATE")?;
+                            let query = self.lock_rows(plan, prepared, run, deadline).await?;
+                            (query, executor::Statistics::default())
+                        }
+                        false => Query::measured(plan, prepared, run)?,
+                    };
                     let Some(txn) = &self.tx.txn else { return Err(SqlError::internal("no transaction")) };
                     let mut rows = Vec::new();
                     blocking(|| {
@@ -312,4 +335,9 @@ impl Session {
             Place::Middle
         }
     }
+}
+
+/// True if something in WITH has to be run before the statement: it writes, or it locks.
+fn runs_with_first(prepared: &Prepared) -> bool {
+    !prepared.writes.is_empty() || !prepared.locks.is_empty()
 }
