@@ -22,6 +22,7 @@
 pub mod cluster;
 pub mod differential;
 pub mod isolation;
+pub mod list_append;
 pub mod load;
 pub mod logic;
 pub mod namespaces;

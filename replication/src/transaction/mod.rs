@@ -32,6 +32,9 @@ mod ddl;
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod ddl_tests;
 mod leaderless_rows;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod pick_tests;
 mod references;
 mod scan;
 mod sequences;
