@@ -174,7 +174,7 @@ async fn run(level: Level, limit: Duration) {
     println!("{}: {committed} committed, {aborted} refused, {unknown} unknown", level.sql());
     let broken = check(&history, &seen[0], level);
     assert!(broken.is_empty(), "AMPHORA_SEED={seed}\n{}", broken.join("\n"));
-    assert!(committed > 20, "too little happened to prove anything");
+    assert!(committed > 10, "too little happened to prove anything");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,6 @@
 //! A table as a work queue: SELECT … FOR UPDATE SKIP LOCKED, with many workers, on all nodes.
 //!
-//! `AMPHORA_JOBS` (600) is how many jobs there are; with `AMPHORA_BESIDE_POSTGRES` set, the figures of a private
+//! `AMPHORA_JOBS` (200) is how many jobs there are; with `AMPHORA_BESIDE_POSTGRES` set, the figures of a private
 //! PostgreSQL are printed too.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -12,7 +12,7 @@ use amphora_tests::postgres::Postgres;
 use tokio_postgres::{Client, NoTls};
 
 fn jobs() -> i32 {
-    std::env::var("AMPHORA_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(600)
+    std::env::var("AMPHORA_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(200)
 }
 
 const SETUP: &str = "DROP TABLE IF EXISTS jobs, done;
