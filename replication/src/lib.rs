@@ -19,8 +19,8 @@ pub mod transaction;
 
 pub use api::{
     Access, AdvisoryLock, ClusterStatus, Direction, Engine, IndexFunctions, InsertOutcome, IsolationLevel,
-    KeyBound, KeyRange, LockMode, NodeRole, NodeState, NodeStatus, OnConflict, PeerLag, RaftStatus,
-    RowLock, RowStream, SavepointId, Scan, SequenceGrant, Sequences, StoredRow, TableStatus, Transaction,
+    KeyBound, KeyRange, LockMode, NodeRole, NodeState, NodeStatus, OnConflict, PeerLag, RaftStatus, RowLock,
+    RowStream, SavepointId, Scan, SequenceGrant, Sequences, StoredRow, TableStatus, Transaction,
     TransactionOptions, WaitPolicy,
 };
 pub use error::{ConflictingKey, Error, ErrorKind, Result};
