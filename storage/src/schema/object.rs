@@ -9,6 +9,7 @@ use crate::types::DataType;
 
 /// One object of the catalog, as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant)] // nearly all are tables, and none is kept in bulk
 pub enum Descriptor {
     /// A table
     Table(Table),
