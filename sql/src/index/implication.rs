@@ -130,9 +130,7 @@ impl<'a> Comparison<'a> {
                 .iter()
                 .filter(|item| !matches!(item, Expr::Literal(Datum::Null, _)))
                 .map(|item| match item {
-                    Expr::Literal(value, ty) => {
-                        Some(Comparison { subject: &**input, operator: "=", value, ty })
-                    }
+                    Expr::Literal(value, ty) => Some(Comparison { subject: input, operator: "=", value, ty }),
                     _ => None,
                 })
                 .collect(),

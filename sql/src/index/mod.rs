@@ -11,7 +11,7 @@
 //!                    └─► deparse.rs       pg_get_indexdef, and the details of errors
 //! ```
 //!
-//! Only immutable functions may stand in an index ([`mutable_part`]). An entry is computed when a row comes
+//! Only immutable functions may stand in an index ([`is_mutable`]). An entry is computed when a row comes
 //! and again when it goes, perhaps years later on another node; if the two differed, the entry would stay.
 
 mod evaluate;
