@@ -17,7 +17,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use amphora_storage::Timestamp;
 use futures::StreamExt;
@@ -227,6 +227,10 @@ impl Certifier {
 
     async fn propose(&mut self, transactions: Vec<Proposed>, committed: Vec<CommittedTransaction>) {
         let leader = self.tenure.leader;
+        // Followers that read without asking must not miss what is proposed here: see `leases.rs`.
+        if let Some(recall) = self.tenure.leases.begin_write(Instant::now()) {
+            self.tenure.peers.recall(recall).await;
+        }
         let command = Command::Commit(Arc::new(CommitBatch { leader, transactions: committed }));
         let (responder, result) = ProgressResponder::complete_only();
         let sent = self.raft.write(command).with_leader(leader).responder(responder).await;
@@ -246,6 +250,7 @@ impl Certifier {
     }
 
     fn finish(&mut self, done: Done) {
+        self.tenure.leases.end_write(done.fate == Fate::Committed);
         self.tenure.release(done.transactions.iter().map(|t| t.id));
         for transaction in done.transactions {
             for key in &transaction.catalog_keys {

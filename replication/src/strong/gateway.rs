@@ -23,6 +23,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::mpsc;
 
 use super::group::{Group, Inner, known_leader};
+use super::leases::{GRANTED, Standing};
 use super::network::time_to_send;
 use super::sequences::{SequenceAnswer, SequenceCall};
 use super::tenure::Tenure;
@@ -107,12 +108,14 @@ impl Group {
         wait: Duration,
     ) -> std::result::Result<Reply, TransportError> {
         match route {
-            Route::Local(tenure) => match tokio::time::timeout(wait, self.serve(tenure, request)).await {
-                Ok(reply) => Ok(reply),
-                Err(_) => {
-                    Err(TransportError::Lost(self.inner.node_id, "no quorum answered in time".to_owned()))
+            Route::Local(tenure) => {
+                match tokio::time::timeout(wait, self.serve(tenure, self.inner.node_id, request)).await {
+                    Ok(reply) => Ok(reply),
+                    Err(_) => {
+                        Err(TransportError::Lost(self.inner.node_id, "no quorum answered in time".to_owned()))
+                    }
                 }
-            },
+            }
             Route::Remote { node, address, leader } => {
                 let call = self.inner.transport.call(*node, address, request, wait);
                 tokio::select! {
@@ -173,14 +176,33 @@ impl Group {
                 return Ok(tenure.applied_timestamp());
             }
         }
+        match self.inner.lease.standing() {
+            Standing::None => {}
+            Standing::Holds => return Ok(self.applied_timestamp()),
+            Standing::Ending => {
+                // Its answer is a matter of the next statements.
+                if self.inner.reads.begin() {
+                    self.drive_reads();
+                }
+                return Ok(self.applied_timestamp());
+            }
+        }
+        loop {
+            let at = self.ask_and_apply().await?;
+            // No further, even if more is applied here: the leader may not have, and then who reads there
+            // next would see less. But plans rest on the newest catalog that is applied here, and rows as
+            // they were before it may not be what it says: then the leader is about to have applied it too.
+            if at >= self.inner.replica.catalog_version() {
+                return Ok(at);
+            }
+        }
+    }
+
+    /// Asks the leader how far this node must have applied, and waits until it has.
+    async fn ask_and_apply(&self) -> Result<Timestamp> {
         let (answer, drive) = self.inner.reads.join()?;
         if drive {
-            let group = self.clone();
-            tokio::spawn(async move {
-                while let Some(batch) = group.inner.reads.next_batch() {
-                    batch.answer(group.ask_read_index().await);
-                }
-            });
+            self.drive_reads();
         }
         // Twice: a question may have to wait for the one before it.
         let patience = self.inner.timing.patience * 2;
@@ -189,26 +211,47 @@ impl Group {
             _ => return Err(no_leader()),
         };
         match tokio::time::timeout(patience, self.inner.replica.wait_applied(wanted)).await {
-            Ok(()) => Ok(self.applied_timestamp()),
+            Ok(()) => Ok(wanted),
             Err(_) => {
                 Err(Error::unavailable("strong tables are not available: this node lags too far behind"))
             }
         }
     }
 
-    async fn ask_read_index(&self) -> Result<Timestamp> {
-        match self.ask_leader(Request::ReadIndex, CALL_PATIENCE).await? {
-            Reply::ReadIndex(timestamp) => Ok(timestamp),
-            _ => Err(no_leader()),
-        }
+    /// Asks the leader once, and again for as long as statements wait.
+    fn drive_reads(&self) {
+        let group = self.clone();
+        tokio::spawn(async move {
+            while let Some(batch) = group.inner.reads.next_batch() {
+                batch.answer(group.ask_read_index().await);
+            }
+        });
     }
 
-    /// The leader's answer to a read index: its applied timestamp, once it is certain that it leads.
-    pub(super) async fn read_index(&self, tenure: &Tenure) -> Reply {
+    /// How far this node must have applied. A lease that comes with the answer is taken when it has.
+    async fn ask_read_index(&self) -> Result<Timestamp> {
+        let asked = Instant::now();
+        let (at, lease) = match self.ask_leader(Request::ReadIndex, CALL_PATIENCE).await? {
+            Reply::ReadIndex { at, lease } => (at, lease),
+            _ => return Err(no_leader()),
+        };
+        // What is behind now will not be much less so before the lease has run out: no one waits for it.
+        if let Some(lease) = lease.filter(|_| self.applied_timestamp() >= at) {
+            self.inner.lease.take(lease, asked);
+        }
+        Ok(at)
+    }
+
+    /// The leader's answer to a read index: its applied timestamp, once it is certain that it leads; and a
+    /// lease, if another node asks and it is quiet.
+    pub(super) async fn read_index(&self, tenure: &Tenure, from: NodeId) -> Reply {
         if !self.certainly_leads(tenure).await {
             return Reply::NotLeader(None);
         }
-        Reply::ReadIndex(tenure.applied_timestamp())
+        let leads = || self.inner.lease_is_valid_for(tenure.leader(), GRANTED);
+        let lease = if from != self.inner.node_id && leads() { tenure.grant_lease(from) } else { None };
+        // After the grant: whatever is applied by now goes with it, and nothing comes while it holds.
+        Reply::ReadIndex { at: tenure.applied_timestamp(), lease }
     }
 
     /// True if no other leader can have acknowledged anything until now: by the lease, or else a round of

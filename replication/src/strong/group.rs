@@ -23,13 +23,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::RaftHandle;
 use super::history::SnapshotHold;
+use super::leases::Held;
 use super::log_store::LogStore;
 use super::network::NetworkFactory;
 use super::reads::ReadIndex;
 use super::replica::{ApplyHook, InstallHook, Replica};
 use super::snapshot::Incoming;
 use super::state_machine::StateMachine;
-use super::tenure::Tenure;
+use super::tenure::{Peers, Tenure};
 use super::transport::{Reply, Request, SnapshotPart, Transport};
 use super::types::{LeaderId, LogId, Member, TransactionId, TypeConfig};
 use crate::api::{PeerLag, RaftStatus};
@@ -128,6 +129,8 @@ pub(super) struct Inner {
     pub timing: Timing,
     pub tenure: ArcSwapOption<Tenure>,
     pub reads: ReadIndex,
+    /// Whether reads need not ask the leader, if this is a follower
+    pub lease: Held,
     /// Transactions of this node that may hold locks, and under which leadership
     pub open: Mutex<HashMap<TransactionId, Option<LeaderId>>>,
     pub releases: mpsc::Sender<TransactionId>,
@@ -193,6 +196,7 @@ impl Group {
             timing: config.timing,
             tenure: ArcSwapOption::empty(),
             reads: ReadIndex::default(),
+            lease: Held::default(),
             open: Mutex::default(),
             releases,
             incoming: tokio::sync::Mutex::default(),
@@ -272,7 +276,7 @@ impl Group {
     }
 
     /// Serves a request from a peer.
-    pub async fn handle(&self, _from: NodeId, request: Request) -> Reply {
+    pub async fn handle(&self, from: NodeId, request: Request) -> Reply {
         let raft = &self.inner.raft;
         let failed = |e: &dyn std::fmt::Display| Reply::Failed(e.to_string());
         // It has been reported; the leader's every message need not be.
@@ -295,17 +299,21 @@ impl Group {
                 raft.handle_transfer_leader(rpc).await.map_or_else(|e| failed(&e), Reply::TransferLeader)
             }
             Request::Snapshot(part) => self.receive_snapshot(part).await,
+            Request::Recall(lease) => {
+                self.inner.lease.recall(lease);
+                Reply::Done
+            }
             to_leader => match self.inner.tenure.load_full() {
-                Some(tenure) => self.serve(&tenure, to_leader).await,
+                Some(tenure) => self.serve(&tenure, from, to_leader).await,
                 None => Reply::NotLeader(self.leader()),
             },
         }
     }
 
     /// Serves a request that is meant for the leader.
-    pub(super) async fn serve(&self, tenure: &Tenure, request: Request) -> Reply {
+    pub(super) async fn serve(&self, tenure: &Tenure, from: NodeId, request: Request) -> Reply {
         match request {
-            Request::ReadIndex => self.read_index(tenure).await,
+            Request::ReadIndex => self.read_index(tenure, from).await,
             Request::Lock { held_under, patience, request } => {
                 tenure.lock(held_under, patience, request).await
             }
@@ -487,16 +495,24 @@ pub(super) fn known_leader(server: &RaftServerMetrics<TypeConfig>) -> Option<Lea
 }
 
 impl Inner {
-    /// True while no other node can have become the leader. `leader` is the leadership that asks: a lease
-    /// that a later one has won is not its own.
-    pub fn lease_is_valid(&self, leader: LeaderId) -> bool {
+    /// True if no other node can become the leader for as long as this, whoever else is a voter.
+    pub fn lease_is_valid_for(&self, leader: LeaderId, time: Duration) -> bool {
         if known_leader(&self.server.borrow_watched()) != Some(leader) {
             return false;
         }
         // A tenth is left for clocks that do not run equally fast.
         let lease = self.timing.election.1 * 9 / 10;
-        if self.data.borrow_watched().last_quorum_acked.is_some_and(|acked| acked.elapsed() < lease) {
+        self.data.borrow_watched().last_quorum_acked.is_some_and(|acked| acked.elapsed() + time < lease)
+    }
+
+    /// True while no other node can have become the leader. `leader` is the leadership that asks: a lease
+    /// that a later one has won is not its own.
+    pub fn lease_is_valid(&self, leader: LeaderId) -> bool {
+        if self.lease_is_valid_for(leader, Duration::ZERO) {
             return true;
+        }
+        if known_leader(&self.server.borrow_watched()) != Some(leader) {
+            return false;
         }
         let server = self.server.borrow_watched();
         let mut voters = server.membership_config.membership().voter_ids();
@@ -543,7 +559,8 @@ async fn watch_leadership(group: Weak<Inner>) {
             let ready = applied.borrow_and_update().log_id.is_some_and(|id| Some(id.leader_id) == mine);
             if let (Some(leader), false, true) = (mine, held, ready) {
                 tracing::info!(term = leader.term, "this node leads");
-                let tenure = Tenure::begin(leader, group.replica.clone(), group.raft.clone());
+                let peers = Peers { transport: group.transport.clone(), server: group.server.clone() };
+                let tenure = Tenure::begin(leader, group.replica.clone(), group.raft.clone(), peers);
                 group.tenure.store(Some(Arc::new(tenure)));
             }
             mine.is_some() && !held && !ready

@@ -218,7 +218,7 @@ impl Group {
             return Reply::Done;
         }
         // Whoever takes over does not wait for our lease to end: stop relying on it first.
-        tenure.suspend_lease();
+        tenure.suspend_lease().await;
         if let Err(e) = self.inner.raft.trigger().transfer_leader(to).await {
             return Reply::Failed(e.to_string());
         }

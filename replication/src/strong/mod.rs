@@ -32,6 +32,7 @@ mod changes;
 mod gateway;
 pub mod group;
 mod history;
+mod leases;
 pub mod locks;
 mod log_store;
 mod membership;
@@ -65,6 +66,9 @@ pub use types::{
 
 type RaftHandle = openraft::Raft<TypeConfig, state_machine::StateMachine>;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod lease_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod serializability_tests;

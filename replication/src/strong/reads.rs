@@ -25,6 +25,8 @@ type Waiter = oneshot::Sender<Result<Timestamp>>;
 struct State {
     waiting: Vec<Waiter>,
     asking: bool,
+    /// One more question is wanted, whoever waits
+    renewing: bool,
 }
 
 /// The statements that wait.
@@ -46,11 +48,19 @@ impl ReadIndex {
         Ok((rx, !std::mem::replace(&mut state.asking, true)))
     }
 
+    /// Sees to it that a question is asked, for nobody in particular. If true the caller has to, as after
+    /// [`join`](ReadIndex::join); if not one is on its way.
+    pub fn begin(&self) -> bool {
+        let mut state = self.state.lock();
+        state.renewing = true;
+        !std::mem::replace(&mut state.asking, true)
+    }
+
     /// Those who wait now and get the answer to the next question; `None`, and the end of asking, if
     /// there are none.
     pub fn next_batch(&self) -> Option<Batch> {
         let mut state = self.state.lock();
-        if state.waiting.is_empty() {
+        if !std::mem::take(&mut state.renewing) && state.waiting.is_empty() {
             state.asking = false;
             return None;
         }

@@ -16,16 +16,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use amphora_storage::Timestamp;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::RaftServerMetrics;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::certifier::{self, Item};
+use super::leases::{Granted, Lease, Recall};
 use super::locks::{Event, LockTable, Progress};
 use super::replica::Replica;
 use super::sequences::Sequences;
-use super::transport::{LockRefusal, Refusal, Reply};
-use super::types::{CommitRequest, KeyLock, LeaderId, LockKey, LockRequest, Pick, TransactionId};
+use super::transport::{LockRefusal, Refusal, Reply, Request, Transport};
+use super::types::{
+    CommitRequest, KeyLock, LeaderId, LockKey, LockRequest, Pick, TransactionId, TypeConfig,
+};
 use super::{RaftHandle, outcomes::Outcome};
+use crate::NodeId;
 use crate::api::{LockMode, WaitPolicy};
 
 /// Commits waiting for the certifier, at most.
@@ -77,12 +83,46 @@ struct Active {
     fenced_order: VecDeque<TransactionId>,
 }
 
+/// How a leader reaches those who hold its leases.
+pub struct Peers {
+    /// The wire
+    pub transport: Arc<dyn Transport>,
+    /// Who is where
+    pub server: openraft::alias::WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>,
+}
+
+impl Peers {
+    /// Waits until no one relies on leases any more.
+    pub async fn recall(&self, recall: Recall) {
+        let each = recall.holders.into_iter().map(|(node, until)| async move {
+            let address = {
+                let server = self.server.borrow_watched();
+                let known = server.membership_config.membership().get_node(&node);
+                known.map(|member| member.rpc_address.clone())
+            };
+            if let Some(address) = address {
+                let patience = until.saturating_duration_since(Instant::now());
+                let told = self.transport.call(node, &address, Request::Recall(recall.lease), patience);
+                if let Ok(Reply::Done) = told.await {
+                    return;
+                }
+            }
+            tokio::time::sleep_until(until.into()).await;
+        });
+        futures::future::join_all(each).await;
+    }
+}
+
 /// What the certifier and the handlers of one tenure share.
 pub struct TenureState {
     /// Which leadership this is
     pub leader: LeaderId,
     /// What has been applied here
     pub replica: Arc<Replica>,
+    /// How the others are reached
+    pub peers: Peers,
+    /// What followers may read without asking
+    pub leases: Granted,
     locks: Mutex<Locks>,
     active: Mutex<Active>,
     ended: AtomicBool,
@@ -147,10 +187,12 @@ impl TenureState {
 
 impl Tenure {
     /// Begins to lead. To be called when an entry of this leadership has been applied here.
-    pub fn begin(leader: LeaderId, replica: Arc<Replica>, raft: RaftHandle) -> Tenure {
+    pub fn begin(leader: LeaderId, replica: Arc<Replica>, raft: RaftHandle, peers: Peers) -> Tenure {
         let state = Arc::new(TenureState {
             leader,
             replica,
+            peers,
+            leases: Granted::new(leader, Instant::now()),
             locks: Mutex::default(),
             active: Mutex::default(),
             ended: AtomicBool::new(false),
@@ -180,9 +222,20 @@ impl Tenure {
     }
 
     /// From now on reads need a round of heartbeats: leadership is being handed over, and who takes it
-    /// does not wait for the lease to run out.
-    pub fn suspend_lease(&self) {
+    /// does not wait for the lease to run out. Nor for followers': that is done here.
+    pub async fn suspend_lease(&self) {
         self.lease_suspended.store(true, Ordering::Release);
+        if let Some(until) = self.state.leases.close() {
+            tokio::time::sleep_until(until.into()).await;
+        }
+    }
+
+    /// A lease for a follower, if it is quiet.
+    pub fn grant_lease(&self, node: NodeId) -> Option<Lease> {
+        if !self.may_use_lease() {
+            return None;
+        }
+        self.state.leases.grant(Instant::now(), node)
     }
 
     /// True if reads may rely on the lease, when it is valid.

@@ -15,6 +15,7 @@ use openraft::raft::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::leases::Lease;
 use super::sequences::{SequenceAnswer, SequenceCall};
 use super::types::{
     CommitRequest, KeyLock, LeaderId, LockRequest, Member, SnapshotMeta, TransactionId, TypeConfig, Vote,
@@ -63,6 +64,8 @@ pub enum Request {
     Snapshot(SnapshotPart),
     /// To the leader: what is the newest commit that anyone has been told of?
     ReadIndex,
+    /// From the leader: a commit comes, give up your read leases up to this one
+    Recall(Lease),
     /// To the leader: lock these keys
     Lock {
         /// The leadership under which the transaction holds locks already, if it does
@@ -119,8 +122,13 @@ pub enum Reply {
     SnapshotPart,
     /// To the last part of a snapshot: it is installed
     SnapshotInstalled(SnapshotResponse<TypeConfig>),
-    /// To `ReadIndex`: read at this timestamp or later, once it is applied
-    ReadIndex(Timestamp),
+    /// To `ReadIndex`
+    ReadIndex {
+        /// Read at this timestamp or later, once it is applied
+        at: Timestamp,
+        /// From then on, a lease
+        lease: Option<Lease>,
+    },
     /// To `Lock`: what became of each key
     Locked {
         /// The leadership that holds the locks
