@@ -27,9 +27,7 @@ use super::locks::{Event, LockTable, Progress};
 use super::replica::Replica;
 use super::sequences::Sequences;
 use super::transport::{LockRefusal, Refusal, Reply, Request, Transport};
-use super::types::{
-    CommitRequest, KeyLock, LeaderId, LockKey, LockRequest, Pick, TransactionId, TypeConfig,
-};
+use super::types::{CommitRequest, KeyLock, LeaderId, LockKey, LockRequest, Pick, TransactionId, TypeConfig};
 use super::{RaftHandle, outcomes::Outcome};
 use crate::NodeId;
 use crate::api::{LockMode, WaitPolicy};

@@ -122,11 +122,14 @@ async fn open(hello: Hello, address: String, state: Arc<Mutex<State>>) -> Result
     opened
 }
 
+/// Whom to tell of the answer to which call.
+type Waiting = HashMap<u64, oneshot::Sender<(Kind, Bytes)>>;
+
 /// One connection and the calls on it.
 struct Line {
     outbox: Outbox,
     /// Who waits for the answer to which call; `None` once the connection has ended
-    waiting: Mutex<Option<HashMap<u64, oneshot::Sender<(Kind, Bytes)>>>>,
+    waiting: Mutex<Option<Waiting>>,
     next: AtomicU64,
     /// When something was read last, in milliseconds since `opened`
     heard: AtomicU64,
@@ -168,7 +171,7 @@ impl Line {
         let (reader, writer) = socket.into_split();
         let line = Arc::new(Line {
             outbox: Outbox::new(writer),
-            waiting: Mutex::new(Some(HashMap::new())),
+            waiting: Mutex::new(Some(Waiting::new())),
             next: AtomicU64::new(1),
             heard: AtomicU64::new(0),
             opened: Instant::now(),
