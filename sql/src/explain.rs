@@ -62,6 +62,7 @@ impl<'a> Report<'a> {
             }
             Statement::Update(update) => describer.write("Update", &update.table, &update.source),
             Statement::Delete(delete) => describer.write("Delete", &delete.table, &delete.source),
+            Statement::Merge(merge) => describer.write("Merge", &merge.table, &merge.source),
             Statement::Explain(_) | Statement::Command(_) | Statement::Copy(_) => Shown::utility(),
         };
         for (position, cte) in self.ctes.iter().enumerate() {

@@ -402,6 +402,8 @@ pub enum Statement {
     Update(Box<Update>),
     /// DELETE
     Delete(Box<Delete>),
+    /// MERGE
+    Merge(Box<Merge>),
     /// COPY
     Copy(Box<crate::copy::Copy>),
     /// EXPLAIN
@@ -460,6 +462,58 @@ pub struct Delete {
     pub source: Plan,
     /// RETURNING over the source row
     pub returning: Vec<Expr>,
+}
+
+/// MERGE. `source` gives the target's full stored row, all NULL where nothing matched, then the source's.
+#[derive(Clone, Debug)]
+pub struct Merge {
+    /// The target
+    pub table: Arc<Table>,
+    /// The joined rows
+    pub source: Plan,
+    /// The WHENs, in order
+    pub clauses: Vec<MergeClause>,
+    /// CHECK constraints over the new full row, with their names
+    pub checks: Vec<(String, Expr)>,
+}
+
+/// `WHEN [NOT] MATCHED AND condition THEN action`
+#[derive(Clone, Debug)]
+pub struct MergeClause {
+    /// MATCHED
+    pub matched: bool,
+    /// AND …, over the joined row
+    pub condition: Option<Expr>,
+    /// What is done
+    pub action: MergeAction,
+}
+
+/// What MERGE does with a row. Expressions are over the joined row.
+#[derive(Clone, Debug)]
+pub enum MergeAction {
+    /// DO NOTHING
+    Nothing,
+    /// DELETE
+    Delete,
+    /// UPDATE SET: column positions and new values
+    Update(Vec<(usize, Expr)>),
+    /// INSERT: the whole row, minus the hidden key
+    Insert(Vec<Expr>),
+}
+
+impl Merge {
+    /// Calls `f` with every expression outside of the source.
+    pub fn exprs_mut(&mut self, f: &mut dyn FnMut(&mut Expr)) {
+        for clause in &mut self.clauses {
+            clause.condition.iter_mut().for_each(&mut *f);
+            match &mut clause.action {
+                MergeAction::Nothing | MergeAction::Delete => {}
+                MergeAction::Update(list) => list.iter_mut().for_each(|(_, e)| f(e)),
+                MergeAction::Insert(row) => row.iter_mut().for_each(&mut *f),
+            }
+        }
+        self.checks.iter_mut().for_each(|(_, e)| f(e));
+    }
 }
 
 /// EXPLAIN.

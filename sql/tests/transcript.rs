@@ -56,7 +56,9 @@ impl Output for Terminal {
 
     fn complete(&mut self, tag: &str) {
         let fields = self.fields.take();
-        if fields.is_none() || !(tag.starts_with("SELECT") || tag == "SHOW" || tag == "EXPLAIN") {
+        if fields.is_none()
+            || !(tag.starts_with("SELECT") || tag.starts_with("FETCH") || tag == "SHOW" || tag == "EXPLAIN")
+        {
             writeln!(self.text, "{tag}").unwrap();
         }
     }

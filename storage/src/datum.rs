@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::array::{Array, Dimension};
 use crate::json::Json;
 use crate::numeric::Numeric;
 use crate::types::DataType;
@@ -55,7 +56,7 @@ pub enum Datum {
     Uuid(Arc<[u8; 16]>),
     /// `jsonb`
     Jsonb(Arc<Json>),
-    /// A one-dimensional array
+    /// An array
     Array(Arc<Array>),
     /// A row value: `ROW(1, 'a')`
     Record(Arc<[Datum]>),
@@ -110,24 +111,15 @@ impl Interval {
     }
 }
 
-/// A one-dimensional array of values of one type; its lower bound is 1.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Array {
-    /// The elements' type
-    pub element: DataType,
-    /// The elements, which may be NULL
-    pub items: Vec<Datum>,
-}
-
 impl Datum {
     /// A `text` value.
     pub fn text(s: impl AsRef<str>) -> Datum {
         Datum::Text(Arc::from(s.as_ref()))
     }
 
-    /// An array value.
+    /// An array value of one dimension that begins at 1.
     pub fn array(element: DataType, items: Vec<Datum>) -> Datum {
-        Datum::Array(Arc::new(Array { element, items }))
+        Datum::Array(Arc::new(Array::flat(element, items)))
     }
 
     /// A `uuid` value.
@@ -246,7 +238,7 @@ impl Ord for Datum {
             (Interval(a), Interval(b)) => a.comparable().cmp(&b.comparable()),
             (Uuid(a), Uuid(b)) => a.cmp(b),
             (Jsonb(a), Jsonb(b)) => a.cmp(b),
-            (Array(a), Array(b)) => a.items.cmp(&b.items),
+            (Array(a), Array(b)) => a.cmp(b),
             (Record(a), Record(b)) => a.cmp(b),
             (Null, Null) => Ordering::Equal,
             (a, b) => match (a, b) {

@@ -20,7 +20,7 @@
 //! | interval | its comparable length, 16 bytes |
 //! | timetz | its instant as of Greenwich, then its zone |
 //! | jsonb | see `key/document.rs` |
-//! | arrays, records | their columns, ended by a byte below every tag |
+//! | arrays, records | their columns, ended by a byte below every tag; an array's dimensions after them |
 //!
 //! An entry of a secondary index has the indexed columns, then the primary key's if the index is not unique
 //! or one of its columns is NULL (NULLs seldom conflict); its value is the row's primary key, and what INCLUDE
@@ -31,9 +31,11 @@
 mod document;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use num_bigint::{BigInt, Sign};
 
+use crate::array::{Array, Dimension};
 use crate::datum::{Datum, Interval, Timetz};
 use crate::error::{Result, StorageError};
 use crate::numeric::Numeric;
@@ -62,6 +64,15 @@ const JSONB: u8 = 0x1d;
 const ARRAY: u8 = 0x1e;
 const RECORD: u8 = 0x1f;
 const TIMETZ: u8 = 0x20;
+
+/// After an array's elements: one dimension that begins below 1.
+const LOW_SHAPE: u8 = 1;
+/// One dimension that begins at 1.
+const USUAL_SHAPE: u8 = 2;
+/// One dimension that begins above 1.
+const HIGH_SHAPE: u8 = 3;
+/// Several dimensions: so many more than this.
+const MANY_SHAPE: u8 = 2;
 
 /// How deep arrays and records may nest in a key.
 const MAX_DEPTH: usize = 16;
@@ -198,7 +209,7 @@ pub fn is_exact(ty: &DataType) -> bool {
         DataType::Float4
         | DataType::Float8
         | DataType::Numeric(_)
-        | DataType::Interval
+        | DataType::Interval(_)
         | DataType::Jsonb
         | DataType::Record
         | DataType::Row(_)
@@ -255,7 +266,10 @@ fn encode_nested(out: &mut Vec<u8>, datum: &Datum, depth: usize) -> Result<()> {
             out.push(JSONB);
             document::encode(out, json);
         }
-        Datum::Array(a) => return sequence(out, ARRAY, &a.items, depth),
+        Datum::Array(a) => {
+            sequence(out, ARRAY, &a.items, depth)?;
+            shape(out, a);
+        }
         Datum::Record(r) => return sequence(out, RECORD, r, depth),
     }
     Ok(())
@@ -271,6 +285,45 @@ fn sequence(out: &mut Vec<u8>, tag: u8, items: &[Datum], depth: usize) -> Result
     }
     out.push(END);
     Ok(())
+}
+
+/// An array's dimensions, after its elements: how many, their lengths, where they begin. The length of a
+/// single one is the number of elements, which is known.
+fn shape(out: &mut Vec<u8>, array: &Array) {
+    let Some(dimensions) = &array.shape else { return out.push(USUAL_SHAPE) };
+    out.push(match &dimensions[..] {
+        [one] if one.lower < 1 => LOW_SHAPE,
+        [_] => HIGH_SHAPE,
+        // At most `MAX_DIMENSIONS`.
+        many => MANY_SHAPE + many.len() as u8,
+    });
+    if dimensions.len() > 1 {
+        dimensions.iter().for_each(|d| out.extend_from_slice(&d.length.to_be_bytes()));
+    }
+    dimensions.iter().for_each(|d| out.extend_from_slice(&((d.lower as u32) ^ (1 << 31)).to_be_bytes()));
+}
+
+fn take_shape(bytes: &[u8], items: usize) -> Result<(Vec<Dimension>, &[u8])> {
+    let ([kind], mut rest) = take::<1>(bytes)?;
+    let count = match kind {
+        USUAL_SHAPE => return Ok((vec![Dimension::from_one(items)], rest)),
+        LOW_SHAPE | HIGH_SHAPE => 1,
+        many => usize::from(many.saturating_sub(MANY_SHAPE)),
+    };
+    let mut dimensions = vec![Dimension::from_one(items); count];
+    if dimensions.len() > 1 {
+        for dimension in &mut dimensions {
+            let (length, after) = take::<4>(rest)?;
+            dimension.length = u32::from_be_bytes(length);
+            rest = after;
+        }
+    }
+    for dimension in &mut dimensions {
+        let (lower, after) = take::<4>(rest)?;
+        dimension.lower = (u32::from_be_bytes(lower) ^ (1 << 31)) as i32;
+        rest = after;
+    }
+    Ok((dimensions, rest))
 }
 
 fn signed(out: &mut Vec<u8>, tag: u8, v: i64) {
@@ -439,8 +492,14 @@ fn decode_nested<'a>(bytes: &'a [u8], ty: &DataType, depth: usize) -> Result<(Da
                 items.push(item);
                 rest = after;
             }
-            let datum = if tag == ARRAY { Datum::array(element, items) } else { Datum::Record(items.into()) };
-            (datum, &rest[1..])
+            let rest = &rest[1..];
+            if tag == RECORD {
+                return Ok((Datum::Record(items.into()), rest));
+            }
+            let (dimensions, rest) = take_shape(rest, items.len())?;
+            let array = Array::shaped(element, items, &dimensions);
+            let array = array.ok_or_else(|| damaged("has an array of another shape"))?;
+            (Datum::Array(Arc::new(array)), rest)
         }
         _ => return Err(damaged("has an unknown tag")),
     })

@@ -4,6 +4,7 @@
 //! order-preserving keys under which they lie, the MVCC versions of strong tables, the merge states of
 //! leaderless ones, the Raft log and checkpoints. This crate knows nothing of networks or SQL.
 
+pub mod array;
 pub mod codec;
 pub mod data_dir;
 pub mod datum;

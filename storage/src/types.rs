@@ -39,14 +39,14 @@ pub enum DataType {
     Bytea,
     /// `date`
     Date,
-    /// `time`
-    Time,
-    /// `timestamp`
-    Timestamp,
-    /// `timestamptz`
-    Timestamptz,
-    /// `interval`
-    Interval,
+    /// `time`, `time(p)`; p is how many digits of a second's fraction are kept, 0 to 6
+    Time(Option<u8>),
+    /// `timestamp`, `timestamp(p)`
+    Timestamp(Option<u8>),
+    /// `timestamptz`, `timestamptz(p)`
+    Timestamptz(Option<u8>),
+    /// `interval`, `interval(p)`, `interval year to month`
+    Interval(Option<IntervalModifier>),
     /// `uuid`
     Uuid,
     /// `json`, kept as text
@@ -65,7 +65,7 @@ pub enum DataType {
     Regnamespace,
     /// `regrole`
     Regrole,
-    /// A one-dimensional array
+    /// An array, of any number of dimensions
     Array(Box<DataType>),
     /// A row of anonymous fields: what `ROW(…)` gives
     Record,
@@ -89,8 +89,92 @@ pub enum DataType {
     Regcollation,
     /// A row whose fields are known: what a table's name gives where a value stands. Never stored.
     Row(Arc<[(String, DataType)]>),
-    /// `time with time zone`
-    Timetz,
+    /// `time with time zone`, `time(p) with time zone`
+    Timetz(Option<u8>),
+}
+
+/// What an `interval` column keeps: which fields, and how many digits of the seconds' fraction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct IntervalModifier {
+    /// The fields, as PostgreSQL's bits (`INTERVAL_MASK`); [`IntervalModifier::ALL`] if none was named
+    pub fields: u16,
+    /// Digits of the fraction, 0 to 6
+    pub precision: Option<u8>,
+}
+
+impl IntervalModifier {
+    /// All fields
+    pub const ALL: u16 = 0x7fff;
+    /// `year`
+    pub const YEAR: u16 = 1 << 2;
+    /// `month`
+    pub const MONTH: u16 = 1 << 1;
+    /// `day`
+    pub const DAY: u16 = 1 << 3;
+    /// `hour`
+    pub const HOUR: u16 = 1 << 10;
+    /// `minute`
+    pub const MINUTE: u16 = 1 << 11;
+    /// `second`
+    pub const SECOND: u16 = 1 << 12;
+    /// The fields from the greatest to the least, with their names.
+    pub const FIELDS: [(u16, &'static str); 6] = [
+        (Self::YEAR, "year"),
+        (Self::MONTH, "month"),
+        (Self::DAY, "day"),
+        (Self::HOUR, "hour"),
+        (Self::MINUTE, "minute"),
+        (Self::SECOND, "second"),
+    ];
+
+    /// The fields from one to another: `day to second`. `None` if there is no such type in SQL.
+    pub fn range(first: u16, last: u16) -> Option<u16> {
+        let place = |field| Self::FIELDS.iter().position(|(f, _)| *f == field);
+        let (from, to) = (place(first)?, place(last)?);
+        // Years and months are apart from the others, whose lengths they do not know.
+        if from > to || (from < 2 && to >= 2) {
+            return None;
+        }
+        Some(Self::FIELDS[from..=to].iter().fold(0, |all, (f, _)| all | f))
+    }
+
+    /// True if the least field that is kept is at most `field`.
+    pub fn keeps(&self, field: u16) -> bool {
+        self.fields & field != 0
+    }
+
+    fn typmod(&self) -> i32 {
+        (i32::from(self.fields) << 16) | self.precision.map_or(0xffff, i32::from)
+    }
+
+    fn from_typmod(typmod: i32) -> Option<IntervalModifier> {
+        let fields = u16::try_from((typmod >> 16) & 0x7fff).ok()?;
+        let precision = match typmod & 0xffff {
+            0xffff => None,
+            p => Some(u8::try_from(p).ok()?),
+        };
+        Some(IntervalModifier { fields, precision })
+    }
+}
+
+/// ` year to month`, ` day to second(3)`, `(3)`: what follows `interval`.
+impl std::fmt::Display for IntervalModifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.fields != Self::ALL {
+            let mut named =
+                Self::FIELDS.iter().filter(|(field, _)| self.keeps(*field)).map(|(_, name)| *name);
+            if let Some(first) = named.next() {
+                write!(f, " {first}")?;
+            }
+            if let Some(last) = named.next_back() {
+                write!(f, " to {last}")?;
+            }
+        }
+        match self.precision {
+            Some(p) => write!(f, "({p})"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The mergeable column types (`docs/leaderless.md`).
@@ -135,6 +219,11 @@ impl DataType {
             DataType::Numeric(_) => DataType::Numeric(None),
             DataType::Varchar(_) => DataType::Varchar(None),
             DataType::Char(_) => DataType::Char(0),
+            DataType::Time(_) => DataType::Time(None),
+            DataType::Timetz(_) => DataType::Timetz(None),
+            DataType::Timestamp(_) => DataType::Timestamp(None),
+            DataType::Timestamptz(_) => DataType::Timestamptz(None),
+            DataType::Interval(_) => DataType::Interval(None),
             DataType::Array(t) => DataType::Array(Box::new(t.unmodified())),
             other => other.clone(),
         }
@@ -180,11 +269,11 @@ impl DataType {
             DataType::Char(_) => 1042,
             DataType::Varchar(_) => 1043,
             DataType::Date => 1082,
-            DataType::Time => 1083,
-            DataType::Timetz => 1266,
-            DataType::Timestamp => 1114,
-            DataType::Timestamptz => 1184,
-            DataType::Interval => 1186,
+            DataType::Time(_) => 1083,
+            DataType::Timetz(_) => 1266,
+            DataType::Timestamp(_) => 1114,
+            DataType::Timestamptz(_) => 1184,
+            DataType::Interval(_) => 1186,
             DataType::Numeric(_) => 1700,
             DataType::Regprocedure => 2202,
             DataType::Regoper => 2203,
@@ -214,12 +303,12 @@ impl DataType {
                 DataType::Float4 => 1021,
                 DataType::Float8 => 1022,
                 DataType::Oid => 1028,
-                DataType::Timestamp => 1115,
+                DataType::Timestamp(_) => 1115,
                 DataType::Date => 1182,
-                DataType::Time => 1183,
-                DataType::Timetz => 1270,
-                DataType::Timestamptz => 1185,
-                DataType::Interval => 1187,
+                DataType::Time(_) => 1183,
+                DataType::Timetz(_) => 1270,
+                DataType::Timestamptz(_) => 1185,
+                DataType::Interval(_) => 1187,
                 DataType::Json => 199,
                 DataType::Numeric(_) => 1231,
                 DataType::Regclass => 2210,
@@ -254,11 +343,11 @@ impl DataType {
             1042 => DataType::Char(0),
             1043 => DataType::Varchar(None),
             1082 => DataType::Date,
-            1083 => DataType::Time,
-            1266 => DataType::Timetz,
-            1114 => DataType::Timestamp,
-            1184 => DataType::Timestamptz,
-            1186 => DataType::Interval,
+            1083 => DataType::Time(None),
+            1266 => DataType::Timetz(None),
+            1114 => DataType::Timestamp(None),
+            1184 => DataType::Timestamptz(None),
+            1186 => DataType::Interval(None),
             1700 => DataType::Numeric(None),
             2202 => DataType::Regprocedure,
             2203 => DataType::Regoper,
@@ -286,12 +375,12 @@ impl DataType {
             1021 => DataType::Float4.array(),
             1022 => DataType::Float8.array(),
             1028 => DataType::Oid.array(),
-            1115 => DataType::Timestamp.array(),
+            1115 => DataType::Timestamp(None).array(),
             1182 => DataType::Date.array(),
-            1183 => DataType::Time.array(),
-            1270 => DataType::Timetz.array(),
-            1185 => DataType::Timestamptz.array(),
-            1187 => DataType::Interval.array(),
+            1183 => DataType::Time(None).array(),
+            1270 => DataType::Timetz(None).array(),
+            1185 => DataType::Timestamptz(None).array(),
+            1187 => DataType::Interval(None).array(),
             199 => DataType::Json.array(),
             1231 => DataType::Numeric(None).array(),
             2210 => DataType::Regclass.array(),
@@ -313,11 +402,11 @@ impl DataType {
             t if t.is_oid_like() => 4,
             DataType::Int8
             | DataType::Float8
-            | DataType::Time
-            | DataType::Timestamp
-            | DataType::Timestamptz => 8,
-            DataType::Timetz => 12,
-            DataType::Interval | DataType::Uuid => 16,
+            | DataType::Time(_)
+            | DataType::Timestamp(_)
+            | DataType::Timestamptz(_) => 8,
+            DataType::Timetz(_) => 12,
+            DataType::Interval(_) | DataType::Uuid => 16,
             DataType::Name => 64,
             DataType::Unknown => -2,
             _ => -1,
@@ -330,10 +419,30 @@ impl DataType {
             DataType::Numeric(Some((p, s))) => ((i32::from(*p) << 16) | (i32::from(*s) & 0x7ff)) + 4,
             DataType::Char(0) => -1,
             DataType::Varchar(Some(n)) | DataType::Char(n) => i32::try_from(*n).unwrap_or(i32::MAX - 4) + 4,
+            DataType::Time(Some(p))
+            | DataType::Timetz(Some(p))
+            | DataType::Timestamp(Some(p))
+            | DataType::Timestamptz(Some(p)) => i32::from(*p),
+            DataType::Interval(Some(m)) => m.typmod(),
             DataType::Array(t) => t.modifier(),
             DataType::Crdt(c) => c.base().modifier(),
             _ => -1,
         }
+    }
+
+    /// A type of time with the modifier that clients know; `None` if this is none, or the modifier means nothing.
+    pub fn with_time_modifier(&self, modifier: i32) -> Option<DataType> {
+        let digits = || u8::try_from(modifier).ok().filter(|p| *p <= 6).map(Some);
+        Some(match self {
+            DataType::Time(_) => DataType::Time(digits()?),
+            DataType::Timetz(_) => DataType::Timetz(digits()?),
+            DataType::Timestamp(_) => DataType::Timestamp(digits()?),
+            DataType::Timestamptz(_) => DataType::Timestamptz(digits()?),
+            DataType::Interval(_) if modifier >= 0 => {
+                DataType::Interval(Some(IntervalModifier::from_typmod(modifier)?))
+            }
+            _ => return None,
+        })
     }
 
     /// The type of an array's elements, of the catalogs' vectors too.
@@ -415,11 +524,16 @@ impl std::fmt::Display for DataType {
             DataType::InternalChar => "\"char\"",
             DataType::Bytea => "bytea",
             DataType::Date => "date",
-            DataType::Time => "time without time zone",
-            DataType::Timetz => "time with time zone",
-            DataType::Timestamp => "timestamp without time zone",
-            DataType::Timestamptz => "timestamp with time zone",
-            DataType::Interval => "interval",
+            DataType::Time(None) => "time without time zone",
+            DataType::Timetz(None) => "time with time zone",
+            DataType::Timestamp(None) => "timestamp without time zone",
+            DataType::Timestamptz(None) => "timestamp with time zone",
+            DataType::Time(Some(p)) => return write!(f, "time({p}) without time zone"),
+            DataType::Timetz(Some(p)) => return write!(f, "time({p}) with time zone"),
+            DataType::Timestamp(Some(p)) => return write!(f, "timestamp({p}) without time zone"),
+            DataType::Timestamptz(Some(p)) => return write!(f, "timestamp({p}) with time zone"),
+            DataType::Interval(None) => "interval",
+            DataType::Interval(Some(m)) => return write!(f, "interval{m}"),
             DataType::Uuid => "uuid",
             DataType::Json => "json",
             DataType::Jsonb => "jsonb",

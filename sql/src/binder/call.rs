@@ -185,13 +185,13 @@ impl Binder<'_> {
             b.coerce(now, &ty, CastContext::Explicit).map(Some)
         };
         match name {
-            "current_timestamp" => now(self, DataType::Timestamptz),
-            "localtimestamp" => now(self, DataType::Timestamp),
+            "current_timestamp" => now(self, DataType::Timestamptz(None)),
+            "localtimestamp" => now(self, DataType::Timestamp(None)),
             "current_date" => now(self, DataType::Date),
             "current_time" => self.call_named(name, Vec::new()).map(Some),
             "localtime" => {
-                let timestamp = now(self, DataType::Timestamp)?;
-                timestamp.map(|t| self.coerce(t, &DataType::Time, CastContext::Explicit)).transpose()
+                let timestamp = now(self, DataType::Timestamp(None))?;
+                timestamp.map(|t| self.coerce(t, &DataType::Time(None), CastContext::Explicit)).transpose()
             }
             "current_user" | "session_user" => self.call_named(name, Vec::new()).map(Some),
             "user" | "current_role" => self.call_named("current_user", Vec::new()).map(Some),

@@ -18,9 +18,11 @@ pub(super) fn type_name(ty: &DataType) -> String {
 /// True of types whose text form means something different at another time or in another session.
 fn is_session_dependent(ty: &DataType) -> bool {
     match ty {
-        DataType::Date | DataType::Time | DataType::Timetz | DataType::Timestamp | DataType::Timestamptz => {
-            true
-        }
+        DataType::Date
+        | DataType::Time(_)
+        | DataType::Timetz(_)
+        | DataType::Timestamp(_)
+        | DataType::Timestamptz(_) => true,
         // An OID is a number; the others are names.
         DataType::Oid => false,
         t if t.is_oid_like() => true,
@@ -106,7 +108,9 @@ impl Binder<'_> {
                     let input = Box::new(Expr::Literal(Datum::Text(text), DataType::Text));
                     return Ok(Expr::Cast { input, from: DataType::Text, to: to.clone(), explicit: true });
                 }
-                let value = types::parse(&text, &to.unmodified(), &self.context.format)?;
+                // An interval's fields say how it is read.
+                let read = if matches!(to, DataType::Interval(_)) { to.clone() } else { to.unmodified() };
+                let value = types::parse(&text, &read, &self.context.format)?;
                 let explicit = context == CastContext::Explicit;
                 let value = types::coerce_to_modifier(value, to, explicit)?;
                 Ok(Expr::Literal(value, to.clone()))

@@ -25,6 +25,8 @@ impl Binder<'_> {
                 ExactNumberInfo::PrecisionAndScale(p, s) => vec![p.to_string(), s.to_string()],
             }
         };
+        let digits = |p: &Option<u64>| -> Vec<String> { p.iter().map(u64::to_string).collect() };
+        let whole;
         let (name, arguments): (&str, Vec<String>) = match ty {
             Ast::Bool | Ast::Boolean => ("boolean", vec![]),
             Ast::SmallInt(_) | Ast::Int2(_) => ("smallint", vec![]),
@@ -39,11 +41,15 @@ impl Binder<'_> {
             Ast::Char(l) | Ast::Character(l) => ("char", length(l)),
             Ast::Bytea => ("bytea", vec![]),
             Ast::Date => ("date", vec![]),
-            Ast::Time(_, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => ("timetz", vec![]),
-            Ast::Time(..) => ("time", vec![]),
-            Ast::Timestamp(_, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => ("timestamptz", vec![]),
-            Ast::Timestamp(..) => ("timestamp", vec![]),
-            Ast::Interval { .. } => ("interval", vec![]),
+            Ast::Time(p, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => ("timetz", digits(p)),
+            Ast::Time(p, _) => ("time", digits(p)),
+            Ast::Timestamp(p, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => ("timestamptz", digits(p)),
+            Ast::Timestamp(p, _) => ("timestamp", digits(p)),
+            Ast::Interval { fields: None, precision } => ("interval", digits(precision)),
+            Ast::Interval { fields: Some(fields), precision } => {
+                whole = format!("interval {fields}").to_lowercase();
+                (&whole, digits(precision))
+            }
             Ast::Uuid => ("uuid", vec![]),
             Ast::JSON => ("json", vec![]),
             Ast::JSONB => ("jsonb", vec![]),

@@ -141,6 +141,7 @@ impl Binder<'_> {
                 self.collation(collation)?;
                 self.expr(expr)
             }
+            Ast::IsJson { .. } => Err(SqlError::syntax_error("syntax error at or near \"json\"")),
             other => {
                 let text: String = other.to_string().chars().take(60).collect();
                 let error = SqlError::feature_not_supported(format!("expression is not supported: {text}"));

@@ -17,6 +17,7 @@ use crate::catalog::{SystemView, system_view};
 use crate::error::{Result, SqlError};
 use crate::expr::Expr;
 use crate::functions;
+use crate::parser::{NO_RELATION, ROWS_FROM, using_alias};
 use crate::plan::{Field, JoinKind, Node, Plan, ScanRange, TableScan};
 
 /// What a name in FROM means.
@@ -82,11 +83,16 @@ impl Binder<'_> {
                 "the combining JOIN type must be INNER or LEFT for a LATERAL reference",
             ));
         }
+        let mut alias = None;
         let pairs = match constraint {
             JoinConstraint::Using(names) => {
                 let mut pairs = Vec::with_capacity(names.len());
                 for name in names {
                     let parts = name_parts(name)?;
+                    if let Some(name) = parts.last().and_then(|part| using_alias(part)) {
+                        alias = Some(name.to_owned());
+                        continue;
+                    }
                     let name = parts.last().map(|i| fold(i)).unwrap_or_default();
                     pairs.push(using_pair(&left_scope, &right_scope, &name)?);
                 }
@@ -120,7 +126,11 @@ impl Binder<'_> {
         };
         let plan =
             node(Node::NestedLoop { left: Box::new(left), right: Box::new(right), kind, condition }, schema);
-        self.merge_columns(plan, scope, &pairs, width, kind)
+        let (plan, scope) = self.merge_columns(plan, scope, &pairs, width, kind)?;
+        match alias {
+            Some(alias) => alias_merged(plan, scope, alias, pairs.len()),
+            None => Ok((plan, scope)),
+        }
     }
 
     /// USING's columns appear once, first.
@@ -184,8 +194,11 @@ impl Binder<'_> {
         Ok((plan, scope))
     }
 
-    fn factor(&mut self, factor: &TableFactor) -> Result<(Plan, Scope)> {
+    pub(super) fn factor(&mut self, factor: &TableFactor) -> Result<(Plan, Scope)> {
         match factor {
+            TableFactor::Table { name, args: None, .. } if is_mark(name, NO_RELATION) => {
+                Ok((node(Node::Values(vec![Vec::new()]), Arc::from([])), Scope::default()))
+            }
             TableFactor::Table {
                 name,
                 alias,
@@ -198,8 +211,9 @@ impl Binder<'_> {
             TableFactor::Table { version: Some(_), .. } => {
                 Err(SqlError::feature_not_supported("AS OF SYSTEM TIME is not yet supported"))
             }
-            TableFactor::Table { sample: Some(_), .. } => {
-                Err(SqlError::feature_not_supported("TABLESAMPLE is not supported"))
+            TableFactor::Table { name, alias, args: None, sample: Some(sample), .. } => {
+                let rows = self.named_relation(name, alias.as_ref())?;
+                self.sampled(rows, sample)
             }
             TableFactor::Table { name, alias, args, with_ordinality, .. } => {
                 let args = args.as_ref().map_or(&[][..], |a| &a.args);
@@ -290,6 +304,10 @@ impl Binder<'_> {
                 self.with_depth = self.with_depth.max(cte.depth);
                 let shown = alias.map_or(bare, |a| fold(&a.name));
                 let schema = rename(&cte.fields, &names, &shown)?;
+                let unlisted = match cte.source {
+                    CteSource::Working(_) => self.unlisted,
+                    _ => 0,
+                };
                 let plan = match cte.source {
                     CteSource::Shared(id) => node(Node::CteScan(id), schema.clone()),
                     CteSource::Working(id) => node(Node::WorkTable(id), schema.clone()),
@@ -309,7 +327,11 @@ impl Binder<'_> {
                         Plan { schema: schema.clone(), ..plan }
                     }
                 };
-                return Ok((plan, Scope::relation(shown, None, &schema)));
+                let mut scope = Scope::relation(shown, None, &schema);
+                let listed = schema.len().saturating_sub(unlisted);
+                scope.star.truncate(listed);
+                scope.columns[listed..].iter_mut().for_each(|c| c.system = true);
+                return Ok((plan, scope));
             }
         }
         if let Some((relation, known)) = self.relation_of_view(name)? {
@@ -471,13 +493,16 @@ impl Binder<'_> {
     }
 
     /// A function in FROM; it may always see what stands left of it.
-    fn function_relation(
+    pub(super) fn function_relation(
         &mut self,
         name: &ast::ObjectName,
         args: &[ast::FunctionArg],
         alias: Option<&ast::TableAlias>,
         ordinality: bool,
     ) -> Result<(Plan, Scope)> {
+        if is_mark(name, ROWS_FROM) {
+            return self.rows_from(args, alias, ordinality);
+        }
         let parts = name_parts(name)?;
         let own = parts.last().map(|i| fold(i)).unwrap_or_default();
         let shown = alias.map_or_else(|| own.clone(), |a| fold(&a.name));
@@ -585,6 +610,24 @@ impl Binder<'_> {
     }
 }
 
+/// USING (…) AS alias: the merged columns, which `*` gives first, once more under a name of their own.
+fn alias_merged(plan: Plan, scope: Scope, alias: String, count: usize) -> Result<(Plan, Scope)> {
+    let merged: Vec<usize> = scope.star.iter().take(count).copied().collect();
+    let mut fields = plan.schema.to_vec();
+    let mut exprs: Vec<Expr> =
+        fields.iter().enumerate().map(|(i, f)| Expr::Column(i, f.ty.clone())).collect();
+    let own: Vec<Field> = merged.iter().map(|&i| Field { origin: None, ..fields[i].clone() }).collect();
+    exprs.extend(merged.iter().map(|&i| Expr::Column(i, fields[i].ty.clone())));
+    let mut named = Scope::relation(alias, None, &own);
+    named.star.clear();
+    for (column, &i) in named.columns.iter_mut().zip(&merged) {
+        column.qualified_only = true;
+        column.name.clone_from(&scope.columns[i].name);
+    }
+    fields.extend(own);
+    Ok((project(plan, exprs, Arc::from(fields)), scope.join(named)?))
+}
+
 /// A scan of all rows and columns of a table.
 pub(super) fn table_scan(table: Arc<Table>, schema: Arc<[Field]>) -> Plan {
     let scan = TableScan {
@@ -599,8 +642,13 @@ pub(super) fn table_scan(table: Arc<Table>, schema: Arc<[Field]>) -> Plan {
     node(Node::TableScan(scan), schema)
 }
 
+/// True of a name that the parser put in a place.
+fn is_mark(name: &ast::ObjectName, mark: &str) -> bool {
+    matches!(&name.0[..], [part] if part.as_ident().is_some_and(|i| i.quote_style.is_none() && i.value == mark))
+}
+
 /// The column names of an alias.
-fn alias_columns(alias: Option<&ast::TableAlias>) -> Result<Vec<String>> {
+pub(super) fn alias_columns(alias: Option<&ast::TableAlias>) -> Result<Vec<String>> {
     let Some(alias) = alias else { return Ok(Vec::new()) };
     if alias.columns.iter().any(|c| c.data_type.is_some()) {
         return Err(SqlError::feature_not_supported("column definition lists are not supported"));

@@ -41,6 +41,12 @@ pub(super) struct Sets {
 }
 
 impl Sets {
+    /// Each set once.
+    pub(super) fn distinct(&mut self) {
+        let mut seen = std::collections::HashSet::new();
+        self.sets.retain(|set| seen.insert(set.clone()));
+    }
+
     fn key(&mut self, key: Expr) -> usize {
         match self.keys.iter().position(|k| same_expr(k, &key)) {
             Some(i) => i,

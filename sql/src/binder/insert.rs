@@ -102,7 +102,7 @@ impl Binder<'_> {
     }
 
     /// Positions of the named columns; all visible ones if none are named.
-    fn insert_columns(&self, table: &Table, names: &[ast::ObjectName]) -> Result<Vec<usize>> {
+    pub(super) fn insert_columns(&self, table: &Table, names: &[ast::ObjectName]) -> Result<Vec<usize>> {
         if names.is_empty() {
             return Ok(match &self.written {
                 Some((id, columns)) if *id == table.id => columns.iter().map(|(_, c)| *c).collect(),
@@ -164,34 +164,45 @@ impl Binder<'_> {
         (explicit, overriding): (bool, Option<Overriding>),
         values: &ast::Values,
     ) -> Result<Plan> {
-        let width = values.rows.first().map_or(0, |row| row.content.len());
         let (rows, _) = self.in_level(Level::new(Scope::default(), Clause::Values), |b| {
-            let mut rows = Vec::with_capacity(values.rows.len());
-            for row in &values.rows {
-                if row.content.len() != width {
-                    return Err(SqlError::syntax_error("VALUES lists must all be the same length"));
-                }
-                check_width(width, columns.len(), explicit)?;
-                let mut given = Vec::with_capacity(width);
-                for (e, &column) in row.content.iter().zip(columns) {
-                    let by_default = is_default(e) || !takes_given(&table.columns[column], overriding)?;
-                    given.push(if by_default {
-                        b.default_value(table, column)?
-                    } else {
-                        let bound = b.expr(e)?;
-                        let target = &table.columns[column];
-                        b.assign(bound, &target.name, &target.ty).map_err(|error| match error.sqlstate {
-                            // What does not fit is found when the row is made, not where it is written.
-                            "22001" => error,
-                            _ => b.at(error, e.span()),
-                        })?
-                    });
-                }
-                rows.push(b.full_row(table, columns, given)?);
-            }
-            Ok(rows)
+            b.values_rows(table, columns, (explicit, overriding), values)
         })?;
         Ok(node(Node::Values(rows), full_fields(table)))
+    }
+
+    /// The rows of VALUES, widened to whole rows, in the innermost level.
+    pub(super) fn values_rows(
+        &mut self,
+        table: &Arc<Table>,
+        columns: &[usize],
+        (explicit, overriding): (bool, Option<Overriding>),
+        values: &ast::Values,
+    ) -> Result<Vec<Vec<Expr>>> {
+        let width = values.rows.first().map_or(0, |row| row.content.len());
+        let mut rows = Vec::with_capacity(values.rows.len());
+        for row in &values.rows {
+            if row.content.len() != width {
+                return Err(SqlError::syntax_error("VALUES lists must all be the same length"));
+            }
+            check_width(width, columns.len(), explicit)?;
+            let mut given = Vec::with_capacity(width);
+            for (e, &column) in row.content.iter().zip(columns) {
+                let by_default = is_default(e) || !takes_given(&table.columns[column], overriding)?;
+                given.push(if by_default {
+                    self.default_value(table, column)?
+                } else {
+                    let bound = self.expr(e)?;
+                    let target = &table.columns[column];
+                    self.assign(bound, &target.name, &target.ty).map_err(|error| match error.sqlstate {
+                        // What does not fit is found when the row is made, not where it is written.
+                        "22001" => error,
+                        _ => self.at(error, e.span()),
+                    })?
+                });
+            }
+            rows.push(self.full_row(table, columns, given)?);
+        }
+        Ok(rows)
     }
 
     /// A whole row (without hidden key): what is given, and defaults.

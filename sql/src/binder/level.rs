@@ -57,6 +57,8 @@ pub(super) enum Clause {
     Constant,
     /// WHERE of COPY FROM
     CopyWhere,
+    /// AND … of MERGE's WHEN
+    MergeWhen,
 }
 
 impl Clause {
@@ -82,6 +84,7 @@ impl Clause {
             Clause::IndexExpression => "index expressions",
             Clause::IndexPredicate => "index predicates",
             Clause::Constant => "EXECUTE parameters",
+            Clause::MergeWhen => "MERGE WHEN conditions",
             Clause::CopyWhere => "COPY FROM WHERE conditions",
         }
     }

@@ -11,7 +11,7 @@ use sqlparser::ast::Value;
 use super::Binder;
 use crate::error::{Result, SqlError};
 use crate::expr::Expr;
-use crate::types::CastContext;
+use crate::types::{self, CastContext};
 
 /// The highest `$n`: the protocol counts parameters in 16 bits.
 const MAX_PARAMETERS: usize = 65535;
@@ -51,16 +51,18 @@ impl Binder<'_> {
 
     /// `INTERVAL '1' DAY`, `INTERVAL '1 day'`
     pub(super) fn interval(&mut self, interval: &ast::Interval) -> Result<Expr> {
-        let mut value = self.expr(&interval.value)?;
-        if let (Expr::Literal(Datum::Text(text), _), Some(field)) = (&value, &interval.leading_field) {
-            // A bare number counts the named field; anything else already names its own.
-            if text.trim().parse::<f64>().is_ok() {
-                let field = interval.last_field.as_ref().unwrap_or(field);
-                let text = format!("{} {}", text.trim(), field.to_string().to_lowercase());
-                value = Expr::Literal(Datum::text(text), DataType::Unknown);
-            }
+        let value = self.expr(&interval.value)?;
+        let mut ty = DataType::Interval(None);
+        if let Some(first) = &interval.leading_field {
+            let last = interval.last_field.as_ref().map(|last| format!(" to {last}")).unwrap_or_default();
+            let name = format!("interval {first}{last}").to_lowercase();
+            let digits = interval.fractional_seconds_precision.or(interval.leading_precision);
+            let digits: Vec<String> = digits.iter().map(u64::to_string).collect();
+            let digits: Vec<&str> = digits.iter().map(String::as_str).collect();
+            ty = types::type_from_name(None, &name, &digits)
+                .ok_or_else(|| SqlError::syntax_error("syntax error at or near \"to\""))?;
         }
-        self.coerce(value, &DataType::Interval, CastContext::Explicit)
+        self.coerce(value, &ty, CastContext::Explicit)
     }
 }
 

@@ -22,6 +22,7 @@ mod analyze;
 mod call;
 mod coerce;
 mod copy;
+mod current_of;
 mod data_type;
 mod ddl;
 mod expr;
@@ -32,13 +33,16 @@ mod index;
 mod insert;
 mod level;
 mod literal;
+mod merge;
 mod modify;
 mod object;
 mod operator;
 mod predicate;
 mod query;
 mod record;
+mod recursion;
 mod rows_from;
+mod sample;
 mod scope;
 mod select;
 mod subquery;
@@ -150,6 +154,8 @@ pub(crate) struct Binder<'a> {
     cte_names: Vec<query::CteName>,
     /// How deep the WITH queries lie that the one being bound has read from
     with_depth: usize,
+    /// How many columns at the end of a working table `*` does not give: those of SEARCH and CYCLE
+    unlisted: usize,
     /// Next id of a recursive working table
     recursions: usize,
     /// Query levels, outermost first
@@ -181,6 +187,7 @@ impl<'a> Binder<'a> {
             nesting: 0,
             cte_names: Vec::new(),
             with_depth: 0,
+            unlisted: 0,
             recursions: 0,
             levels: Vec::new(),
             no_parameters: false,
@@ -244,7 +251,13 @@ impl<'a> Binder<'a> {
             }
             Ast::Analyze(analyze) => self.ddl(|b| b.analyze(analyze)),
             Ast::Copy(copy) => self.copy(copy),
-            Ast::Declare { query, .. } => self.ast(query),
+            Ast::Declare { query, .. } => {
+                let (mut statement, schema) = self.ast(query)?;
+                if let Statement::Query(plan) = &mut statement {
+                    current_of::carry_keys(plan);
+                }
+                Ok((statement, schema))
+            }
             Ast::Explain { statement, options } => {
                 // What EXECUTE stands for is known when it runs.
                 let executes = matches!(**statement, Ast::Execute { .. });
@@ -295,6 +308,7 @@ impl<'a> Binder<'a> {
             S::Insert(insert) => self.insert(insert),
             S::Update(update) => self.update(update),
             S::Delete(delete) => self.delete(delete),
+            S::Merge(merge) => self.merge(merge),
             S::CreateTable(create) => self.ddl(|b| b.create_table(create)),
             S::CreateView(create) => self.ddl(|b| b.create_view(create)),
             S::Truncate(truncate) => self.ddl(|b| b.truncate(truncate)),
@@ -413,6 +427,10 @@ fn visit_statement(statement: &mut Statement, f: &mut dyn FnMut(&mut Expr)) {
         Statement::Delete(delete) => {
             delete.source.visit_exprs_mut(f);
             delete.returning.iter_mut().for_each(|e| e.visit_mut(f));
+        }
+        Statement::Merge(merge) => {
+            merge.source.visit_exprs_mut(f);
+            merge.exprs_mut(&mut |e| e.visit_mut(f));
         }
         Statement::Copy(copy) => {
             if let Direction::To(to) = &mut copy.direction {

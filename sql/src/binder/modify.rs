@@ -7,6 +7,7 @@ use amphora_storage::{DataType, Datum};
 use sqlparser::ast;
 use sqlparser::ast::{AssignmentTarget, FromTable, Spanned, TableFactor, UpdateTableFromKind};
 
+use super::current_of::cursor_of;
 use super::expr::unwrap_nested;
 use super::insert::{always, is_default};
 use super::level::{Clause, Level};
@@ -35,7 +36,7 @@ impl Binder<'_> {
             None => &[][..],
             Some(UpdateTableFromKind::BeforeSet(items) | UpdateTableFromKind::AfterSet(items)) => items,
         };
-        let (source, scope) = self.source(plan, scope, from, update.selection.as_ref())?;
+        let (source, scope) = self.source(&table, (plan, scope), from, update.selection.as_ref())?;
         let (assignments, level) =
             self.in_level(Level::new(scope, Clause::Set), |b| b.assignments(&table, &update.assignments))?;
         let checks = self.checks(&table)?;
@@ -51,7 +52,7 @@ impl Binder<'_> {
         };
         let (table, plan, scope) = self.target(target, "delete from")?;
         let using = delete.using.as_deref().unwrap_or_default();
-        let (source, scope) = self.source(plan, scope, using, delete.selection.as_ref())?;
+        let (source, scope) = self.source(&table, (plan, scope), using, delete.selection.as_ref())?;
         let (returning, schema) = self.returning(delete.returning.as_deref(), scope)?;
         Ok((Statement::Delete(Box::new(Delete { table, source, returning })), schema))
     }
@@ -74,17 +75,21 @@ impl Binder<'_> {
     /// The rows to change: the table's, joined with others, for which WHERE is true.
     fn source(
         &mut self,
-        plan: Plan,
-        scope: Scope,
+        table: &Arc<Table>,
+        target: (Plan, Scope),
         others: &[ast::TableWithJoins],
         selection: Option<&ast::Expr>,
     ) -> Result<(Plan, Scope)> {
-        let mut joined = (plan, scope);
+        let mut joined = target;
         for item in others {
             joined = self.add_from(joined, item)?;
         }
         let (plan, scope) = joined;
         let Some(e) = selection else { return Ok((plan, scope)) };
+        if let Some(cursor) = cursor_of(e) {
+            let condition = self.current_of(table, &cursor)?;
+            return Ok((filter(plan, condition), scope));
+        }
         let (condition, level) =
             self.in_level(Level::new(scope, Clause::Where), |b| b.condition(e, "WHERE"))?;
         Ok((filter(plan, condition), level.scope))

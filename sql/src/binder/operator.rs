@@ -127,7 +127,7 @@ impl Binder<'_> {
         };
         let mut args = left.iter().chain(right).map(|e| self.expr(e)).collect::<Result<Vec<_>>>()?;
         // A length beside an end: each period gets its end.
-        let lengths = [1, 3].map(|i| args[i].ty().base() == DataType::Interval);
+        let lengths = [1, 3].map(|i| matches!(args[i].ty().base(), DataType::Interval(_)));
         if lengths[0] != lengths[1] {
             for (i, is_length) in [1, 3].into_iter().zip(lengths) {
                 if is_length {

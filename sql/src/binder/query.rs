@@ -12,6 +12,7 @@ use super::scope::Scope;
 use super::{Binder, fold};
 use crate::error::{Result, SqlError};
 use crate::expr::Expr;
+use crate::parser::{Recursion, recursion_of};
 use crate::plan::{Field, Frame, Node, Plan, SortKey, WindowCall, WindowFunction};
 use crate::types::{self, CastContext};
 
@@ -41,6 +42,13 @@ pub(super) enum CteSource {
     Silent,
 }
 
+/// A recursive WITH query, but for its two sides.
+struct Recursive<'q> {
+    name: &'q str,
+    aliases: &'q [String],
+    clauses: Option<&'q Recursion>,
+}
+
 /// What follows a query's body.
 pub(super) struct Tail<'q> {
     pub(super) order_by: &'q [ast::OrderByExpr],
@@ -54,9 +62,10 @@ pub(super) struct Tail<'q> {
 /// The statement in `WITH … INSERT`, `WITH … UPDATE`, `WITH … DELETE`.
 pub(super) fn writing_body(query: &ast::Query) -> Option<&ast::Statement> {
     match &*query.body {
-        SetExpr::Insert(statement) | SetExpr::Update(statement) | SetExpr::Delete(statement) => {
-            Some(statement)
-        }
+        SetExpr::Insert(statement)
+        | SetExpr::Update(statement)
+        | SetExpr::Delete(statement)
+        | SetExpr::Merge(statement) => Some(statement),
         _ => None,
     }
 }
@@ -388,20 +397,37 @@ impl Binder<'_> {
                     SqlError::duplicate_alias(format!("WITH query name \"{name}\" specified more than once"));
                 return Err(self.at(error, cte.alias.name.span));
             }
-            let aliases: Vec<String> = cte.alias.columns.iter().map(|c| fold(&c.name)).collect();
+            let mut aliases: Vec<String> = cte.alias.columns.iter().map(|c| fold(&c.name)).collect();
+            let clauses = match cte.alias.columns.last() {
+                Some(last) => recursion_of(&last.name)?,
+                None => None,
+            };
+            if clauses.is_some() {
+                aliases.pop();
+            }
             if let Some(statement) = writing_body(&cte.query) {
                 self.writing_cte(cte, name, &aliases, statement)?;
                 continue;
             }
             let outside = std::mem::take(&mut self.with_depth);
             let plan = match self.recursive_parts(with.recursive, &name, &cte.query) {
-                Some((base, step, distinct)) => self.recursive(&name, &aliases, base, step, distinct)?,
+                Some((base, step, distinct)) => {
+                    let aliases = aliases.as_slice();
+                    let named = Recursive { name: &name, aliases, clauses: clauses.as_ref() };
+                    self.recursive(&named, base, step, distinct)?
+                }
+                None if clauses.is_some() => {
+                    return Err(SqlError::syntax_error("WITH query is not recursive"));
+                }
                 None => {
                     let plan = self.query(&cte.query, None)?;
                     self.settle_output(plan)?
                 }
             };
-            let fields = rename(&plan.schema, &aliases, &name)?;
+            let fields = match clauses {
+                Some(_) => plan.schema.clone(),
+                None => rename(&plan.schema, &aliases, &name)?,
+            };
             let source = if plan.is_correlated() {
                 CteSource::Inline(Box::new(plan), self.levels.len())
             } else {
@@ -428,6 +454,9 @@ impl Binder<'_> {
         aliases: &[String],
         statement: &ast::Statement,
     ) -> Result<()> {
+        if matches!(statement, ast::Statement::Merge(_)) {
+            return Err(SqlError::feature_not_supported("MERGE not supported in WITH query"));
+        }
         if self.nesting > 1 || !self.levels.is_empty() {
             let error = SqlError::feature_not_supported(
                 "WITH clause containing a data-modifying statement must be at the top level",
@@ -466,24 +495,39 @@ impl Binder<'_> {
 
     fn recursive(
         &mut self,
-        name: &str,
-        aliases: &[String],
+        query: &Recursive<'_>,
         base: &SetExpr,
         step: &SetExpr,
         distinct: bool,
     ) -> Result<Plan> {
+        let name = query.name;
         let base = self.set_expr(base, None)?;
-        let base = self.settle_output(base)?;
-        let fields = rename(&base.schema, aliases, name)?;
+        let mut base = self.settle_output(base)?;
+        let mut fields = rename(&base.schema, query.aliases, name)?;
+        let additions = match query.clauses {
+            Some(clauses) => Some(self.additions(clauses, &fields)?),
+            None => None,
+        };
+        let mut carrying = None;
+        if let Some(additions) = &additions {
+            let own = fields.len();
+            fields = additions.fields(&fields);
+            let added: Vec<String> = fields[own..].iter().map(|f| f.name.clone()).collect();
+            carrying = Some(super::recursion::carrying(step, name, &added)?);
+        }
+        let step = carrying.as_ref().unwrap_or(step);
         let id = self.recursions;
         self.recursions += 1;
         let source = CteSource::Working(id);
         let depth = self.with_depth;
+        let added = additions.as_ref().map_or(0, |a| a.width());
         self.cte_names.push(CteName { name: name.to_owned(), fields: fields.clone(), source, depth });
+        self.unlisted = added;
         let step = self.set_expr(step, None);
+        self.unlisted = 0;
         self.cte_names.pop();
         let step = step?;
-        if step.width() != base.width() {
+        if step.width() != base.width() + added {
             return Err(SqlError::syntax_error("each UNION query must have the same number of columns"));
         }
         for (i, (b, s)) in base.schema.iter().zip(step.schema.iter()).enumerate() {
@@ -499,8 +543,13 @@ impl Binder<'_> {
                 .with_hint("Cast the output of the non-recursive term to the correct type."));
             }
         }
-        let types: Vec<DataType> = base.schema.iter().map(|f| f.ty.clone()).collect();
-        let step = self.coerce_output(step, &types, CastContext::Implicit)?;
+        let own = base.schema.iter().map(|f| f.ty.clone());
+        let types: Vec<DataType> = own.chain(fields[base.width()..].iter().map(|f| f.ty.clone())).collect();
+        let mut step = self.coerce_output(step, &types, CastContext::Implicit)?;
+        if let Some(additions) = &additions {
+            base = additions.begin(base);
+            step = additions.go_on(step);
+        }
         Ok(node(Node::Recursive { id, base: Box::new(base), step: Box::new(step), distinct }, fields))
     }
 

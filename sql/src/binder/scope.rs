@@ -205,7 +205,11 @@ impl Binder<'_> {
             }
         }
         let mut error = SqlError::undefined_column(format!("column \"{name}\" does not exist"));
-        if let Some(close) = self.closest(None, &name) {
+        if let Some(relation) = self.unseen_with(&name) {
+            error = error.with_hint(format!(
+                "There is a column named \"{name}\" in table \"{relation}\", but it cannot be referenced from this part of the query."
+            ));
+        } else if let Some(close) = self.closest(None, &name) {
             error = error.with_hint(format!("Perhaps you meant to reference the column \"{close}\"."));
         }
         Err(self.at(error, ident.span))
@@ -299,6 +303,15 @@ impl Binder<'_> {
             SqlError::undefined_table(format!("missing FROM-clause entry for table \"{name}\""))
         };
         self.at(error, ident.span)
+    }
+
+    /// A relation that is there, cannot be seen, and has a column of this name.
+    fn unseen_with(&self, name: &str) -> Option<&str> {
+        self.levels.iter().rev().filter(|level| !level.visible).find_map(|level| {
+            let column = level.scope.columns.iter().find(|c| c.name == name && !c.hidden)?;
+            let relation = level.scope.relations.get(column.relation?)?;
+            (!relation.name.is_empty()).then_some(relation.name.as_str())
+        })
     }
 
     /// The visible column whose name is nearest, if one is near enough to be meant.

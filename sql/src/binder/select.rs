@@ -102,8 +102,14 @@ impl Binder<'_> {
                     "ROLLUP, CUBE and GROUPING SETS are not supported",
                 ));
             }
+            let distinct = exprs.first().is_some_and(is_distinct_mark);
+            let exprs = &exprs[usize::from(distinct)..];
             if has_sets(exprs) {
-                sets = Some(self.grouping_sets(exprs, &items)?);
+                let mut found = self.grouping_sets(exprs, &items)?;
+                if distinct {
+                    found.distinct();
+                }
+                sets = Some(found);
             } else {
                 for e in exprs {
                     keys.push(self.in_clause(Clause::GroupBy, |b| b.group_key(e, &items))?);
@@ -649,11 +655,23 @@ fn name_of(e: &ast::Expr) -> Option<(String, bool)> {
     }
 }
 
+/// GROUP BY DISTINCT, as the parser leaves it.
+fn is_distinct_mark(e: &ast::Expr) -> bool {
+    matches!(e, ast::Expr::Identifier(i) if i.quote_style.is_none() && i.value == crate::parser::GROUP_BY_DISTINCT)
+}
+
 /// `'1'::int` is called `int4`: types go by their internal names.
 fn type_column_name(ty: &ast::DataType) -> String {
     let text = ty.to_string().to_lowercase();
-    let bare = text.split(['(', '[']).next().unwrap_or_default().trim();
+    // Its modifiers may stand in the middle: `timestamp(3) with time zone`.
+    let whole = text.split('[').next().unwrap_or_default();
+    let bare = match (whole.find('('), whole.find(')')) {
+        (Some(open), Some(close)) if open < close => format!("{}{}", &whole[..open], &whole[close + 1..]),
+        _ => whole.to_owned(),
+    };
+    let bare = bare.trim();
     let name = match bare {
+        fields if fields.starts_with("interval ") => "interval",
         "int" | "integer" | "int4" => "int4",
         "bigint" | "int8" => "int8",
         "smallint" | "int2" => "int2",

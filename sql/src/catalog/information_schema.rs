@@ -110,6 +110,8 @@ const COLUMNS: Columns = &[
     ("character_maximum_length", Ty::Int4),
     ("numeric_precision", Ty::Int4),
     ("numeric_scale", Ty::Int4),
+    ("datetime_precision", Ty::Int4),
+    ("interval_type", Ty::Text),
     ("udt_catalog", Ty::Name),
     ("udt_schema", Ty::Name),
     ("udt_name", Ty::Name),
@@ -167,6 +169,8 @@ fn column_row(context: &SystemContext<'_>, c: &ColumnOf<'_>) -> Row {
             ("character_maximum_length", length),
             ("numeric_precision", precision),
             ("numeric_scale", scale),
+            ("datetime_precision", datetime_precision(&c.ty.base()).map_or(Datum::Null, Datum::Int4)),
+            ("interval_type", interval_type(&c.ty.base()).map_or(Datum::Null, Datum::text)),
             ("udt_catalog", text(context.database)),
             ("udt_schema", text("pg_catalog")),
             ("udt_name", text(base.unmodified().to_string())),
@@ -183,6 +187,24 @@ fn column_row(context: &SystemContext<'_>, c: &ColumnOf<'_>) -> Row {
             ("is_updatable", text(if c.writable { "YES" } else { "NO" })),
         ],
     )
+}
+
+/// Digits of a second's fraction that a column of a type of time keeps.
+fn datetime_precision(ty: &DataType) -> Option<i32> {
+    let digits = match ty {
+        DataType::Date => Some(0),
+        DataType::Time(p) | DataType::Timetz(p) | DataType::Timestamp(p) | DataType::Timestamptz(p) => *p,
+        DataType::Interval(m) => m.and_then(|m| m.precision),
+        _ => return None,
+    };
+    Some(digits.map_or(6, i32::from))
+}
+
+/// The fields that an interval column was declared with.
+fn interval_type(ty: &DataType) -> Option<String> {
+    let name = ty.to_string();
+    let fields = name.strip_prefix("interval ").filter(|_| matches!(ty, DataType::Interval(_)))?;
+    Some(fields.to_uppercase())
 }
 
 fn columns(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {

@@ -71,6 +71,8 @@ pub struct SystemContext<'a> {
     pub txn: &'a dyn Transaction,
     /// The session's settings, for `pg_settings`: (name, value, description)
     pub settings: &'a dyn Fn() -> Vec<(String, String, String)>,
+    /// The session's statements and cursors
+    pub session: &'a dyn crate::functions::SessionHook,
 }
 
 /// Makes a view's rows. `equal` lists columns known to equal a constant: a view may use it to make fewer
@@ -171,6 +173,7 @@ enum Ty {
     Oids,
     Text,
     Texts,
+    Regtypes,
     Timestamptz,
     Uuid,
 }
@@ -190,8 +193,9 @@ impl Ty {
             Ty::Oids => DataType::Oid.array(),
             Ty::Text => DataType::Text,
             Ty::Texts => DataType::Text.array(),
+            Ty::Regtypes => DataType::Regtype.array(),
             Ty::Float4s => DataType::Float4.array(),
-            Ty::Timestamptz => DataType::Timestamptz,
+            Ty::Timestamptz => DataType::Timestamptz(None),
             Ty::Uuid => DataType::Uuid,
         }
     }

@@ -75,6 +75,7 @@ impl SystemScan {
             names: context.run.eval.format.names.as_deref(),
             txn: context.txn,
             settings: &settings,
+            session: context.run.eval.session.as_ref(),
         };
         let mut rows = self.view.rows(&system, &equal)?;
         rows.retain(|row| {

@@ -325,7 +325,7 @@ impl ConflictUpdate {
     }
 }
 
-fn assignments(list: &[(usize, Expr)], builder: &mut Builder) -> Result<Vec<(usize, Expression)>> {
+pub(super) fn assignments(list: &[(usize, Expr)], builder: &mut Builder) -> Result<Vec<(usize, Expression)>> {
     list.iter().map(|(column, e)| Ok((*column, Expression::compile(e, builder)?))).collect()
 }
 

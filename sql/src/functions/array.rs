@@ -172,6 +172,17 @@ pub(crate) static ASSIGN_SLICE: ScalarFunction =
     })
     .called_on_null();
 
+/// The path of SEARCH and CYCLE with one row more.
+pub(crate) static APPEND_ROW: ScalarFunction =
+    function("array_append", &[Any, Any], Any, |a, _| match &a[0] {
+        Datum::Array(path) => {
+            let mut items = path.items.clone();
+            items.push(a[1].clone());
+            Ok(Datum::array(path.element.clone(), items))
+        }
+        _ => Err(wrong_kind()),
+    });
+
 fn null_subscript() -> SqlError {
     SqlError::null_value_not_allowed("array subscript in assignment must not be null")
 }

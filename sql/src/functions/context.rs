@@ -29,6 +29,16 @@ pub trait SessionHook: Send + Sync {
         Err(SqlError::feature_not_supported(format!("function {function} is not available here")))
     }
 
+    /// The session's prepared statements that have names.
+    fn prepared_statements(&self) -> Vec<crate::session::ListedStatement> {
+        Vec::new()
+    }
+
+    /// The session's cursors.
+    fn cursors(&self) -> Vec<crate::session::ListedCursor> {
+        Vec::new()
+    }
+
     /// Answers one of the functions of `functions/system.rs` that need the session or the catalog:
     /// `pg_get_indexdef`, `nextval`, `pg_relation_size`, …
     fn call(&self, function: &str, args: &[Datum]) -> Result<Datum> {

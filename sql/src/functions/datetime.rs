@@ -14,8 +14,8 @@ use super::{Call, ScalarFunction, function};
 use crate::error::{Result, SqlError};
 use crate::types::{
     Civil, DAY, HOUR, MINUTE, SECOND, TimeZone, civil_from_days, current_timestamp, date_from_civil,
-    days_from_civil, days_in_month, iso_week, iso_week_monday, join_timestamp, split_timestamp, to_text,
-    weekday,
+    days_from_civil, days_in_month, iso_week, iso_week_monday, join_timestamp, round_micros, split_timestamp,
+    to_text, weekday,
 };
 
 /// Days since 2000-01-01 of 1970-01-01.
@@ -555,9 +555,7 @@ fn local_now(c: &Call<'_>) -> i64 {
 
 /// Rounds to so many decimals of a second, as `current_timestamp(3)` asks.
 fn to_precision(value: i64, digits: &Datum) -> Result<i64> {
-    let digits = int(digits)?.clamp(0, 6) as u32;
-    let unit = 10i64.pow(6 - digits);
-    Ok((value + unit / 2).div_euclid(unit) * unit)
+    Ok(round_micros(value, int(digits)?.clamp(0, 6) as u8))
 }
 
 fn overlaps(a: &[Datum], c: &Call<'_>) -> Result<Datum> {
@@ -635,7 +633,7 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
         .volatile(),
     function("timeofday", &[], Text, |_, c| {
         let now = Datum::Timestamptz(current_timestamp());
-        Ok(Datum::text(to_text(&now, &amphora_storage::DataType::Timestamptz, &c.context.format)))
+        Ok(Datum::text(to_text(&now, &amphora_storage::DataType::Timestamptz(None), &c.context.format)))
     })
     .volatile(),
     function("localtimestamp", &[], Timestamp, |_, c| Ok(Datum::Timestamp(local_now(c)))).stable(),
@@ -648,6 +646,15 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("current_time", &[], Timetz, |_, c| {
         let west = -c.context.timezone().offset_at(c.context.transaction_timestamp);
         Ok(Datum::Timetz(ZonedTime { micros: split_timestamp(local_now(c)).1, west }))
+    })
+    .stable(),
+    function("current_time", &[Int4], Timetz, |a, c| {
+        let west = -c.context.timezone().offset_at(c.context.transaction_timestamp);
+        Ok(Datum::Timetz(ZonedTime { micros: to_precision(split_timestamp(local_now(c)).1, &a[0])?, west }))
+    })
+    .stable(),
+    function("localtime", &[Int4], Time, |a, c| {
+        Ok(Datum::Time(to_precision(split_timestamp(local_now(c)).1, &a[0])?))
     })
     .stable(),
     function("localtime", &[], Time, |_, c| Ok(Datum::Time(split_timestamp(local_now(c)).1))).stable(),

@@ -31,6 +31,7 @@ mod pattern;
 mod range_offset;
 mod record;
 mod resolve;
+mod sample;
 mod set_returning;
 mod signature;
 mod statistics;
@@ -49,7 +50,7 @@ use amphora_storage::{DataType, Datum};
 
 use crate::error::{Result, SqlError};
 pub use aggregate::{AggregateFunction, AggregateState, NewState};
-pub(crate) use array::{ASSIGN, ASSIGN_SLICE, SLICE};
+pub(crate) use array::{APPEND_ROW, ASSIGN, ASSIGN_SLICE, SLICE};
 pub use comparison::{compare, is_distinct};
 pub use context::{Call, EvalContext, NoSession, SessionHook};
 pub use ordered_set::{hypothetical, is_ordered_set};
@@ -57,8 +58,10 @@ pub use pattern::{LikePattern, compile_regex};
 pub use range_offset::{check_range_offset, range_bound, range_key, range_offset_type};
 pub(crate) use record::{FIELD, GROUPING};
 use resolve::{Choice, bind, choose};
+pub(crate) use sample::SAMPLE;
 pub use set_returning::{Rows, SetFunction};
 pub use signature::{Signature, Ty};
+pub(crate) use system::CURRENT_OF;
 pub(crate) use system::format_type;
 
 /// When two calls with the same arguments give the same result.

@@ -24,10 +24,10 @@ pub fn range_offset_type(key: &DataType) -> Option<DataType> {
         DataType::Float4 | DataType::Float8 => DataType::Float8,
         DataType::Numeric(_) => DataType::Numeric(None),
         DataType::Date
-        | DataType::Time
-        | DataType::Timestamp
-        | DataType::Timestamptz
-        | DataType::Interval => DataType::Interval,
+        | DataType::Time(_)
+        | DataType::Timestamp(_)
+        | DataType::Timestamptz(_)
+        | DataType::Interval(_) => DataType::Interval(None),
         _ => return None,
     })
 }

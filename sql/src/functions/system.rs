@@ -37,6 +37,11 @@ macro_rules! privilege {
     };
 }
 
+/// The part of the primary key, of the row of a table, that a cursor stands on.
+pub(crate) static CURRENT_OF: ScalarFunction =
+    function("current_of", &[Text, Oid, Int4], AnyElement, |a, c| c.context.session.call("current_of", a))
+        .stable();
+
 /// `format_type(oid, typmod)`: the type's name with its modifier.
 pub(crate) fn format_type(oid: u32, modifier: Option<i32>) -> String {
     let Some(data_type) = DataType::from_oid(oid) else {
@@ -60,7 +65,10 @@ fn with_modifier(data_type: &DataType, m: i32, given: bool) -> String {
             let scale = if scale >= 1024 { scale - 2048 } else { scale };
             format!("numeric({},{scale})", (m - 4) >> 16)
         }
-        other => other.to_string(),
+        other => match other.with_time_modifier(m) {
+            Some(modified) => modified.to_string(),
+            None => other.to_string(),
+        },
     }
 }
 

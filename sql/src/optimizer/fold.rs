@@ -36,6 +36,7 @@ pub(super) fn fold_statement(statement: &mut Statement) -> Result<()> {
             update.returning.iter_mut().for_each(&mut each);
         }
         Statement::Delete(delete) => delete.returning.iter_mut().for_each(&mut each),
+        Statement::Merge(merge) => merge.exprs_mut(&mut each),
         Statement::Copy(copy) => match &mut copy.direction {
             Direction::To(to) => return fold_statement(&mut to.statement),
             Direction::From(from) => {
@@ -59,6 +60,7 @@ pub(super) fn fold_statement(statement: &mut Statement) -> Result<()> {
         Statement::Insert(insert) => fold_plan(&mut insert.source),
         Statement::Update(update) => fold_plan(&mut update.source),
         Statement::Delete(delete) => fold_plan(&mut delete.source),
+        Statement::Merge(merge) => fold_plan(&mut merge.source),
         Statement::Copy(_) | Statement::Explain(_) | Statement::Command(_) => Ok(()),
     }
 }
@@ -234,11 +236,11 @@ fn case(branches: &mut Vec<(Expr, Expr)>, otherwise: &mut Expr) -> Result<Option
 fn depends_on_session(ty: &DataType) -> bool {
     match ty.base() {
         DataType::Date
-        | DataType::Time
-        | DataType::Timetz
-        | DataType::Timestamp
-        | DataType::Timestamptz
-        | DataType::Interval
+        | DataType::Time(_)
+        | DataType::Timetz(_)
+        | DataType::Timestamp(_)
+        | DataType::Timestamptz(_)
+        | DataType::Interval(_)
         | DataType::Json
         | DataType::Jsonb
         | DataType::Record

@@ -84,7 +84,7 @@ fn main_plan(statement: &Statement, f: &mut dyn FnMut(&Plan)) {
             }
         }
         Statement::Explain(explain) => main_plan(&explain.statement, f),
-        Statement::Update(_) | Statement::Delete(_) | Statement::Command(_) => {}
+        Statement::Update(_) | Statement::Delete(_) | Statement::Merge(_) | Statement::Command(_) => {}
     }
 }
 
@@ -98,6 +98,6 @@ fn main_plan_mut(statement: &mut Statement, f: &mut dyn FnMut(&mut Plan)) {
             }
         }
         Statement::Explain(explain) => main_plan_mut(&mut explain.statement, f),
-        Statement::Update(_) | Statement::Delete(_) | Statement::Command(_) => {}
+        Statement::Update(_) | Statement::Delete(_) | Statement::Merge(_) | Statement::Command(_) => {}
     }
 }

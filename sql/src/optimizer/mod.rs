@@ -94,6 +94,10 @@ fn statement(p: &Planner<'_>, bound: &mut Statement) {
             optimize_plan(p, &mut delete.source);
             delete.returning.iter_mut().for_each(|e| expression(p, e));
         }
+        Statement::Merge(merge) => {
+            optimize_plan(p, &mut merge.source);
+            merge.exprs_mut(&mut |e| expression(p, e));
+        }
         Statement::Copy(copy) => match &mut copy.direction {
             Direction::To(to) => statement(p, &mut to.statement),
             Direction::From(from) => {

@@ -346,7 +346,7 @@ impl<'a> CommandParser<'a> {
         if rest.is_empty() {
             return Err(self.error_at(self.index));
         }
-        let preparable = ["select", "insert", "update", "delete", "values", "table", "with"];
+        let preparable = ["select", "insert", "update", "delete", "merge", "values", "table", "with"];
         if rest[0].token != Token::LParen && !preparable.contains(&self.peek_word().as_str()) {
             return Err(self.error_at(self.index));
         }

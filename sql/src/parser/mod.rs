@@ -10,6 +10,7 @@
 //! (`limits`), and a statement that is deep, though allowed, is handled on a larger stack
 //! (`with_enough_stack`).
 
+mod clauses;
 mod command;
 mod copy;
 mod cursor;
@@ -28,9 +29,12 @@ use sqlparser::ast;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
+pub(crate) use self::clauses::{
+    Cycle, GROUP_BY_DISTINCT, NO_RELATION, ROWS_FROM, Recursion, Search, recursion_of, using_alias,
+};
 pub(crate) use self::copy::{CopyOption, CopyPlace, CopyStatement, CopySubject, OptionValue};
 pub use self::position::Positions;
-pub(crate) use self::rewrite::{CONFLICT_TARGET, SYMMETRIC, VARIADIC};
+pub(crate) use self::rewrite::{CONFLICT_TARGET, CURRENT_OF, DEFAULT_VALUES, SYMMETRIC, VARIADIC};
 
 pub(crate) use self::command::{
     CommentTarget, CreateTableAs, IndexAst, IndexChange, ObjectAst, SequenceOption,
@@ -296,7 +300,7 @@ fn parse_tokens(tokens: Vec<TokenWithSpan>, sql: &str, positions: &Positions) ->
         return Err(near(&pair[1], positions, sql));
     }
     let (tokens, overriding) = rewrite::take_overriding(tokens);
-    let tokens = rewrite::rewrite(tokens);
+    let tokens = rewrite::rewrite(clauses::rewrite(tokens)?);
     let mut parser = parser(&dialect, tokens);
     let statement = parser.parse_statement().map_err(|e| syntax_error(e, &mut parser, positions, sql))?;
     let next = parser.peek_token();

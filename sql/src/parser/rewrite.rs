@@ -27,7 +27,7 @@ pub(super) fn take_overriding(mut tokens: Vec<TokenWithSpan>) -> (Vec<TokenWithS
         Some(Token::Word(word)) if word.quote_style.is_none() => word.value.to_lowercase(),
         _ => String::new(),
     };
-    if keyword(tokens.first()) != Keyword::INSERT && keyword(tokens.first()) != Keyword::WITH {
+    if !matches!(keyword(tokens.first()), Keyword::INSERT | Keyword::WITH | Keyword::MERGE) {
         return (tokens, None);
     }
     let found = (1..tokens.len()).find_map(|i| match (&*word(i), &*word(i + 1), &*word(i + 2)) {
@@ -86,12 +86,16 @@ fn order_identity_options(tokens: &mut [TokenWithSpan]) {
 /// - what has no place in `sqlparser`'s tree (BETWEEN SYMMETRIC, VARIADIC, subscripts in SET, `(row).*`)
 ///   becomes a name or a call that no statement can spell
 /// - the target of `ON CONFLICT`, where it is more than names, becomes a name
+/// - `WHERE CURRENT OF c` → a name for the whole condition
+/// - `INSERT DEFAULT VALUES` of a MERGE → `INSERT VALUES ("default values")`
 /// - `EXCLUDE` of a window frame becomes a mark (`exclusion`)
 /// - `FOR NO KEY UPDATE` → `FOR UPDATE`, `FOR KEY SHARE` → `FOR SHARE`: Amphora has two strengths of lock
 pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let tokens = mark_conflict_targets(join_strings(tokens));
     let mut tokens = super::exclusion::mark(mark_calls(mark_subscripts(mark_lists(tokens))));
     order_identity_options(&mut tokens);
+    let writes = tokens.iter().any(|t| matches!(keyword(Some(t)), Keyword::UPDATE | Keyword::DELETE));
+    let merge = tokens.iter().any(|t| keyword(Some(t)) == Keyword::MERGE);
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let mut tokens = tokens.into_iter().peekable();
     let mut first = true;
@@ -105,6 +109,39 @@ pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             }
             Keyword::NO if keyword(out.last()) == Keyword::FOR && keyword(tokens.peek()) == Keyword::KEY => {
                 tokens.next();
+            }
+            // MERGE … INSERT DEFAULT VALUES
+            Keyword::DEFAULT
+                if merge
+                    && keyword(out.last()) == Keyword::INSERT
+                    && keyword(tokens.peek()) == Keyword::VALUES =>
+            {
+                out.extend(tokens.next());
+                out.push(TokenWithSpan::new(Token::LParen, Span::empty()));
+                out.push(TokenWithSpan::new(Token::make_word(DEFAULT_VALUES, None), token.span));
+                out.push(TokenWithSpan::new(Token::RParen, Span::empty()));
+            }
+            // The cursor of WHERE CURRENT OF becomes a part of a name that nobody can write.
+            _ if writes
+                && keyword(out.last()) == Keyword::WHERE
+                && word(Some(&token)).as_deref() == Some("current")
+                && word(tokens.peek()).as_deref() == Some("of") =>
+            {
+                tokens.next();
+                match tokens.next() {
+                    Some(TokenWithSpan { token: Token::Word(name), span }) => {
+                        let cursor = match name.quote_style {
+                            Some(_) => name.value,
+                            None => name.value.to_lowercase(),
+                        };
+                        let mark = Token::make_word(&format!("{CURRENT_OF}{cursor}"), None);
+                        out.push(TokenWithSpan::new(mark, span));
+                    }
+                    other => {
+                        out.push(token);
+                        out.extend(other);
+                    }
+                }
             }
             // `TRIM(LEADING FROM s)` trims blanks, as without FROM.
             Keyword::FROM
@@ -246,6 +283,11 @@ fn do_of(tokens: &[TokenWithSpan], from: usize) -> Option<usize> {
     }
     None
 }
+/// The value that stands for DEFAULT VALUES in a MERGE.
+pub(crate) const DEFAULT_VALUES: &str = "default values";
+
+/// What the name of a cursor begins with that stands in WHERE CURRENT OF.
+pub(crate) const CURRENT_OF: &str = "current of ";
 
 /// The name that marks BETWEEN SYMMETRIC, around its first bound.
 pub(crate) const SYMMETRIC: &str = "between symmetric";

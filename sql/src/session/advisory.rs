@@ -196,7 +196,7 @@ impl AdvisoryLocks {
         true
     }
 
-    fn unlock_all(&self) {
+    pub(super) fn unlock_all(&self) {
         let mut keys = self.keys.lock();
         keys.values_mut().for_each(|held| held.counts.session = [0, 0]);
         forget_unheld(&mut keys);

@@ -7,7 +7,7 @@ use amphora_storage::{DataType, Datum, Row};
 use super::prepared::PreparedStatement;
 use super::settings::{isolation_level, isolation_name};
 use super::transaction::Block;
-use super::{MAX_STATEMENTS, Notice, Output, Session};
+use super::{ListedStatement, MAX_STATEMENTS, Notice, Output, Session};
 use crate::command::{Command, TransactionModes};
 use crate::error::{Result, SqlError};
 use crate::frontend;
@@ -96,18 +96,22 @@ impl Session {
                 self.statements.clear();
                 self.portals.clear();
                 self.cursors.clear();
+                *self.shared.listing.lock() = Default::default();
+                self.shared.advisory.unlock_all();
                 self.shared.sequences.discard();
                 self.shared.settings.lock().reset_all();
                 Answer::tag("DISCARD ALL")
             }
             Command::Deallocate(None) => {
                 self.statements.clear();
+                self.shared.listing.lock().statements.clear();
                 Answer::tag("DEALLOCATE ALL")
             }
             Command::Deallocate(Some(name)) => {
                 if self.statements.remove(name).is_none() {
                     return Err(no_statement(name));
                 }
+                self.shared.listing.lock().statements.remove(name);
                 Answer::tag("DEALLOCATE")
             }
             Command::Notice(tag, message) => {
@@ -203,6 +207,7 @@ impl Session {
         name: &str,
         parameters: &[DataType],
         sql: &str,
+        text: &str,
     ) -> Result<Answer> {
         if self.statements.contains_key(name) {
             return Err(SqlError::duplicate_prepared_statement(format!(
@@ -214,8 +219,29 @@ impl Session {
         let declared = parameters.iter().cloned().map(Some).collect();
         let statement = Arc::new(PreparedStatement::new(parsed, declared));
         self.plan(&statement).await?;
+        self.list_statement(name, text.to_owned(), &statement, true);
         self.statements.insert(name.to_owned(), statement);
         Ok(Answer::tag("PREPARE"))
+    }
+
+    /// A statement with a name has been prepared: `pg_prepared_statements` has it.
+    pub(super) fn list_statement(
+        &self,
+        name: &str,
+        text: String,
+        statement: &PreparedStatement,
+        from_sql: bool,
+    ) {
+        let plan = statement.last();
+        let parameters = plan.map(|p| p.parameters.iter().map(DataType::oid).collect());
+        let listed = ListedStatement {
+            name: name.to_owned(),
+            text,
+            prepared: crate::types::current_timestamp(),
+            parameters: parameters.unwrap_or_default(),
+            from_sql,
+        };
+        self.shared.listing.lock().statements.insert(name.to_owned(), listed);
     }
 
     /// 53400

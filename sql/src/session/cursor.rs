@@ -24,12 +24,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use amphora_replication::Transaction;
+use amphora_storage::schema::TableId;
 use amphora_storage::{Datum, Row};
 use async_trait::async_trait;
 
 use super::statement::{Job, Outcome, Place};
 use super::transaction::Block;
-use super::{MAX_PORTALS, Notice, Output, Session};
+use super::{ListedCursor, MAX_PORTALS, Notice, Output, Session};
 use crate::command::{Command, CursorOptions, Fetch, Motion};
 use crate::error::{Result, SqlError};
 use crate::executor::{LockedQuery, Query, blocking, row_memory, timed_out};
@@ -43,7 +44,11 @@ const UNASKED_MEMORY: usize = 4 << 20;
 /// An open cursor.
 pub(super) struct Cursor {
     options: CursorOptions,
+    /// The columns that it shows; what its rows have behind them are keys
     schema: Arc<[Field]>,
+    keys: Vec<(TableId, usize)>,
+    text: String,
+    created: i64,
     /// Savepoints that were open when it was declared
     depth: usize,
     /// Its transaction has committed, and it is `WITH HOLD`
@@ -70,6 +75,34 @@ impl Cursor {
     /// Its columns and their formats, as Describe of a portal gives them.
     pub(super) fn description(&self) -> (Arc<[Field]>, Vec<i16>) {
         (self.schema.clone(), if self.options.binary { vec![1] } else { Vec::new() })
+    }
+
+    /// As it is listed.
+    fn listed(&self) -> ListedCursor {
+        let tables: Vec<TableId> = self.keys.iter().map(|(table, _)| *table).collect();
+        let place = self.position.checked_sub(self.base + 1).and_then(|i| usize::try_from(i).ok());
+        let row = place.filter(|_| !self.keys.is_empty()).and_then(|i| self.window.get(i));
+        let current = row.map(|row| {
+            let mut rest = row.get(self.schema.len()..).unwrap_or_default();
+            let mut keys = Vec::with_capacity(self.keys.len());
+            for (table, parts) in &self.keys {
+                let (key, after) = rest.split_at((*parts).min(rest.len()));
+                keys.push((*table, key.to_vec()));
+                rest = after;
+            }
+            keys
+        });
+        ListedCursor {
+            name: self.options.name.clone(),
+            text: self.text.clone(),
+            hold: self.options.hold,
+            binary: self.options.binary,
+            scroll: self.options.scroll.unwrap_or(true),
+            created: self.created,
+            held: self.held,
+            current,
+            tables,
+        }
     }
 
     /// Rows that have come from the query.
@@ -228,6 +261,9 @@ impl Session {
         let mut cursor = Cursor {
             options: options.clone(),
             schema: prepared.schema.clone(),
+            keys: keys_behind(plan, prepared.schema.len()),
+            text: job.statement.parsed.as_ref().map_or("", |p| p.text()).to_owned(),
+            created: crate::types::current_timestamp(),
             depth: self.savepoint_depth(),
             held: false,
             query: Some(Box::new(query)),
@@ -246,6 +282,7 @@ impl Session {
                 .with_hint("Select fewer rows or columns, or raise amphora.query_memory."));
         }
         self.cursors.insert(options.name.clone(), cursor);
+        self.list_cursors();
         self.end_statement(job.place).await?;
         out.complete("DECLARE CURSOR");
         Ok(Outcome::Complete)
@@ -281,6 +318,7 @@ impl Session {
         let result = self.move_cursor(job, fetch, &mut cursor, deadline, out).await;
         let schema = cursor.schema.clone();
         self.cursors.insert(fetch.name.clone(), cursor);
+        self.list_cursors();
         let (moved, kept) = result?;
         let tag = format!("{} {moved}", if fetch.shows { "FETCH" } else { "MOVE" });
         if let Some(rows) = kept {
@@ -376,7 +414,8 @@ impl Session {
                         moved += 1;
                         if fetch.shows {
                             let position = cursor.position;
-                            batch.extend(cursor.row(position, txn)?.cloned());
+                            let width = cursor.schema.len();
+                            batch.extend(cursor.row(position, txn)?.map(|row| row[..width].to_vec()));
                         } else if moved % crate::executor::BATCH as u64 == 0 {
                             break;
                         }
@@ -404,10 +443,12 @@ impl Session {
             None => {
                 self.cursors.clear();
                 self.portals.clear();
+                self.list_cursors();
                 Ok("CLOSE CURSOR ALL")
             }
             Some(name) => {
                 let closed = self.cursors.remove(name).is_some() || self.portals.remove(name).is_some();
+                self.list_cursors();
                 if closed { Ok("CLOSE CURSOR") } else { Err(no_cursor(name)) }
             }
         }
@@ -433,13 +474,38 @@ impl Session {
 
     /// The transaction has ended: its cursors with it, but for those held.
     pub(super) fn drop_cursors(&mut self) {
-        self.cursors.retain(|_, cursor| cursor.held);
+        if !self.cursors.is_empty() {
+            self.cursors.retain(|_, cursor| cursor.held);
+            self.list_cursors();
+        }
     }
 
     /// A savepoint was returned to: cursors declared after it are gone.
     pub(super) fn drop_cursors_since(&mut self, depth: usize) {
-        self.cursors.retain(|_, cursor| cursor.held || cursor.depth <= depth);
+        if !self.cursors.is_empty() {
+            self.cursors.retain(|_, cursor| cursor.held || cursor.depth <= depth);
+            self.list_cursors();
+        }
     }
+
+    /// What `pg_cursors` and CURRENT OF see.
+    fn list_cursors(&self) {
+        let listed = |(name, cursor): (&String, &Cursor)| (name.clone(), cursor.listed());
+        self.shared.listing.lock().cursors = self.cursors.iter().map(listed).collect();
+    }
+}
+
+/// The tables whose keys stand behind the columns that a cursor shows, and of how many parts each is.
+fn keys_behind(plan: &Plan, shown: usize) -> Vec<(TableId, usize)> {
+    let mut keys: Vec<(TableId, usize)> = Vec::new();
+    for field in plan.schema.iter().skip(shown) {
+        let Some((table, _)) = field.origin else { continue };
+        match keys.last_mut() {
+            Some((last, parts)) if last.0 == table => *parts += 1,
+            _ => keys.push((TableId(table), 1)),
+        }
+    }
+    keys
 }
 
 /// 34000

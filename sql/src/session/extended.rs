@@ -37,6 +37,9 @@ impl Session {
             self.enter_plan_time();
             self.plan(&statement).await?;
         }
+        if !name.is_empty() {
+            self.list_statement(name, sql.to_owned(), &statement, false);
+        }
         self.statements.insert(name.to_owned(), statement);
         Ok(())
     }
@@ -231,6 +234,9 @@ impl Session {
     /// Close of a statement: no error if there is none of that name.
     pub fn close_statement(&mut self, name: &str) {
         self.statements.remove(name);
+        if !name.is_empty() {
+            self.shared.listing.lock().statements.remove(name);
+        }
     }
 
     /// Close of a portal: no error if there is none of that name.

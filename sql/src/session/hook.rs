@@ -93,6 +93,14 @@ struct Facts {
 }
 
 impl SessionHook for Facts {
+    fn prepared_statements(&self) -> Vec<super::ListedStatement> {
+        self.shared.listing.lock().statements.values().cloned().collect()
+    }
+
+    fn cursors(&self) -> Vec<super::ListedCursor> {
+        self.shared.listing.lock().cursors.values().cloned().collect()
+    }
+
     fn setting(&self, name: &str) -> Option<String> {
         self.shared.settings.lock().get(name)
     }
@@ -212,6 +220,15 @@ impl SessionHook for Facts {
                 };
                 let shared = &self.shared;
                 return shared.advisory.call(advisory, args, &shared.engine, &shared.cancel, limits);
+            }
+            "current_of" => {
+                let [Datum::Text(cursor), Datum::Oid(table), part] = args else { return Ok(Datum::Null) };
+                let table = self
+                    .table(*table)
+                    .ok_or_else(|| SqlError::internal("CURRENT OF in a table that is gone"))?;
+                let key = self.shared.listing.lock().current(cursor, table)?;
+                let part = part.as_i64().and_then(|i| usize::try_from(i).ok()).unwrap_or(0);
+                key.get(part).cloned().unwrap_or(Datum::Null)
             }
             "pg_sleep" => {
                 self.sleep(args)?;

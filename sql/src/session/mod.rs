@@ -26,6 +26,7 @@ mod cursor;
 mod ddl;
 mod extended;
 mod hook;
+mod listing;
 mod object;
 mod object_names;
 mod output;
@@ -48,6 +49,7 @@ use parking_lot::Mutex;
 
 pub use advisory::{HeldLock, Key as AdvisoryKey};
 pub use backends::{Backend, backends};
+pub use listing::{ListedCursor, ListedStatement};
 pub use output::{CancelHandle, Notice, Output, TransactionStatus};
 pub use settings::{SERVER_VERSION, Settings};
 
@@ -91,6 +93,7 @@ pub(crate) struct SessionShared {
     pub(crate) sequences: SessionSequences,
     pub(crate) activity: Mutex<backends::Activity>,
     pub(crate) advisory: advisory::AdvisoryLocks,
+    pub(crate) listing: Mutex<listing::Listing>,
 }
 
 impl Drop for Session {
@@ -128,6 +131,7 @@ impl Session {
             sequences: SessionSequences::default(),
             activity: Mutex::default(),
             advisory: advisory::AdvisoryLocks::default(),
+            listing: Mutex::default(),
         });
         backends::enter(&shared);
         Ok(Session {

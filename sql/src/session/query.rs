@@ -220,6 +220,7 @@ impl Session {
         let name = match statement {
             Statement::Insert(_) => "INSERT",
             Statement::Update(_) => "UPDATE",
+            Statement::Merge(_) => "MERGE",
             _ => "DELETE",
         };
         self.check_writable(name)?;
@@ -239,6 +240,9 @@ impl Session {
             }
             Statement::Delete(delete) => {
                 interruptible(&cancel, deadline, executor::run_delete(delete, prepared, run, txn)).await?
+            }
+            Statement::Merge(merge) => {
+                interruptible(&cancel, deadline, executor::run_merge(merge, prepared, run, txn)).await?
             }
             _ => return Err(SqlError::internal("not a writing statement")),
         };

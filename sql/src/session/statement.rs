@@ -337,7 +337,7 @@ impl Session {
                 self.open_cursor(job, &options, plan, &prepared, deadline, out).await
             }
             Statement::Query(plan) => self.run_query(job, plan, &prepared, deadline, sent, out).await,
-            Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
+            Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) | Statement::Merge(_) => {
                 self.run_write(job, &prepared, deadline, out).await
             }
             Statement::Copy(copy) => self.run_copy(job, copy, &prepared, deadline, sent, out).await,
@@ -350,7 +350,8 @@ impl Session {
                     Some(answer) => answer,
                     None => match &**command {
                         Command::Prepare { name, parameters, sql } => {
-                            self.prepare_statement(name, parameters, sql).await?
+                            let text = job.statement.parsed.as_ref().map_or("", |p| p.text());
+                            self.prepare_statement(name, parameters, sql, text).await?
                         }
                         other => match self.run_command(other, out).await? {
                             Some(answer) => answer,

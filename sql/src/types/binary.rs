@@ -84,14 +84,14 @@ pub fn parse_binary(bytes: &[u8], data_type: &DataType) -> Result<Datum> {
         }
         DataType::Bytea => Datum::Bytea(Arc::from(r.take(bytes.len())?)),
         DataType::Date => Datum::Date(r.i32()?),
-        DataType::Time => {
+        DataType::Time(_) => {
             let micros = r.i64()?;
             if !(0..=super::DAY).contains(&micros) {
                 return Err(SqlError::datetime_field_overflow("time out of range"));
             }
             Datum::Time(micros)
         }
-        DataType::Timetz => {
+        DataType::Timetz(_) => {
             let (micros, west) = (r.i64()?, r.i32()?);
             if !(0..=super::DAY).contains(&micros) {
                 return Err(SqlError::datetime_field_overflow("time out of range"));
@@ -102,9 +102,9 @@ pub fn parse_binary(bytes: &[u8], data_type: &DataType) -> Result<Datum> {
             }
             Datum::Timetz(Timetz { micros, west })
         }
-        DataType::Timestamp => Datum::Timestamp(r.i64()?),
-        DataType::Timestamptz => Datum::Timestamptz(r.i64()?),
-        DataType::Interval => {
+        DataType::Timestamp(_) => Datum::Timestamp(r.i64()?),
+        DataType::Timestamptz(_) => Datum::Timestamptz(r.i64()?),
+        DataType::Interval(_) => {
             let (micros, days, months) = (r.i64()?, r.i32()?, r.i32()?);
             Datum::Interval(Arc::new(Interval { months, days, micros }))
         }
@@ -356,11 +356,11 @@ fn kind(value: &Datum) -> DataType {
         Datum::Numeric(_) => DataType::Numeric(None),
         Datum::Bytea(_) => DataType::Bytea,
         Datum::Date(_) => DataType::Date,
-        Datum::Time(_) => DataType::Time,
-        Datum::Timetz(_) => DataType::Timetz,
-        Datum::Timestamp(_) => DataType::Timestamp,
-        Datum::Timestamptz(_) => DataType::Timestamptz,
-        Datum::Interval(_) => DataType::Interval,
+        Datum::Time(_) => DataType::Time(None),
+        Datum::Timetz(_) => DataType::Timetz(None),
+        Datum::Timestamp(_) => DataType::Timestamp(None),
+        Datum::Timestamptz(_) => DataType::Timestamptz(None),
+        Datum::Interval(_) => DataType::Interval(None),
         Datum::Uuid(_) => DataType::Uuid,
         Datum::Jsonb(_) => DataType::Jsonb,
         Datum::Array(a) => a.element.clone().array(),

@@ -63,12 +63,14 @@ pub fn can_cast(from: &DataType, to: &DataType) -> Option<CastContext> {
         (T::Name | T::InternalChar, T::Text) => Some(Implicit),
         (T::Name | T::InternalChar, T::Varchar(_) | T::Char(_)) => Some(Assignment),
         (T::Text | T::Varchar(_) | T::Char(_), T::InternalChar) => Some(Assignment),
-        (T::Date, T::Timestamp | T::Timestamptz) | (T::Timestamp, T::Timestamptz) => Some(Implicit),
-        (T::Timestamp, T::Date | T::Time) => Some(Assignment),
-        (T::Timestamptz, T::Date | T::Time | T::Timestamp) => Some(Assignment),
-        (T::Time, T::Interval | T::Timetz) => Some(Implicit),
-        (T::Timetz, T::Time) | (T::Timestamptz, T::Timetz) => Some(Assignment),
-        (T::Interval, T::Time) => Some(Assignment),
+        (T::Date, T::Timestamp(_) | T::Timestamptz(_)) | (T::Timestamp(_), T::Timestamptz(_)) => {
+            Some(Implicit)
+        }
+        (T::Timestamp(_), T::Date | T::Time(_)) => Some(Assignment),
+        (T::Timestamptz(_), T::Date | T::Time(_) | T::Timestamp(_)) => Some(Assignment),
+        (T::Time(_), T::Interval(_) | T::Timetz(_)) => Some(Implicit),
+        (T::Timetz(_), T::Time(_)) | (T::Timestamptz(_), T::Timetz(_)) => Some(Assignment),
+        (T::Interval(_), T::Time(_)) => Some(Assignment),
         (T::Json, T::Jsonb) | (T::Jsonb, T::Json) => Some(Assignment),
         (T::Jsonb, T::Bool | T::Int2 | T::Int4 | T::Int8 | T::Float4 | T::Float8 | T::Numeric(_)) => {
             Some(Explicit)
@@ -136,34 +138,34 @@ fn convert(
         (Datum::Jsonb(j), T::Bool | T::Int2 | T::Int4 | T::Int8 | T::Float4 | T::Float8 | T::Numeric(_)) => {
             return from_jsonb(&j.0, to, format);
         }
-        (Datum::Date(d), T::Timestamp) => Datum::Timestamp(date_to_timestamp(*d)?),
-        (Datum::Date(d), T::Timestamptz) => {
+        (Datum::Date(d), T::Timestamp(_)) => Datum::Timestamp(date_to_timestamp(*d)?),
+        (Datum::Date(d), T::Timestamptz(_)) => {
             Datum::Timestamptz(format.timezone.to_utc(date_to_timestamp(*d)?))
         }
-        (Datum::Timestamp(t), T::Timestamptz) => Datum::Timestamptz(format.timezone.to_utc(*t)),
+        (Datum::Timestamp(t), T::Timestamptz(_)) => Datum::Timestamptz(format.timezone.to_utc(*t)),
         (Datum::Timestamp(t), T::Date) => timestamp_to_date(*t),
-        (Datum::Timestamp(t), T::Time) => timestamp_to_time(*t),
-        (Datum::Timestamptz(t), T::Timestamp) => Datum::Timestamp(format.timezone.to_local(*t)),
+        (Datum::Timestamp(t), T::Time(_)) => timestamp_to_time(*t),
+        (Datum::Timestamptz(t), T::Timestamp(_)) => Datum::Timestamp(format.timezone.to_local(*t)),
         (Datum::Timestamptz(t), T::Date) => timestamp_to_date(format.timezone.to_local(*t)),
-        (Datum::Timestamptz(t), T::Time) => timestamp_to_time(format.timezone.to_local(*t)),
-        (Datum::Time(t), T::Interval) => {
+        (Datum::Timestamptz(t), T::Time(_)) => timestamp_to_time(format.timezone.to_local(*t)),
+        (Datum::Time(t), T::Interval(_)) => {
             Datum::Interval(Arc::new(amphora_storage::datum::Interval { months: 0, days: 0, micros: *t }))
         }
-        (Datum::Time(t), T::Timetz) => Datum::Timetz(Timetz {
+        (Datum::Time(t), T::Timetz(_)) => Datum::Timetz(Timetz {
             micros: *t,
             west: -format
                 .timezone
                 .offset_at_local(format.timezone.to_local(format.now).div_euclid(DAY) * DAY + *t),
         }),
-        (Datum::Timetz(t), T::Time) => Datum::Time(t.micros),
-        (Datum::Timestamptz(t), T::Timetz) => match *t {
+        (Datum::Timetz(t), T::Time(_)) => Datum::Time(t.micros),
+        (Datum::Timestamptz(t), T::Timetz(_)) => match *t {
             i64::MAX | i64::MIN => Datum::Null,
             _ => Datum::Timetz(Timetz {
                 micros: format.timezone.to_local(*t).rem_euclid(DAY),
                 west: -format.timezone.offset_at(*t),
             }),
         },
-        (Datum::Interval(i), T::Time) => Datum::Time(i.micros.rem_euclid(DAY)),
+        (Datum::Interval(i), T::Time(_)) => Datum::Time(i.micros.rem_euclid(DAY)),
         (Datum::Array(a), T::Array(element)) => {
             let mut items = Vec::with_capacity(a.items.len());
             for item in &a.items {
@@ -183,6 +185,8 @@ fn convert(
         (Datum::Bool(b), T::Text | T::Varchar(_) | T::Char(_)) => {
             Datum::text(if *b { "true" } else { "false" })
         }
+        // Read as if there were no modifier, whose fields say what a bare number counts.
+        (Datum::Text(s), T::Interval(_)) => parse(s, &T::Interval(None), format)?,
         (Datum::Text(s), _) => parse(s, to, format)?,
         (Datum::Jsonb(j), T::Json) => Datum::text(j.to_string()),
         (_, t) if t.is_string() => Datum::text(to_text(value, from, format)),

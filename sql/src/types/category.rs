@@ -70,10 +70,12 @@ pub fn category(data_type: &DataType) -> Category {
         | DataType::Regrole => Category::Numeric,
         DataType::Text | DataType::Varchar(_) | DataType::Char(_) | DataType::Name => Category::String,
         DataType::InternalChar => Category::Internal,
-        DataType::Date | DataType::Time | DataType::Timetz | DataType::Timestamp | DataType::Timestamptz => {
-            Category::DateTime
-        }
-        DataType::Interval => Category::Timespan,
+        DataType::Date
+        | DataType::Time(_)
+        | DataType::Timetz(_)
+        | DataType::Timestamp(_)
+        | DataType::Timestamptz(_) => Category::DateTime,
+        DataType::Interval(_) => Category::Timespan,
         DataType::Bytea | DataType::Uuid | DataType::Json | DataType::Jsonb => Category::User,
         DataType::Array(_) | DataType::Int2vector | DataType::Oidvector => Category::Array,
         DataType::Record | DataType::Row(_) | DataType::Void => Category::Pseudo,
@@ -90,8 +92,8 @@ pub fn is_preferred(data_type: &DataType) -> bool {
             | DataType::Text
             | DataType::Float8
             | DataType::Oid
-            | DataType::Timestamptz
-            | DataType::Interval
+            | DataType::Timestamptz(_)
+            | DataType::Interval(_)
     )
 }
 

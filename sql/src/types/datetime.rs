@@ -128,8 +128,8 @@ impl Bad {
             Bad::Syntax => SqlError::invalid_datetime_format(format!(
                 "invalid input syntax for type {}: \"{text}\"",
                 match data_type {
-                    DataType::Time => "time",
-                    DataType::Timestamp => "timestamp",
+                    DataType::Time(_) => "time",
+                    DataType::Timestamp(_) => "timestamp",
                     _ =>
                         return SqlError::invalid_datetime_format(format!(
                             "invalid input syntax for type {data_type}: \"{text}\""
@@ -523,7 +523,7 @@ pub fn parse_timestamp(text: &str, ctx: &FormatContext) -> Result<i64> {
         Err(Bad::Range) if is_plain_date(text) => {
             Err(SqlError::datetime_field_overflow(format!("timestamp out of range: \"{text}\"")))
         }
-        Err(bad) => Err(bad.into_error(text, &DataType::Timestamp)),
+        Err(bad) => Err(bad.into_error(text, &DataType::Timestamp(None))),
     }
 }
 
@@ -541,7 +541,7 @@ pub fn parse_timestamptz(text: &str, ctx: &FormatContext) -> Result<i64> {
         Err(Bad::Range) if is_plain_date(text) => {
             Err(SqlError::datetime_field_overflow(format!("timestamp out of range: \"{text}\"")))
         }
-        Err(bad) => Err(bad.into_error(text, &DataType::Timestamptz)),
+        Err(bad) => Err(bad.into_error(text, &DataType::Timestamptz(None))),
     }
 }
 
@@ -567,7 +567,7 @@ pub fn parse_date(text: &str, ctx: &FormatContext) -> Result<i32> {
 
 /// `time` from text; a date in the text is ignored.
 pub fn parse_time(text: &str, ctx: &FormatContext) -> Result<i64> {
-    let bad = |bad: Bad| bad.into_error(text, &DataType::Time);
+    let bad = |bad: Bad| bad.into_error(text, &DataType::Time(None));
     let fields = Fields::read(text).map_err(bad)?;
     if fields.special == Some(Special::Now) {
         return Ok(split_timestamp(ctx.timezone.to_local(ctx.now)).1);
@@ -589,7 +589,7 @@ pub fn parse_time(text: &str, ctx: &FormatContext) -> Result<i64> {
 /// `time with time zone` from text; without a zone in the text, the session's at the date in the text, or
 /// today's.
 pub fn parse_timetz(text: &str, ctx: &FormatContext) -> Result<Timetz> {
-    let bad = |bad: Bad| bad.into_error(text, &DataType::Timetz);
+    let bad = |bad: Bad| bad.into_error(text, &DataType::Timetz(None));
     let fields = Fields::read(text).map_err(bad)?;
     let now = ctx.timezone.to_local(ctx.now);
     if fields.special == Some(Special::Now) {

@@ -3,6 +3,7 @@
 use std::fmt::{self, Write};
 
 use amphora_storage::datum::Interval;
+use amphora_storage::types::IntervalModifier;
 
 use super::datetime::{DAY, HOUR, MINUTE, SECOND, fraction_micros, write_fraction};
 use super::number::is_space;
@@ -110,6 +111,12 @@ impl Sum {
 
 /// `interval` from text: `1 year 2 mons 3 days 04:05:06.7`, `1 day ago`, `P1Y2M3DT4H5M6S`, `1-2`.
 pub fn parse_interval(text: &str) -> Result<Interval> {
+    parse_interval_of(text, IntervalModifier::ALL)
+}
+
+/// [`parse_interval`] for a type with these fields, which say what a bare number counts, and whether
+/// `1:30` is of hours or of minutes.
+pub(super) fn parse_interval_of(text: &str, fields: u16) -> Result<Interval> {
     let syntax =
         || SqlError::invalid_datetime_format(format!("invalid input syntax for type interval: \"{text}\""));
     let range = || SqlError::new("22015", format!("interval field value out of range: \"{text}\""));
@@ -119,7 +126,7 @@ pub fn parse_interval(text: &str) -> Result<Interval> {
     let trimmed = text.trim_matches(is_space);
     let sum = match trimmed.strip_prefix(['P', 'p']) {
         Some(iso) => iso_interval(iso),
-        None => words_interval(trimmed),
+        None => words_interval(trimmed, fields),
     };
     sum.ok_or_else(syntax)?.finish().ok_or_else(range)
 }
@@ -139,7 +146,21 @@ fn split_words(text: &str) -> Vec<&str> {
     words
 }
 
-fn words_interval(text: &str) -> Option<Sum> {
+/// What a number without a unit counts: the least field.
+fn bare_unit(fields: u16) -> Unit {
+    use IntervalModifier as M;
+    match fields {
+        M::ALL => Unit::Micros(SECOND),
+        f if f & M::SECOND != 0 => Unit::Micros(SECOND),
+        f if f & M::MINUTE != 0 => Unit::Micros(MINUTE),
+        f if f & M::HOUR != 0 => Unit::Micros(HOUR),
+        f if f & M::DAY != 0 => Unit::Days(1),
+        f if f & M::MONTH != 0 => Unit::Months(1),
+        _ => Unit::Months(12),
+    }
+}
+
+fn words_interval(text: &str, fields: u16) -> Option<Sum> {
     let lower = text.to_ascii_lowercase();
     let lower = lower.strip_prefix('@').unwrap_or(&lower);
     let mut words = split_words(lower);
@@ -156,7 +177,7 @@ fn words_interval(text: &str) -> Option<Sum> {
         let word = words[i];
         let following = words.get(i + 1).copied();
         if word.contains(':') {
-            sum.micros += clock(word)?;
+            sum.micros += clock(word, fields == IntervalModifier::MINUTE | IntervalModifier::SECOND)?;
         } else if let Some(u) = following.and_then(unit) {
             sum.add(word, u)?;
             i += 1;
@@ -165,7 +186,7 @@ fn words_interval(text: &str) -> Option<Sum> {
         } else if following.is_some_and(|w| w.contains(':')) {
             sum.add(word, Unit::Days(1))?;
         } else if following.is_none() {
-            sum.add(word, Unit::Micros(SECOND))?;
+            sum.add(word, bare_unit(fields))?;
         } else {
             return None;
         }
@@ -177,8 +198,8 @@ fn words_interval(text: &str) -> Option<Sum> {
     Some(sum)
 }
 
-/// `[-]H:MM[:SS[.ffffff]]`
-fn clock(word: &str) -> Option<i128> {
+/// `[-]H:MM[:SS[.ffffff]]`; of two numbers without a fraction the first are minutes if so told.
+fn clock(word: &str, minutes: bool) -> Option<i128> {
     let (sign, unsigned) = match word.as_bytes().first()? {
         b'-' => (-1, &word[1..]),
         b'+' => (1, &word[1..]),
@@ -191,7 +212,7 @@ fn clock(word: &str) -> Option<i128> {
     };
     let micros = match parts[..] {
         // `1:02.5` is minutes and seconds.
-        [m, s] if s.contains('.') => whole(m)? * i128::from(MINUTE) + second(s)?,
+        [m, s] if minutes || s.contains('.') => whole(m)? * i128::from(MINUTE) + second(s)?,
         [h, m] if whole(m)? < 60 => whole(h)? * i128::from(HOUR) + whole(m)? * i128::from(MINUTE),
         [h, m, s] if whole(m)? < 60 => {
             whole(h)? * i128::from(HOUR) + whole(m)? * i128::from(MINUTE) + second(s)?

@@ -46,6 +46,7 @@ pub use datetime::{
 pub use interval::{format_interval, parse_interval};
 pub use json_text::{parse_json, validate_json, write_json_string};
 pub use modifier::coerce_to_modifier;
+pub(crate) use modifier::round_micros;
 pub use names::type_from_name;
 pub use number::{format_float4, format_float8, parse_float4, parse_float8, parse_int, parse_numeric};
 pub(crate) use text::parse_hex;

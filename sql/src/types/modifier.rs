@@ -1,12 +1,16 @@
-//! Type modifiers: the length of `varchar(n)` and `char(n)`, the precision and scale of `numeric(p,s)`.
+//! Type modifiers: the length of `varchar(n)` and `char(n)`, the precision and scale of `numeric(p,s)`, the
+//! digits of a second that `timestamp(p)` keeps, the fields of `interval year to month`.
 
 use std::sync::Arc;
 
+use amphora_storage::datum::{Interval, Timetz};
+use amphora_storage::types::IntervalModifier;
 use amphora_storage::{DataType, Datum, Numeric};
 use bigdecimal::{BigDecimal, RoundingMode};
 use num_bigint::BigInt;
 use num_traits::Signed;
 
+use super::datetime::{HOUR, MINUTE};
 use crate::error::{Result, SqlError};
 
 /// Fits a value of the right type to the type's modifier. An `explicit` cast cuts a string that is too
@@ -48,6 +52,17 @@ pub fn coerce_to_modifier(value: Datum, to: &DataType, explicit: bool) -> Result
                 "A field with precision {precision}, scale {scale} cannot hold an infinite value."
             ))),
         },
+        (DataType::Time(Some(p)), Datum::Time(t)) => Ok(Datum::Time(round_micros(*t, *p))),
+        (DataType::Timetz(Some(p)), Datum::Timetz(t)) => {
+            Ok(Datum::Timetz(Timetz { micros: round_micros(t.micros, *p), west: t.west }))
+        }
+        (DataType::Timestamp(Some(p)), Datum::Timestamp(t)) => Ok(Datum::Timestamp(round_timestamp(*t, *p)?)),
+        (DataType::Timestamptz(Some(p)), Datum::Timestamptz(t)) => {
+            Ok(Datum::Timestamptz(round_timestamp(*t, *p)?))
+        }
+        (DataType::Interval(Some(m)), Datum::Interval(i)) => {
+            Ok(Datum::Interval(Arc::new(fit_interval(i, m))))
+        }
         (DataType::Array(element), Datum::Array(a)) if has_modifier(element) => {
             let mut items = Vec::with_capacity(a.items.len());
             for item in &a.items {
@@ -66,6 +81,11 @@ pub(super) fn has_modifier(data_type: &DataType) -> bool {
         DataType::Varchar(Some(_))
         | DataType::Char(1..)
         | DataType::Numeric(Some(_))
+        | DataType::Time(Some(_))
+        | DataType::Timetz(Some(_))
+        | DataType::Timestamp(Some(_))
+        | DataType::Timestamptz(Some(_))
+        | DataType::Interval(Some(_))
         | DataType::Name
         | DataType::InternalChar => true,
         DataType::Array(t) => has_modifier(t),
@@ -100,4 +120,46 @@ fn fit_numeric(d: &BigDecimal, precision: u16, scale: i16) -> Result<BigDecimal>
         )));
     }
     Ok(if scale < 0 { rounded.with_scale(0) } else { rounded })
+}
+
+/// Rounds microseconds to so many digits of a second, half away from zero. Saturates, and the callers'
+/// values are far from that.
+pub(crate) fn round_micros(micros: i64, digits: u8) -> i64 {
+    let unit = 10_i64.pow(6_u32.saturating_sub(u32::from(digits)));
+    let half = (unit / 2) * micros.signum();
+    micros.saturating_add(half) / unit * unit
+}
+
+/// [`round_micros`], but the infinities stay. 22008 beyond the last timestamp.
+fn round_timestamp(t: i64, digits: u8) -> Result<i64> {
+    if matches!(t, i64::MAX | i64::MIN) {
+        return Ok(t);
+    }
+    let rounded = round_micros(t, digits);
+    if rounded >= i64::from(super::datetime::END_TIMESTAMP_DAYS) * super::datetime::DAY {
+        return Err(SqlError::datetime_field_overflow("timestamp out of range"));
+    }
+    Ok(rounded)
+}
+
+/// What an interval type with these fields keeps: nothing below its least field. The fields above its
+/// greatest one stay, as in PostgreSQL.
+fn fit_interval(i: &Interval, m: &IntervalModifier) -> Interval {
+    use IntervalModifier as M;
+    let whole = |unit: i64| i.micros / unit * unit;
+    let mut kept = *i;
+    if m.fields != M::ALL {
+        kept = match m.fields {
+            f if f & M::SECOND != 0 => kept,
+            f if f & M::MINUTE != 0 => Interval { micros: whole(MINUTE), ..kept },
+            f if f & M::HOUR != 0 => Interval { micros: whole(HOUR), ..kept },
+            f if f & M::DAY != 0 => Interval { micros: 0, ..kept },
+            f if f & M::MONTH != 0 => Interval { micros: 0, days: 0, ..kept },
+            _ => Interval { micros: 0, days: 0, months: kept.months / 12 * 12 },
+        };
+    }
+    if let Some(p) = m.precision {
+        kept.micros = round_micros(kept.micros, p);
+    }
+    kept
 }

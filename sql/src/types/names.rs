@@ -1,7 +1,7 @@
 //! From the name in a statement to the type.
 
 use amphora_storage::DataType;
-use amphora_storage::types::Crdt;
+use amphora_storage::types::{Crdt, IntervalModifier};
 
 /// The type of this name, as in `CREATE TABLE` or a cast. `arguments` are what stood in parentheses:
 /// numbers for modifiers, type names for CRDT types, e.g. `["10", "2"]` or `["text"]`. A name that ends
@@ -21,7 +21,13 @@ pub fn type_from_name(schema: Option<&str>, name: &str, arguments: &[&str]) -> O
         let whole = format!("{} {}", lower[..open].trim(), lower[close + 1..].trim());
         return type_from_name(schema, whole.trim(), &inner);
     }
-    let number = |i: usize| arguments.get(i).and_then(|a| a.trim().parse::<i64>().ok());
+    // More digits than there are become as many as there are.
+    let digits = || match arguments.len() {
+        0 => Some(None),
+        1 => number_at(arguments, 0).filter(|n| *n >= 0).map(|n| Some(n.min(6) as u8)),
+        _ => None,
+    };
+    let number = |i: usize| number_at(arguments, i);
     let length = || match arguments.len() {
         0 => Some(None),
         1 => number(0).filter(|n| (1..=10_485_760).contains(n)).map(|n| Some(n as u32)),
@@ -64,11 +70,24 @@ pub fn type_from_name(schema: Option<&str>, name: &str, arguments: &[&str]) -> O
         "\"char\"" => DataType::InternalChar,
         "bytea" => DataType::Bytea,
         "date" => DataType::Date,
-        "time" | "time without time zone" => DataType::Time,
-        "timetz" | "time with time zone" => DataType::Timetz,
-        "timestamp" | "timestamp without time zone" => DataType::Timestamp,
-        "timestamptz" | "timestamp with time zone" => DataType::Timestamptz,
-        "interval" => DataType::Interval,
+        "time" | "time without time zone" => DataType::Time(digits()?),
+        "timetz" | "time with time zone" => DataType::Timetz(digits()?),
+        "timestamp" | "timestamp without time zone" => DataType::Timestamp(digits()?),
+        "timestamptz" | "timestamp with time zone" => DataType::Timestamptz(digits()?),
+        "interval" => {
+            let precision = digits()?;
+            DataType::Interval(
+                precision.map(|p| IntervalModifier { fields: IntervalModifier::ALL, precision: Some(p) }),
+            )
+        }
+        fields if fields.starts_with("interval ") => {
+            let fields = interval_fields(fields.strip_prefix("interval ")?)?;
+            let precision = digits()?;
+            if precision.is_some() && fields & IntervalModifier::SECOND == 0 {
+                return None;
+            }
+            DataType::Interval(Some(IntervalModifier { fields, precision }))
+        }
         "uuid" => DataType::Uuid,
         "json" => DataType::Json,
         // A path is text until it is used (`functions/json_path`).
@@ -109,4 +128,16 @@ fn array_of(element: DataType) -> Option<DataType> {
         DataType::Crdt(_) | DataType::Void | DataType::Unknown => None,
         other => Some(other.array()),
     }
+}
+
+fn number_at(arguments: &[&str], i: usize) -> Option<i64> {
+    arguments.get(i).and_then(|a| a.trim().parse::<i64>().ok())
+}
+
+/// `year to month`, `second`
+fn interval_fields(words: &str) -> Option<u16> {
+    let field =
+        |name: &str| IntervalModifier::FIELDS.iter().find(|(_, n)| *n == name.trim()).map(|(f, _)| *f);
+    let (first, last) = words.split_once(" to ").unwrap_or((words, words));
+    IntervalModifier::range(field(first)?, field(last)?)
 }

@@ -126,15 +126,15 @@ fn value() -> impl Strategy<Value = (DataType, Datum)> {
         proptest::collection::vec(any::<u8>(), 0..20)
             .prop_map(|b| (DataType::Bytea, Datum::Bytea(Arc::from(b)))),
         day.prop_map(|d| (DataType::Date, Datum::Date(d))),
-        (0..=DAY).prop_map(|t| (DataType::Time, Datum::Time(t))),
+        (0..=DAY).prop_map(|t| (DataType::Time(None), Datum::Time(t))),
         (0..=DAY, -57_540..57_540i32)
-            .prop_map(|(micros, west)| (DataType::Timetz, Datum::Timetz(Timetz { micros, west }))),
-        micros.clone().prop_map(|t| (DataType::Timestamp, Datum::Timestamp(t))),
-        micros.prop_map(|t| (DataType::Timestamptz, Datum::Timestamptz(t))),
+            .prop_map(|(micros, west)| (DataType::Timetz(None), Datum::Timetz(Timetz { micros, west }))),
+        micros.clone().prop_map(|t| (DataType::Timestamp(None), Datum::Timestamp(t))),
+        micros.prop_map(|t| (DataType::Timestamptz(None), Datum::Timestamptz(t))),
         (-100_000i32..100_000, any::<i32>(), -1_000_000_000_000i64..1_000_000_000_000).prop_map(
             |(m, d, u)| {
                 let interval = Interval { months: m, days: d, micros: u };
-                (DataType::Interval, Datum::Interval(Arc::new(interval)))
+                (DataType::Interval(None), Datum::Interval(Arc::new(interval)))
             }
         ),
         any::<[u8; 16]>().prop_map(|u| (DataType::Uuid, Datum::uuid(u))),

@@ -3,13 +3,15 @@
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
+use amphora_storage::types::IntervalModifier;
 use amphora_storage::{DataType, Datum};
 
 use super::datetime::{write_date, write_offset, write_time, write_timestamp};
+use super::interval::parse_interval_of;
 use super::number::{format_float4, format_float8, is_space};
 use super::{
     FormatContext, array, datetime, format_interval, json_text, parse_float4, parse_float8, parse_int,
-    parse_interval, parse_numeric, type_from_name,
+    parse_numeric, type_from_name,
 };
 use crate::error::{Result, SqlError};
 
@@ -39,11 +41,14 @@ pub fn parse(text: &str, data_type: &DataType, ctx: &FormatContext) -> Result<Da
         }
         DataType::Bytea => Datum::Bytea(Arc::from(parse_bytea(text)?)),
         DataType::Date => Datum::Date(datetime::parse_date(text, ctx)?),
-        DataType::Time => Datum::Time(datetime::parse_time(text, ctx)?),
-        DataType::Timetz => Datum::Timetz(datetime::parse_timetz(text, ctx)?),
-        DataType::Timestamp => Datum::Timestamp(datetime::parse_timestamp(text, ctx)?),
-        DataType::Timestamptz => Datum::Timestamptz(datetime::parse_timestamptz(text, ctx)?),
-        DataType::Interval => Datum::Interval(Arc::new(parse_interval(text)?)),
+        DataType::Time(_) => Datum::Time(datetime::parse_time(text, ctx)?),
+        DataType::Timetz(_) => Datum::Timetz(datetime::parse_timetz(text, ctx)?),
+        DataType::Timestamp(_) => Datum::Timestamp(datetime::parse_timestamp(text, ctx)?),
+        DataType::Timestamptz(_) => Datum::Timestamptz(datetime::parse_timestamptz(text, ctx)?),
+        DataType::Interval(m) => {
+            let fields = m.map_or(IntervalModifier::ALL, |m| m.fields);
+            Datum::Interval(Arc::new(parse_interval_of(text, fields)?))
+        }
         DataType::Uuid => Datum::uuid(parse_uuid(text)?),
         DataType::Json => {
             json_text::validate_json(text)?;

@@ -69,6 +69,14 @@ fn statement(out: &mut String, statement_: &Statement) {
             rest(out, &[], &delete.returning);
             tree(out, &delete.source, 1);
         }
+        Statement::Merge(merge) => {
+            let _ = writeln!(out, "merge {}", merge.table.name);
+            for clause in &merge.clauses {
+                let _ = writeln!(out, "  when matched={} {:?}", clause.matched, clause.action);
+            }
+            rest(out, &merge.checks, &[]);
+            tree(out, &merge.source, 1);
+        }
         Statement::Copy(copy) => {
             let _ = writeln!(out, "copy {copy:?}");
         }

@@ -6,6 +6,7 @@ use bigdecimal::BigDecimal;
 use num_bigint::BigInt;
 
 use super::document;
+use crate::array::{Array, Dimension};
 use crate::codec;
 use crate::datum::{Datum, Interval, Timetz};
 use crate::error::{Result, StorageError};
@@ -104,6 +105,12 @@ fn encode(out: &mut Vec<u8>, datum: &Datum, depth: usize) -> Result<()> {
             let element = codec::encode(&a.element);
             put_varint(out, element.len() as u64);
             out.extend_from_slice(&element);
+            let shape = a.shape.as_deref().unwrap_or_default();
+            put_varint(out, shape.len() as u64);
+            for dimension in shape {
+                out.extend_from_slice(&dimension.length.to_le_bytes());
+                out.extend_from_slice(&dimension.lower.to_le_bytes());
+            }
             encode_items(out, &a.items, depth)?;
         }
         Datum::Record(r) => {
@@ -278,7 +285,21 @@ fn decode(bytes: &[u8], depth: usize) -> Result<Datum> {
                 return Err(damaged("is an array of too long a type"));
             }
             let element: DataType = codec::decode(element)?;
-            Datum::array(element, decode_items(rest, depth)?)
+            let (count, mut rest) = take_varint(rest)?;
+            let mut shape = Vec::new();
+            for _ in 0..count.min(crate::array::MAX_DIMENSIONS as u64) {
+                let (dimension, after) = take_bytes(rest, 8)?;
+                let [a, b, c, d, e, f, g, h] = exactly(dimension)?;
+                let length = u32::from_le_bytes([a, b, c, d]);
+                shape.push(Dimension { length, lower: i32::from_le_bytes([e, f, g, h]) });
+                rest = after;
+            }
+            let items = decode_items(rest, depth)?;
+            if shape.is_empty() {
+                return Ok(Datum::array(element, items));
+            }
+            let array = Array::shaped(element, items, &shape);
+            Datum::Array(Arc::new(array.ok_or_else(|| damaged("is an array of another shape"))?))
         }
         RECORD => Datum::Record(decode_items(body, depth)?.into()),
         _ => return Err(damaged("has an unknown tag")),
