@@ -4,6 +4,7 @@
 //! the node below them, and the build side of a hash join stands under a `Hash` node.
 
 mod deparse;
+mod format;
 mod node;
 
 use std::time::Duration;
@@ -12,7 +13,7 @@ use amphora_storage::{Datum, Row};
 use serde_json::{Map, Value, json};
 
 use crate::executor::Statistics;
-use crate::plan::{Explain, Plan, Statement};
+use crate::plan::{Explain, ExplainFormat, Plan, Statement};
 use node::{Describer, Shown};
 
 /// A plan to be shown, with what it did if it was run.
@@ -37,8 +38,15 @@ impl<'a> Report<'a> {
     /// The report's rows: one a line, or one JSON document.
     pub fn rows(&self) -> Vec<Row> {
         let tree = self.tree();
-        if self.explain.json {
-            return vec![vec![Datum::text(self.json(&tree))]];
+        match self.explain.format {
+            ExplainFormat::Text => {}
+            ExplainFormat::Json => {
+                let document = Value::Array(vec![self.document(&tree)]);
+                let text = serde_json::to_string_pretty(&document).unwrap_or_default();
+                return vec![vec![Datum::text(text)]];
+            }
+            ExplainFormat::Yaml => return vec![vec![Datum::text(format::yaml(&self.document(&tree)))]],
+            ExplainFormat::Xml => return vec![vec![Datum::text(format::xml(&self.document(&tree)))]],
         }
         let mut lines = Vec::new();
         self.text(&tree, 0, &mut lines);
@@ -111,7 +119,8 @@ impl<'a> Report<'a> {
         }
     }
 
-    fn json(&self, tree: &Shown) -> String {
+    /// The report as a tree of names and values.
+    fn document(&self, tree: &Shown) -> Value {
         let mut document = Map::new();
         document.insert("Plan".into(), self.json_node(tree));
         if self.explain.summary {
@@ -120,7 +129,7 @@ impl<'a> Report<'a> {
                 document.insert("Execution Time".into(), json!(millis(*elapsed)));
             }
         }
-        serde_json::to_string_pretty(&Value::Array(vec![Value::Object(document)])).unwrap_or_default()
+        Value::Object(document)
     }
 
     fn json_node(&self, shown: &Shown) -> Value {

@@ -516,6 +516,31 @@ impl Merge {
     }
 }
 
+/// How EXPLAIN shows a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExplainFormat {
+    /// Lines
+    Text,
+    /// One JSON document
+    Json,
+    /// One YAML document
+    Yaml,
+    /// One XML document
+    Xml,
+}
+
+impl ExplainFormat {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ExplainFormat::Text => "TEXT",
+            ExplainFormat::Json => "JSON",
+            ExplainFormat::Yaml => "YAML",
+            ExplainFormat::Xml => "XML",
+        }
+    }
+}
+
 /// EXPLAIN.
 #[derive(Clone, Debug)]
 pub struct Explain {
@@ -525,8 +550,8 @@ pub struct Explain {
     pub analyze: bool,
     /// VERBOSE
     pub verbose: bool,
-    /// FORMAT JSON
-    pub json: bool,
+    /// FORMAT
+    pub format: ExplainFormat,
     /// COSTS
     pub costs: bool,
     /// SUMMARY: the times of planning and execution

@@ -6,6 +6,7 @@ use bigdecimal::BigDecimal;
 use proptest::prelude::*;
 
 use super::*;
+use crate::array::{Array, Dimension};
 use crate::schema::{Column, ColumnId, Replication};
 
 fn encoded(datums: &[Datum]) -> Vec<u8> {
@@ -77,6 +78,15 @@ fn same_kind() -> BoxedStrategy<(Datum, Datum)> {
         proptest::collection::vec(prop_oneof![Just(Datum::Null), (0i32..3).prop_map(Datum::Int4)], 0..4)
             .prop_map(|items| Datum::array(DataType::Int4, items))
             .boxed();
+    let shaped = (proptest::collection::vec((1u32..3, -1i32..3), 1..3), 0i32..3)
+        .prop_map(|(shape, first)| {
+            let dimensions: Vec<Dimension> =
+                shape.into_iter().map(|(length, lower)| Dimension { length, lower }).collect();
+            let count = dimensions.iter().map(|d| d.length as i32).product::<i32>();
+            let items = (0..count).map(|i| Datum::Int4((first + i) % 3)).collect();
+            Datum::Array(Array::shaped(DataType::Int4, items, &dimensions).unwrap().into())
+        })
+        .boxed();
     let records =
         proptest::collection::vec(prop_oneof![Just(Datum::Null), "[a-b]{0,2}".prop_map(Datum::text)], 0..3)
             .prop_map(|items| Datum::Record(items.into()))
@@ -88,6 +98,7 @@ fn same_kind() -> BoxedStrategy<(Datum, Datum)> {
         pair(texts),
         pair(bytes),
         pair(arrays),
+        pair(shaped),
         pair(records),
         pair(scalar())
     ]

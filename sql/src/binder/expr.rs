@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use amphora_storage::array::MAX_DIMENSIONS;
 use amphora_storage::schema::Table;
 use amphora_storage::{DataType, Datum};
 use sqlparser::ast;
@@ -264,7 +265,7 @@ impl Binder<'_> {
         let items = elements.iter().map(|e| self.expr(e)).collect::<Result<_>>()?;
         let (items, element) = self.unify(items, "ARRAY")?;
         if matches!(element, DataType::Array(_)) {
-            return Err(SqlError::feature_not_supported("multidimensional arrays are not supported"));
+            return Ok(Expr::Call { function: &crate::functions::STACK, args: items, ty: element });
         }
         Ok(Expr::Array { items, element })
     }
@@ -284,16 +285,16 @@ impl Binder<'_> {
             0 | 1 => (self.expr(root)?, chain),
             n => (self.expr(&Ast::CompoundIdentifier(name))?, chain.get(n - 1..).unwrap_or_default()),
         };
-        let mut inside = false;
-        for access in chain {
-            // An array has one dimension, so with a second subscript there is nothing: NULL, as of any
-            // place that an array has not.
-            let index = matches!(access, ast::AccessExpr::Subscript(ast::Subscript::Index { .. }));
-            let beyond =
-                inside && index && !matches!(bound.ty().base(), DataType::Array(_) | DataType::Jsonb);
-            inside = index && matches!(bound.ty().base(), DataType::Array(_)) || beyond;
-            if beyond {
-                bound = Expr::Literal(Datum::Null, bound.ty().base());
+        let mut next = 0;
+        while let Some(access) = chain.get(next) {
+            next += 1;
+            if let (DataType::Array(element), ast::AccessExpr::Subscript(_)) = (bound.ty().base(), access) {
+                // All of them together: a second subscript is of a second dimension.
+                let run =
+                    chain[next..].iter().take_while(|a| matches!(a, ast::AccessExpr::Subscript(_))).count();
+                let subscripts = &chain[next - 1..next + run];
+                next += run;
+                bound = self.subscripts(bound, &element, subscripts)?;
                 continue;
             }
             bound = match access {
@@ -301,13 +302,13 @@ impl Binder<'_> {
                     let index = self.expr(index)?;
                     self.subscript(bound, index)?
                 }
-                ast::AccessExpr::Subscript(ast::Subscript::Slice {
-                    lower_bound,
-                    upper_bound,
-                    stride: None,
-                }) => self.slice(bound, lower_bound.as_ref(), upper_bound.as_ref())?,
-                ast::AccessExpr::Subscript(_) => {
-                    return Err(SqlError::syntax_error("a slice has two bounds"));
+                ast::AccessExpr::Subscript(ast::Subscript::Slice { .. }) => {
+                    return Err(match bound.ty().base() {
+                        DataType::Jsonb => {
+                            SqlError::datatype_mismatch("jsonb subscript does not support slices")
+                        }
+                        other => not_subscriptable(&other),
+                    });
                 }
                 ast::AccessExpr::Dot(Ast::Identifier(name)) if super::record::is_star(name) => bound,
                 ast::AccessExpr::Dot(Ast::Identifier(name)) => self.select_field(bound, name)?,
@@ -319,24 +320,52 @@ impl Binder<'_> {
         Ok(bound)
     }
 
-    /// `array[low:high]`
-    fn slice(&mut self, array: Expr, low: Option<&Ast>, high: Option<&Ast>) -> Result<Expr> {
-        let ty = array.ty().base();
-        if !matches!(ty, DataType::Array(_)) {
-            return Err(match ty {
-                DataType::Jsonb => SqlError::datatype_mismatch("jsonb subscript does not support slices"),
-                other => not_subscriptable(&other),
-            });
+    /// `array[i]`, `array[i][j]`, `array[low:high]…`. If one of them is a slice, all are: `[n]` is `[1:n]`.
+    fn subscripts(&mut self, array: Expr, element: &DataType, chain: &[ast::AccessExpr]) -> Result<Expr> {
+        let subscripts = chain.iter().map(|access| match access {
+            ast::AccessExpr::Subscript(subscript) => Ok(subscript),
+            ast::AccessExpr::Dot(_) => Err(SqlError::internal("a field among subscripts")),
+        });
+        let subscripts = subscripts.collect::<Result<Vec<_>>>()?;
+        if subscripts.len() > MAX_DIMENSIONS {
+            return Err(crate::types::too_many_dimensions(subscripts.len()));
         }
-        let mut bound = |e: Option<&Ast>, absent: i32| match e {
+        if let [ast::Subscript::Index { index }] = subscripts[..] {
+            let index = self.expr(index)?;
+            return self.subscript(array, index);
+        }
+        let sliced = subscripts.iter().any(|s| matches!(s, ast::Subscript::Slice { .. }));
+        let ty = if sliced { array.ty().base() } else { element.clone() };
+        let int = |n: i32| Expr::Literal(Datum::Int4(n), DataType::Int4);
+        let mut args = vec![array];
+        for subscript in subscripts {
+            match subscript {
+                ast::Subscript::Index { index } => {
+                    if sliced {
+                        args.push(int(1));
+                    }
+                    args.push(self.subscript_bound(Some(index), 0)?);
+                }
+                ast::Subscript::Slice { lower_bound, upper_bound, stride: None } => {
+                    args.push(self.subscript_bound(lower_bound.as_ref(), i32::MIN)?);
+                    args.push(self.subscript_bound(upper_bound.as_ref(), i32::MAX)?);
+                }
+                ast::Subscript::Slice { .. } => return Err(SqlError::syntax_error("a slice has two bounds")),
+            }
+        }
+        let function = if sliced { &crate::functions::SLICE } else { &crate::functions::SUBSCRIPTS };
+        Ok(Expr::Call { function, args, ty })
+    }
+
+    /// A subscript, or what stands for one that is not written.
+    pub(super) fn subscript_bound(&mut self, e: Option<&Ast>, absent: i32) -> Result<Expr> {
+        match e {
             None => Ok(Expr::Literal(Datum::Int4(absent), DataType::Int4)),
             Some(e) => {
                 let e = self.expr(e)?;
                 self.coerce(e, &DataType::Int4, CastContext::Assignment)
             }
-        };
-        let args = vec![array, bound(low, 1)?, bound(high, i32::MAX)?];
-        Ok(Expr::Call { function: &crate::functions::SLICE, args, ty })
+        }
     }
 
     fn subscript(&mut self, array: Expr, index: Expr) -> Result<Expr> {

@@ -271,12 +271,13 @@ impl<'a> Binder<'a> {
                     statement,
                     analyze: options.analyze,
                     verbose: options.verbose,
-                    json: options.json,
+                    format: options.format,
                     costs: options.costs,
                     summary: options.summary.unwrap_or(options.analyze),
                     timing: options.timing.unwrap_or(options.analyze),
                 };
-                let ty = if options.json { DataType::Json } else { DataType::Text };
+                let json = options.format == crate::plan::ExplainFormat::Json;
+                let ty = if json { DataType::Json } else { DataType::Text };
                 let field = Field { name: "QUERY PLAN".into(), ty, origin: None };
                 Ok((Statement::Explain(Box::new(explain)), Arc::from([field])))
             }

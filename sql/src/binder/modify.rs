@@ -152,9 +152,14 @@ impl Binder<'_> {
         else {
             return Err(SqlError::syntax_error(format!("syntax error in subscripts {text}")));
         };
-        let [ast::AccessExpr::Subscript(subscript)] = &access_chain[..] else {
-            return Err(SqlError::feature_not_supported("an assignment takes one subscript"));
-        };
+        let subscripts: Option<Vec<&ast::Subscript>> = access_chain
+            .iter()
+            .map(|access| match access {
+                ast::AccessExpr::Subscript(subscript) => Some(subscript),
+                ast::AccessExpr::Dot(_) => None,
+            })
+            .collect();
+        let subscripts = subscripts.unwrap_or_default();
         let known = bound.iter().position(|(c, _)| *c == column);
         let old = match known {
             Some(i) => bound[i].1.clone(),
@@ -168,18 +173,31 @@ impl Binder<'_> {
             }
             None => Err(SqlError::feature_not_supported("array slices in assignments need both bounds")),
         };
-        let new = match (&ty, subscript) {
-            (DataType::Array(element), ast::Subscript::Index { index }) => {
-                let index = int(self, Some(index))?;
-                let value = self.assign(value, &target.name, element)?;
-                Expr::Call { function: &functions::ASSIGN, args: vec![old, index, value], ty }
+        let indexes = subscripts.iter().map(|s| match s {
+            ast::Subscript::Index { index } => Some(index),
+            ast::Subscript::Slice { .. } => None,
+        });
+        let indexes: Option<Vec<&ast::Expr>> = indexes.collect();
+        let new = match (&ty, &subscripts[..]) {
+            (DataType::Array(element), [_, ..]) if indexes.is_some() => {
+                let mut args = vec![old, self.assign(value, &target.name, element)?];
+                for index in indexes.unwrap_or_default() {
+                    args.push(int(self, Some(index))?);
+                }
+                Expr::Call { function: &functions::ASSIGN, args, ty }
             }
-            (DataType::Array(_), ast::Subscript::Slice { lower_bound, upper_bound, .. }) => {
+            (DataType::Array(_), [ast::Subscript::Slice { lower_bound, upper_bound, .. }]) => {
                 let (low, high) = (int(self, lower_bound.as_ref())?, int(self, upper_bound.as_ref())?);
                 let value = self.assign(value, &target.name, &ty)?;
                 Expr::Call { function: &functions::ASSIGN_SLICE, args: vec![old, low, high, value], ty }
             }
-            (DataType::Jsonb, ast::Subscript::Index { index }) => {
+            (DataType::Array(_), _) => {
+                return Err(SqlError::feature_not_supported(
+                    "slices of several dimensions cannot be assigned to",
+                )
+                .with_hint("Assign to the elements, or to the whole array."));
+            }
+            (DataType::Jsonb, [ast::Subscript::Index { index }]) => {
                 let key = self.expr(index)?;
                 let key = self.coerce(key, &DataType::Text, CastContext::Assignment)?;
                 let value = self.assign(value, &target.name, &DataType::Jsonb)?;
@@ -187,6 +205,9 @@ impl Binder<'_> {
                 let old = Expr::Coalesce(vec![old, empty], DataType::Jsonb);
                 let path = Expr::Array { items: vec![key], element: DataType::Text };
                 self.call_named("jsonb_set", vec![old, path, value])?
+            }
+            (DataType::Jsonb, _) => {
+                return Err(SqlError::feature_not_supported("an assignment takes one subscript of jsonb"));
             }
             (other, _) => {
                 return Err(SqlError::datatype_mismatch(format!(

@@ -9,6 +9,9 @@ use crate::error::{Result, SqlError};
 use crate::expr::Expr;
 use crate::plan::Field;
 
+/// The system column that says which table a row is of.
+const TABLE_OID: &str = "tableoid";
+
 /// A row's columns and the relations they come from.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scope {
@@ -204,6 +207,13 @@ impl Binder<'_> {
                 return self.whole_row(depth, relation, ident);
             }
         }
+        if name == TABLE_OID
+            && let Some(level) = self.levels.last().filter(|level| level.visible)
+            && let [relation] = &level.scope.relations[..]
+            && relation.table.is_some()
+        {
+            return self.table_oid(0, 0, ident);
+        }
         let mut error = SqlError::undefined_column(format!("column \"{name}\" does not exist"));
         if let Some(relation) = self.unseen_with(&name) {
             error = error.with_hint(format!(
@@ -241,6 +251,23 @@ impl Binder<'_> {
         })
     }
 
+    /// `tableoid` of a stored table's row; NULL where an outer join left the row empty.
+    fn table_oid(&mut self, depth: usize, relation: usize, ident: &ast::Ident) -> Result<Expr> {
+        let level = &self.levels[self.levels.len() - 1 - depth];
+        let found = level.scope.relations.get(relation);
+        let Some((start, table)) = found.and_then(|r| Some((r.columns.start, r.table.as_ref()?))) else {
+            return Err(SqlError::internal("tableoid of what is no table"));
+        };
+        let oid = Expr::Literal(amphora_storage::Datum::Oid(table.id.0), DataType::Oid);
+        let Some(key) = table.primary.columns.first().map(|k| start + k) else { return Ok(oid) };
+        let key = Box::new(self.reference(depth, key, ident)?);
+        Ok(Expr::Case {
+            branches: vec![(Expr::IsNull { input: key, negated: true }, oid)],
+            otherwise: Box::new(Expr::Literal(amphora_storage::Datum::Null, DataType::Oid)),
+            ty: DataType::Oid,
+        })
+    }
+
     /// `t.c` or `s.t.c`.
     pub(super) fn qualified_name(&mut self, idents: &[ast::Ident]) -> Result<Expr> {
         let (schema, relation, column) = match idents {
@@ -263,7 +290,9 @@ impl Binder<'_> {
                 unseen = true;
                 continue;
             }
+            let stored = level.scope.relations.get(found).is_some_and(|r| r.table.is_some());
             return match level.scope.of_relation(found, &name)[..] {
+                [] if name == TABLE_OID && stored => self.table_oid(depth, found, relation),
                 [] => {
                     let message = format!("column {relation_name}.{name} does not exist");
                     let mut error = SqlError::undefined_column(message);

@@ -416,11 +416,7 @@ impl Node {
             Node::Subscript { array, index } => {
                 let (array, index) = (array.value(row, context)?, index.value(row, context)?);
                 match (array.as_ref(), index.as_i64()) {
-                    (Datum::Array(array), Some(index)) => usize::try_from(index - 1)
-                        .ok()
-                        .and_then(|i| array.items.get(i))
-                        .cloned()
-                        .unwrap_or(Datum::Null),
+                    (Datum::Array(array), Some(index)) => array.at(&[index]).cloned().unwrap_or(Datum::Null),
                     _ => Datum::Null,
                 }
             }

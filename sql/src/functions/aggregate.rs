@@ -7,6 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use amphora_storage::array::{Array as ArrayValue, Dimension, MAX_DIMENSIONS};
 use amphora_storage::datum::Interval as Span;
 use amphora_storage::{DataType, Datum, Numeric as Number};
 
@@ -448,6 +449,56 @@ impl AggregateState for BytesAgg {
     }
 }
 
+/// `array_agg(array)`: arrays of one shape, stacked
+struct StackAgg {
+    element: DataType,
+    items: Vec<Datum>,
+    inner: Vec<Dimension>,
+    count: usize,
+    bytes: usize,
+}
+
+impl AggregateState for StackAgg {
+    fn update(&mut self, args: &[Datum]) -> Result<()> {
+        let Datum::Array(part) = &args[0] else {
+            return Err(SqlError::null_value_not_allowed("cannot accumulate null arrays"));
+        };
+        let dimensions = part.dimensions();
+        if dimensions.is_empty() {
+            return Err(SqlError::array_subscript_error("cannot accumulate empty arrays"));
+        }
+        if self.count == 0 {
+            if dimensions.len() >= MAX_DIMENSIONS {
+                return Err(crate::types::too_many_dimensions(dimensions.len() + 1));
+            }
+            self.inner = dimensions;
+        } else if self.inner != dimensions {
+            let message = "cannot accumulate arrays of different dimensionality";
+            return Err(SqlError::array_subscript_error(message));
+        }
+        self.bytes += args[0].memory();
+        self.items.extend_from_slice(&part.items);
+        self.count += 1;
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<Datum> {
+        if self.count == 0 {
+            return Ok(Datum::Null);
+        }
+        let mut shape = vec![Dimension::from_one(self.count)];
+        shape.extend_from_slice(&self.inner);
+        let array = ArrayValue::shaped(self.element.clone(), self.items.clone(), &shape);
+        array
+            .map(|a| Datum::Array(Arc::new(a)))
+            .ok_or_else(|| SqlError::internal("stacked arrays do not fit their dimensions"))
+    }
+
+    fn memory(&self) -> usize {
+        64 + self.bytes
+    }
+}
+
 /// `array_agg(x)`, NULLs included
 struct ArrayAgg {
     element: DataType,
@@ -660,6 +711,10 @@ pub(super) static AGGREGATES: &[AggregateFunction] = &[
     aggregate("bit_xor", &[Int8], Int8, |_, _| fold(bit_xor)),
     aggregate("string_agg", &[Bytea, Bytea], Bytea, |_, _| Box::new(BytesAgg::default())),
     aggregate("string_agg", &[Text, Text], Text, |_, _| Box::new(StringAgg::default())),
+    aggregate("array_agg", &[AnyArray], AnyArray, |types, _| {
+        let element = types.first().and_then(DataType::element).unwrap_or(DataType::Text);
+        Box::new(StackAgg { element, items: Vec::new(), inner: Vec::new(), count: 0, bytes: 0 })
+    }),
     aggregate("array_agg", &[AnyElement], Array(&AnyElement), |types, _| {
         let element = types.first().cloned().unwrap_or(DataType::Text);
         Box::new(ArrayAgg { element, items: Vec::new(), bytes: 0 })

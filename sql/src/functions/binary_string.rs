@@ -225,6 +225,21 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
             ))),
         }
     }),
+    function("set_bit", &[Bytea, Int8, Int4], Bytea, |a, _| {
+        let (mut b, at, new) = (bytes(&a[0])?.to_vec(), int(&a[1])?, int(&a[2])?);
+        let last = b.len() as i64 * 8 - 1;
+        let Some(byte) = usize::try_from(at).ok().and_then(|at| b.get_mut(at / 8)) else {
+            let message = format!("index {at} out of valid range, 0..{last}");
+            return Err(SqlError::array_subscript_error(message));
+        };
+        let bit = 1_u8 << (at % 8);
+        match new {
+            0 => *byte &= !bit,
+            1 => *byte |= bit,
+            _ => return Err(SqlError::invalid_parameter_value("new bit must be 0 or 1")),
+        }
+        Ok(Datum::Bytea(b.into()))
+    }),
     function("btrim", &[Bytea, Bytea], Bytea, |a, _| trim_bytes(a, true, true)),
     function("ltrim", &[Bytea, Bytea], Bytea, |a, _| trim_bytes(a, true, false)),
     function("rtrim", &[Bytea, Bytea], Bytea, |a, _| trim_bytes(a, false, true)),

@@ -1,5 +1,6 @@
 //! Making JSON from SQL values: `to_jsonb`, `jsonb_build_object`, `row_to_json`.
 
+use amphora_storage::array::{Array as ArrayValue, Dimension};
 use amphora_storage::{DataType, Datum};
 
 use super::json::is_json;
@@ -31,14 +32,9 @@ pub(super) fn write_json(
         Datum::Text(s) if is_json(data_type) => out.push_str(s),
         Datum::Jsonb(j) => out.push_str(&j.to_string()),
         Datum::Array(a) => {
-            out.push('[');
-            for (i, item) in a.items.iter().enumerate() {
-                if i > 0 {
-                    out.push(',');
-                }
-                write_json(item, &a.element, format, out)?;
-            }
-            out.push(']');
+            let dimensions = a.dimensions();
+            let inner = dimensions.get(1..).unwrap_or_default();
+            write_array(a, &a.items, inner, ",", format, out)?;
         }
         Datum::Record(fields) => {
             write_row(fields, data_type, ",", format, out)?;
@@ -93,15 +89,35 @@ fn pretty_row(a: &[Datum], c: &Call<'_>) -> Result<Datum> {
 fn pretty_array(a: &[Datum], c: &Call<'_>) -> Result<Datum> {
     let Datum::Array(array) = &a[0] else { return json(one(a, c)?) };
     let separator = if a[1].as_bool() == Some(true) { ",\n " } else { "," };
-    let mut out = String::from("[");
-    for (i, item) in array.items.iter().enumerate() {
+    let mut out = String::new();
+    let dimensions = array.dimensions();
+    let inner = dimensions.get(1..).unwrap_or_default();
+    write_array(array, &array.items, inner, separator, &c.context.format, &mut out)?;
+    json(out)
+}
+
+/// The items of one place of the dimensions before `inner`.
+fn write_array(
+    array: &ArrayValue,
+    items: &[Datum],
+    inner: &[Dimension],
+    separator: &str,
+    format: &FormatContext,
+    out: &mut String,
+) -> Result<()> {
+    let size = inner.iter().map(|d| d.length as usize).product::<usize>().max(1);
+    out.push('[');
+    for (i, part) in items.chunks(size).enumerate() {
         if i > 0 {
             out.push_str(separator);
         }
-        write_json(item, &array.element, &c.context.format, &mut out)?;
+        match (inner.split_first(), part) {
+            (Some((_, deeper)), part) => write_array(array, part, deeper, ",", format, out)?,
+            (None, part) => part.iter().try_for_each(|item| write_json(item, &array.element, format, out))?,
+        }
     }
     out.push(']');
-    json(out)
+    Ok(())
 }
 
 fn arg_type(c: &Call<'_>, i: usize) -> DataType {

@@ -14,12 +14,14 @@
 mod aggregate;
 mod arithmetic;
 mod array;
+mod array_shape;
 mod binary_string;
 mod comparison;
 mod context;
 mod datetime;
 mod datetime_operator;
 mod decimal;
+mod identifier;
 mod json;
 mod json_build;
 mod json_path;
@@ -50,7 +52,8 @@ use amphora_storage::{DataType, Datum};
 
 use crate::error::{Result, SqlError};
 pub use aggregate::{AggregateFunction, AggregateState, NewState};
-pub(crate) use array::{APPEND_ROW, ASSIGN, ASSIGN_SLICE, SLICE};
+pub(crate) use array::APPEND_ROW;
+pub(crate) use array_shape::{ASSIGN, ASSIGN_SLICE, SLICE, STACK, SUBSCRIPTS};
 pub use comparison::{compare, is_distinct};
 pub use context::{Call, EvalContext, NoSession, SessionHook};
 pub use ordered_set::{hypothetical, is_ordered_set};
@@ -231,6 +234,8 @@ pub fn all_functions() -> impl Iterator<Item = &'static ScalarFunction> {
         json::FUNCTIONS,
         json_build::FUNCTIONS,
         array::FUNCTIONS,
+        array_shape::FUNCTIONS,
+        identifier::FUNCTIONS,
         json_path::FUNCTIONS,
         record::FUNCTIONS,
         system::FUNCTIONS,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use amphora_storage::array::Dimension;
 use amphora_storage::datum::Interval as Span;
 use amphora_storage::{DataType, Datum, Json as Document, Numeric as Number, Row};
 use serde_json::Value;
@@ -171,8 +172,13 @@ fn no_partitions(_: &[Datum], _: &Call<'_>) -> Result<Rows> {
 
 fn generate_subscripts(a: &[Datum], call: &Call<'_>) -> Result<Rows> {
     let Datum::Array(array) = &a[0] else { return Err(wrong_kind()) };
-    let count = if int(&a[1])? == 1 { array.items.len() as i32 } else { 0 };
-    let first = call.arg_types.first().map_or(1, DataType::lower_bound);
+    let dimensions = array.dimensions();
+    let place = usize::try_from(int(&a[1])? - 1).ok();
+    let dimension = place.and_then(|i| dimensions.get(i)).copied();
+    let dimension = dimension.unwrap_or(Dimension { length: 0, lower: 1 });
+    // The catalogs' vectors are counted from 0.
+    let first = dimension.lower - 1 + call.arg_types.first().map_or(1, DataType::lower_bound);
+    let count = dimension.length as i32;
     match a.get(2).and_then(Datum::as_bool) {
         Some(true) => Ok(one_column((first..first + count).rev().map(Datum::Int4))),
         _ => Ok(one_column((first..first + count).map(Datum::Int4))),

@@ -288,6 +288,23 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     .volatile(),
     function("sequence_state", &[Oid, Int4], Int8, |a, c| c.context.session.call("sequence_state", a))
         .volatile(),
+    function("pg_sleep_for", &[Interval], Void, |a, c| {
+        let seconds = match &a[0] {
+            Datum::Interval(i) => i.comparable() as f64 / 1e6,
+            _ => return Err(wrong_kind()),
+        };
+        c.context.session.call("pg_sleep", &[Datum::Float8(seconds)])
+    })
+    .volatile(),
+    function("pg_sleep_until", &[Timestamptz], Void, |a, c| {
+        let micros = match &a[0] {
+            Datum::Timestamptz(t) => t.saturating_sub(crate::types::current_timestamp()),
+            _ => return Err(wrong_kind()),
+        };
+        c.context.session.call("pg_sleep", &[Datum::Float8(micros as f64 / 1e6)])
+    })
+    .volatile(),
+    function("pg_trigger_depth", &[], Int4, |_, _| Ok(Datum::Int4(0))).stable(),
     function("pg_sleep", &[Float8], Void, |a, c| c.context.session.call("pg_sleep", a)).volatile(),
     function("pg_cancel_backend", &[Int4], Bool, |a, c| c.context.session.call("pg_cancel_backend", a))
         .volatile(),

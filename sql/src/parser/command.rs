@@ -15,6 +15,7 @@ pub(crate) use object::{CommentTarget, CreateTableAs, ObjectAst, SequenceOption}
 
 use crate::command::{Command, TransactionModes};
 use crate::error::{Result, SqlError};
+use crate::plan::ExplainFormat;
 
 /// A cursor over the tokens of one statement.
 pub(super) struct CommandParser<'a> {
@@ -450,9 +451,10 @@ impl<'a> CommandParser<'a> {
             analyze: false,
             verbose: false,
             costs: true,
-            json: false,
+            format: ExplainFormat::Text,
             summary: None,
             timing: None,
+            wal: false,
         };
         if self.tokens.get(self.index).is_some_and(|t| t.token == Token::LParen)
             && !matches!(self.peek_word_at(1).as_str(), "select" | "with" | "values" | "")
@@ -470,6 +472,9 @@ impl<'a> CommandParser<'a> {
         } else {
             options.analyze = self.accept("analyze") || self.accept("analyse");
             options.verbose = self.accept("verbose");
+        }
+        if options.wal && !options.analyze {
+            return Err(SqlError::invalid_parameter_value("EXPLAIN option WAL requires ANALYZE"));
         }
         if options.timing == Some(true) && !options.analyze {
             return Err(SqlError::invalid_parameter_value("EXPLAIN option TIMING requires ANALYZE"));
@@ -489,17 +494,27 @@ impl<'a> CommandParser<'a> {
             _ => "on".into(),
         };
         let on = matches!(value.as_str(), "on" | "true" | "1");
+        if !on && name != "format" && !matches!(value.as_str(), "off" | "false" | "0") {
+            return Err(SqlError::syntax_error(format!("{name} requires a Boolean value")));
+        }
         match name.as_str() {
             "analyze" | "analyse" => options.analyze = on,
             "verbose" => options.verbose = on,
             "costs" => options.costs = on,
             "summary" => options.summary = Some(on),
             "timing" => options.timing = Some(on),
-            "buffers" | "settings" | "wal" | "generic_plan" => {}
+            "buffers" | "settings" => {}
+            "wal" => options.wal = on,
             "format" => match value.as_str() {
-                "text" => options.json = false,
-                "json" => options.json = true,
-                other => return Err(unsupported(&format!("EXPLAIN (FORMAT {})", other.to_uppercase()))),
+                "text" => options.format = ExplainFormat::Text,
+                "json" => options.format = ExplainFormat::Json,
+                "yaml" => options.format = ExplainFormat::Yaml,
+                "xml" => options.format = ExplainFormat::Xml,
+                other => {
+                    return Err(SqlError::invalid_parameter_value(format!(
+                        "unrecognized value for EXPLAIN option \"format\": \"{other}\""
+                    )));
+                }
             },
             other => {
                 return Err(SqlError::syntax_error(format!("unrecognized EXPLAIN option \"{other}\"")));

@@ -43,6 +43,7 @@ pub(crate) use self::command::{
 use self::dialect::AmphoraDialect;
 use crate::command::{Command, CursorOptions};
 use crate::error::{Result, SqlError};
+use crate::plan::ExplainFormat;
 
 /// What is said of a text that breaks off.
 const AT_END: &str = "syntax error at end of input";
@@ -105,10 +106,12 @@ pub(crate) struct ExplainOptions {
     pub(crate) analyze: bool,
     pub(crate) verbose: bool,
     pub(crate) costs: bool,
-    pub(crate) json: bool,
+    pub(crate) format: ExplainFormat,
     /// `None` is as ANALYZE is
     pub(crate) summary: Option<bool>,
     pub(crate) timing: Option<bool>,
+    /// Asked for, and nothing to say: what is written is counted by RocksDB
+    pub(crate) wal: bool,
 }
 
 impl ParsedStatement {

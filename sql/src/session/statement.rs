@@ -489,8 +489,8 @@ fn explaining(
     target: &Prepared,
 ) -> Result<Arc<PreparedStatement>> {
     let text = statement.parsed.as_ref().map_or("", |p| p.text());
-    let Explain { analyze, verbose, costs, json, .. } = explain;
-    let format = if *json { "JSON" } else { "TEXT" };
+    let Explain { analyze, verbose, costs, format, .. } = explain;
+    let format = format.as_str();
     let options = format!("ANALYZE {analyze}, VERBOSE {verbose}, COSTS {costs}, FORMAT {format}");
     let parsed = frontend::parse(&format!("EXPLAIN ({options}) {text}"))?.pop();
     let declared = target.parameters.iter().cloned().map(Some).collect();

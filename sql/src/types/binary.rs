@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use amphora_storage::array::{Dimension, MAX_DIMENSIONS};
 use amphora_storage::datum::{Interval, Timetz};
 use amphora_storage::{Array, DataType, Datum, Numeric};
 use bigdecimal::BigDecimal;
@@ -229,23 +230,26 @@ fn read_array(r: &mut Reader<'_>, element: &DataType) -> Result<Datum> {
             element.oid()
         )));
     }
-    if dimensions == 0 {
-        return Ok(Datum::array(element.clone(), Vec::new()));
+    let count = usize::try_from(dimensions).map_err(|_| malformed(element))?;
+    if count > MAX_DIMENSIONS {
+        return Err(super::too_many_dimensions(count));
     }
-    if dimensions != 1 {
-        return Err(SqlError::feature_not_supported("multidimensional arrays are not supported"));
-    }
-    let count = usize::try_from(r.i32()?).map_err(|_| malformed(element))?;
-    let _lower_bound = r.i32()?;
-    // Every element takes at least the four bytes of its length.
-    if count > r.bytes.len() / 4 {
-        return Err(SqlError::protocol_violation("insufficient data left in message"));
-    }
-    let mut items = Vec::with_capacity(count);
+    let (mut shape, mut places) = (Vec::with_capacity(count), usize::from(count > 0));
     for _ in 0..count {
+        let length = u32::try_from(r.i32()?).map_err(|_| malformed(element))?;
+        shape.push(Dimension { length, lower: r.i32()? });
+        // Every element takes at least the four bytes of its length.
+        places = places.saturating_mul(length as usize);
+        if places > r.bytes.len() / 4 {
+            return Err(SqlError::protocol_violation("insufficient data left in message"));
+        }
+    }
+    let mut items = Vec::with_capacity(places);
+    for _ in 0..places {
         items.push(read_field(r, element)?);
     }
-    Ok(Datum::array(element.clone(), items))
+    let array = Array::shaped(element.clone(), items, &shape);
+    array.map(|a| Datum::Array(Arc::new(a))).ok_or_else(|| malformed(element))
 }
 
 fn read_field(r: &mut Reader<'_>, data_type: &DataType) -> Result<Datum> {
@@ -316,14 +320,15 @@ pub fn format_binary(value: &Datum, data_type: &DataType, out: &mut BytesMut) {
 }
 
 fn write_array(array: &Array, lower_bound: i32, out: &mut BytesMut) {
-    out.put_i32(i32::from(!array.items.is_empty()));
+    let dimensions = array.dimensions();
+    out.put_i32(dimensions.len() as i32);
     out.put_i32(i32::from(array.items.iter().any(Datum::is_null)));
     out.put_u32(array.element.oid());
-    if array.items.is_empty() {
-        return;
+    for dimension in dimensions {
+        out.put_i32(dimension.length as i32);
+        // The catalogs' vectors are counted from 0.
+        out.put_i32(dimension.lower.saturating_add(lower_bound - 1));
     }
-    out.put_i32(array.items.len() as i32);
-    out.put_i32(lower_bound);
     for item in &array.items {
         write_field(item, &array.element, out);
     }

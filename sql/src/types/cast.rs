@@ -171,7 +171,7 @@ fn convert(
             for item in &a.items {
                 items.push(cast(item, &a.element, element, context, format)?);
             }
-            Datum::array((**element).clone(), items)
+            Datum::Array(Arc::new(a.with_items((**element).clone(), items)))
         }
         (Datum::Text(s), T::Json) if *from != T::Json => parse(s, to, format)?,
         (Datum::Text(s), T::Text | T::Varchar(_) | T::Char(_) | T::Name) => match from {

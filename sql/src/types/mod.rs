@@ -32,6 +32,7 @@ use amphora_storage::DataType;
 
 use crate::error::Result;
 
+pub(crate) use array::too_many_dimensions;
 pub use array::{parse_array, parse_record};
 pub use binary::{format_binary, parse_binary};
 pub use calendar::{

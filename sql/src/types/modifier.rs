@@ -68,7 +68,7 @@ pub fn coerce_to_modifier(value: Datum, to: &DataType, explicit: bool) -> Result
             for item in &a.items {
                 items.push(coerce_to_modifier(item.clone(), element, explicit)?);
             }
-            Ok(Datum::array((**element).clone(), items))
+            Ok(Datum::Array(Arc::new(a.with_items((**element).clone(), items))))
         }
         (DataType::Crdt(c), _) => coerce_to_modifier(value, &c.base(), explicit),
         _ => Ok(value),

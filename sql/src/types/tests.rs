@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use amphora_storage::array::{Array, Dimension};
 use amphora_storage::datum::{Interval, Timetz};
 use amphora_storage::types::Crdt;
 use amphora_storage::{DataType, Datum};
@@ -142,6 +143,14 @@ fn value() -> impl Strategy<Value = (DataType, Datum)> {
             let items = items.into_iter().map(|i| i.map_or(Datum::Null, Datum::text)).collect();
             (DataType::Text.array(), Datum::array(DataType::Text, items))
         }),
+        (proptest::collection::vec((1u32..4, -3i32..4), 1..5), "[^\0]{0,4}").prop_map(|(shape, text)| {
+            let dimensions: Vec<Dimension> =
+                shape.into_iter().map(|(length, lower)| Dimension { length, lower }).collect();
+            let count = dimensions.iter().map(|d| d.length).product::<u32>();
+            let item = |i| if i % 5 == 4 { Datum::Null } else { Datum::text(format!("{text}{i}")) };
+            let array = Array::shaped(DataType::Text, (0..count).map(item).collect(), &dimensions).unwrap();
+            (DataType::Text.array(), Datum::Array(Arc::new(array)))
+        }),
         "[a-z ]{0,8}".prop_map(|s| {
             let json = serde_json::json!({ "k": s, "list": [1, null, true] });
             (DataType::Jsonb, Datum::jsonb(amphora_storage::Json(json)))
@@ -181,6 +190,12 @@ proptest! {
         let names = ["int", "float8", "numeric", "bool", "date", "time", "timestamp", "timestamptz", "interval",
             "uuid", "jsonb", "bytea", "text[]", "int[]", "oid", "regtype", "float4", "json"];
         let _ = parse(&text, &named(names[which]), &FormatContext::default());
+    }
+
+    #[test]
+    fn no_array_text_panics(text in "[\\[\\]{}:=,\"\\\\ a0-2-]{0,24}") {
+        let _ = parse(&text, &named("int[]"), &FormatContext::default());
+        let _ = parse(&text, &named("text[]"), &FormatContext::default());
     }
 
     #[test]

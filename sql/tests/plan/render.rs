@@ -83,8 +83,10 @@ fn statement(out: &mut String, statement_: &Statement) {
         Statement::Explain(explain) => {
             let _ = writeln!(
                 out,
-                "explain analyze={} costs={} json={}",
-                explain.analyze, explain.costs, explain.json
+                "explain analyze={} costs={} format={}",
+                explain.analyze,
+                explain.costs,
+                explain.format.as_str()
             );
             statement(out, &explain.statement);
         }

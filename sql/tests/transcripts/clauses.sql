@@ -55,3 +55,5 @@ SELECT 1 OPERATOR(pg_catalog.+) 2;
 SELECT id FROM tree ORDER BY id / 4 FETCH FIRST 2 ROWS WITH TIES;
 SELECT id FROM tree WHERE id = 1 FOR NO KEY UPDATE OF tree;
 SELECT id FROM tree WHERE id = 1 FOR KEY SHARE;
+SELECT tableoid::regclass, tree.tableoid = 'tree'::regclass FROM tree WHERE id = 1;
+SELECT t.tableoid::regclass, u.tableoid::regclass FROM tree t LEFT JOIN copied u ON u.id = t.id + 100 WHERE t.id = 1;

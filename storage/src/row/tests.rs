@@ -4,6 +4,7 @@ use bigdecimal::BigDecimal;
 use proptest::prelude::*;
 
 use super::*;
+use crate::array::{Array, Dimension};
 use crate::datum::Interval;
 use crate::numeric::Numeric;
 use crate::schema::{Column, Index, IndexId, Replication, TableId};
@@ -75,6 +76,10 @@ fn datum() -> impl Strategy<Value = Datum> {
     scalar().prop_recursive(3, 12, 4, |inner| {
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..4).prop_map(|i| Datum::array(DataType::Text, i)),
+            (proptest::collection::vec(inner.clone(), 4), -2i32..3).prop_map(|(items, lower)| {
+                let dimensions = [Dimension { length: 2, lower }, Dimension { length: 2, lower: 1 }];
+                Datum::Array(Array::shaped(DataType::Text, items, &dimensions).unwrap().into())
+            }),
             proptest::collection::vec(inner, 0..4).prop_map(|i| Datum::Record(i.into())),
         ]
     })
