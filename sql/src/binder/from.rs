@@ -242,6 +242,9 @@ impl Binder<'_> {
                 let error = SqlError::syntax_error(format!("{body} in FROM must have an alias"));
                 Err(error.with_hint(hint))
             }
+            TableFactor::Derived { sample: Some(_), .. } => {
+                Err(SqlError::syntax_error("syntax error at or near \"TABLESAMPLE\""))
+            }
             TableFactor::Derived { lateral, subquery, alias, sample: None } => {
                 let plan = if *lateral {
                     self.with_lateral(|b| b.query(subquery, None))?

@@ -23,7 +23,7 @@ impl Binder<'_> {
     ) -> Result<(Plan, Scope)> {
         let (TableSampleKind::BeforeTableAlias(sample) | TableSampleKind::AfterTableAlias(sample)) = sample;
         let Some(table) = scope.relations.first().and_then(|r| r.table.clone()) else {
-            return Err(SqlError::wrong_object_type(
+            return Err(SqlError::feature_not_supported(
                 "TABLESAMPLE clause can only be applied to tables and materialized views",
             ));
         };

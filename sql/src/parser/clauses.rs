@@ -402,7 +402,10 @@ fn unicode(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
                 {
                     Some(c)
                 }
-                _ => return Err(SqlError::syntax_error("invalid Unicode escape character")),
+                _ => {
+                    let message = format!("invalid Unicode escape character at or near \"'{c}'\"");
+                    return Err(SqlError::syntax_error(message));
+                }
             };
             i += 2;
         }
