@@ -146,7 +146,7 @@ pub(crate) fn is_mutable(e: &Expr) -> bool {
             // What compares dates and char(n), or takes dates apart, asks the session for its time zone only
             // if there is one to ask for.
             Volatility::Stable => {
-                let zones = args.iter().filter(|a| a.ty().base() == DataType::Timestamptz).count();
+                let zones = args.iter().filter(|a| matches!(a.ty().base(), DataType::Timestamptz(_))).count();
                 match function.name {
                     "=" | "<>" | "<" | "<=" | ">" | ">=" => zones == 1,
                     "extract" | "date_part" => zones > 0,
@@ -170,16 +170,16 @@ fn depends_on_settings(from: &DataType, to: &DataType) -> bool {
     if from == to {
         return false;
     }
-    let zoned = |ty: &DataType| *ty == T::Timestamptz;
-    let dated = |ty: &DataType| matches!(ty, T::Date | T::Timestamp | T::Timestamptz);
-    let timed = |ty: &DataType| dated(ty) || matches!(ty, T::Time | T::Timetz | T::Interval);
+    let zoned = |ty: &DataType| matches!(ty, T::Timestamptz(_));
+    let dated = |ty: &DataType| matches!(ty, T::Date | T::Timestamp(_) | T::Timestamptz(_));
+    let timed = |ty: &DataType| dated(ty) || matches!(ty, T::Time(_) | T::Timetz(_) | T::Interval(_));
     let named = |ty: &DataType| ty.is_oid_like() && *ty != T::Oid;
     if zoned(from) != zoned(to) && timed(from) && timed(to) {
         return true;
     }
     (from.is_string() && (timed(to) || named(to)))
         || (to.is_string() && (dated(from) || named(from)))
-        || matches!((from, to), (T::Timetz, T::Time) | (T::Time, T::Timetz)) && to == &T::Timetz
+        || matches!((from, to), (T::Time(_), T::Timetz(_)))
 }
 
 /// What the transactions of sessions compute entries with.
