@@ -201,6 +201,10 @@ fn each_part(statement: &mut Statement, f: &mut dyn FnMut(Part<'_>)) {
             f(Part::Plan(&mut delete.source));
             delete.returning.iter_mut().for_each(|e| f(Part::Expr(e)));
         }
+        Statement::Merge(merge) => {
+            f(Part::Plan(&mut merge.source));
+            merge.exprs_mut(&mut |e| f(Part::Expr(e)));
+        }
         Statement::Copy(copy) => {
             if let Direction::To(to) = &mut copy.direction {
                 each_part(&mut to.statement, f);
