@@ -1,6 +1,7 @@
 //! Statements that are carried out, not planned.
 
 mod object;
+mod user_type;
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use amphora_storage::DataType;
 use amphora_storage::schema::{ForeignKey, Identity, Index, IndexId, Replication, Table, TableId};
 
 pub use object::{Commented, CreateTableAs, CreateView, NewSequence, ObjectCommand};
+pub use user_type::{DomainChange, NewDomain, TypeCommand};
 
 use crate::plan::Prepared;
 
@@ -107,6 +109,8 @@ pub struct CreateTable {
     pub primary_key: Option<Index>,
     /// UNIQUE constraints, without ids yet
     pub uniques: Vec<Index>,
+    /// Indexes that are no constraints, without ids yet
+    pub indexes: Vec<Index>,
     /// CHECK: name and SQL text
     pub checks: Vec<(String, String)>,
     /// FOREIGN KEY: column ids are positions, and a reference to the table itself has id 0
@@ -127,7 +131,7 @@ pub struct AlterTable {
     /// The table
     pub table: TableId,
     /// The actions, as parsed
-    pub operations: Vec<sqlparser::ast::AlterTableOperation>,
+    pub(crate) actions: Vec<crate::parser::TableAction>,
 }
 
 /// A column of CREATE TABLE.
@@ -145,6 +149,23 @@ pub struct NewColumn {
     pub sequence: Option<NewSequence>,
     /// GENERATED … AS IDENTITY
     pub identity: Option<Identity>,
+    /// GENERATED ALWAYS AS (…) STORED, as SQL text
+    pub generated: Option<String>,
+}
+
+impl NewColumn {
+    /// A column that may be NULL, without default.
+    pub fn plain(name: String, ty: DataType) -> NewColumn {
+        NewColumn {
+            name,
+            ty,
+            not_null: false,
+            default: None,
+            sequence: None,
+            identity: None,
+            generated: None,
+        }
+    }
 }
 
 /// CREATE INDEX.

@@ -142,6 +142,7 @@ impl Deparser<'_> {
                 self.within(input, Around::Cast, false, indent, out);
             }
             Expr::Cast { input, to, .. } => self.cast(input, &shown_type(to), Some(to), indent, out),
+            Expr::Domain { input, .. } => self.expr(input, implicit, indent, out),
             Expr::And(args) => self.junction(args, false, indent, out),
             Expr::Or(args) => self.junction(args, true, indent, out),
             Expr::Not(input) => self.own(out, |out| {

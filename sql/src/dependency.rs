@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   schema ◄── table ◄─────── view ◄── view
-//!                ▲  ▲───────── foreign key of another table
+//!     ▲          ▲  ▲───────── foreign key of another table
+//!   type ◄── column, domain, view, DEFAULT that casts to it
 //!                │  (owned: dropped with it, silently)
 //!              sequence ◄──── DEFAULT nextval(…) of another table's column
 //! ```
@@ -10,7 +11,8 @@
 //! Found as PostgreSQL finds it (`findDependentObjects`): depth first, newest first, and told the other way
 //! round, so that messages read the same.
 
-use amphora_storage::schema::{Catalog, Column, ColumnId, Relation, Table, TableId};
+use amphora_storage::DataType;
+use amphora_storage::schema::{Catalog, Column, ColumnId, Relation, Table, TableId, View};
 
 use crate::catalog::quoted;
 use crate::error::{Result, SqlError};
@@ -25,6 +27,10 @@ pub enum Object {
     Schema(TableId),
     /// A table, view or sequence
     Relation(TableId),
+    /// A user's type
+    Type(TableId),
+    /// A column of a table
+    Column(TableId, ColumnId),
     /// A column's DEFAULT
     Default(TableId, ColumnId),
     /// A foreign key of a table, by its OID
@@ -76,6 +82,14 @@ impl Names<'_> {
         }
     }
 
+    /// True of a column that depends on a type because it is of arrays of it.
+    fn is_array(&self, found: &Found) -> bool {
+        let Object::Column(table, column) = &found.object else { return false };
+        let column = self.catalog.table_by_id(*table).and_then(|t| column_of(t, *column));
+        column.is_some_and(|c| matches!(c.ty, DataType::Array(_)))
+            && matches!(found.depends_on, Object::Type(_))
+    }
+
     /// `table t`, `default value for column c of table t`, …
     pub fn describe(&self, object: &Object) -> String {
         match object {
@@ -86,6 +100,15 @@ impl Names<'_> {
             Object::Relation(id) => {
                 let (kind, name) = self.by_id(*id);
                 format!("{kind} {name}")
+            }
+            Object::Type(id) => {
+                let ty = self.catalog.type_by_id(*id);
+                format!("type {}", ty.map_or_else(|| id.0.to_string(), |(ty, _)| ty.shown()))
+            }
+            Object::Column(table, column) => {
+                let name = self.catalog.table_by_id(*table).and_then(|t| column_of(t, *column));
+                let name = name.map_or_else(String::new, |c| quoted(&c.name));
+                format!("column {name} of table {}", self.by_id(*table).1)
             }
             Object::Default(table, column) => {
                 let name = self.catalog.table_by_id(*table).and_then(|t| column_of(t, *column));
@@ -118,6 +141,36 @@ pub fn sequences_of_default(default: &str) -> impl Iterator<Item = TableId> {
     )
 }
 
+/// True if a column of this type has values of the user's type with this id.
+pub(crate) fn uses(ty: &DataType, id: TableId) -> bool {
+    match ty {
+        DataType::Enum(ty) => ty.oid == id.0,
+        DataType::Domain(ty) => ty.oid == id.0 || uses(&ty.base, id),
+        DataType::Array(element) => uses(element, id),
+        _ => false,
+    }
+}
+
+/// True of columns of exactly this type, or of an array of it.
+fn names_directly(ty: &DataType, id: TableId) -> bool {
+    match ty {
+        DataType::Enum(ty) => ty.oid == id.0,
+        DataType::Domain(ty) => ty.oid == id.0,
+        DataType::Array(element) => names_directly(element, id),
+        _ => false,
+    }
+}
+
+/// True if a query's text has this identifier: it may read the column of that name.
+fn mentions(text: &str, name: &str) -> bool {
+    let word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+    text.match_indices(name).any(|(at, _)| {
+        let before = text[..at].chars().next_back().is_some_and(word);
+        let after = text[at + name.len()..].chars().next().is_some_and(word);
+        !before && !after
+    })
+}
+
 /// What depends on an object directly, and whether it goes silently with it.
 fn dependents(catalog: &Catalog, object: &Object) -> Vec<(Object, bool)> {
     let mut found: Vec<(u32, Object, bool)> = Vec::new();
@@ -129,6 +182,8 @@ fn dependents(catalog: &Catalog, object: &Object) -> Vec<(Object, bool)> {
                 let owned = matches!(r, Relation::Sequence(s) if s.owned_by.is_some());
                 (r.id().0, Object::Relation(r.id()), owned)
             }));
+            let types = catalog.types().filter(|(ty, _)| ty.schema == schema.name);
+            found.extend(types.map(|(ty, _)| (ty.id.0, Object::Type(ty.id), false)));
         }
         Object::Relation(id) => {
             for view in catalog.views() {
@@ -155,6 +210,40 @@ fn dependents(catalog: &Catalog, object: &Object) -> Vec<(Object, bool)> {
                 }
             }
         }
+        Object::Type(id) => {
+            for (ty, _) in catalog.types().filter(|(ty, _)| ty.base().is_some_and(|base| uses(base, *id))) {
+                found.push((ty.id.0, Object::Type(ty.id), false));
+            }
+            let stored = format!("\"{}\"", id.0);
+            for table in catalog.tables() {
+                let columns = table.columns.iter();
+                for column in columns {
+                    let by_default = column.default.as_ref().is_some_and(|text| text.contains(&stored));
+                    if names_directly(&column.ty, *id) {
+                        found.push((table.id.0, Object::Column(table.id, column.id), false));
+                    } else if by_default {
+                        found.push((table.id.0, Object::Default(table.id, column.id), false));
+                    }
+                }
+            }
+            for view in catalog.views() {
+                if view.query.contains(&stored) || view.columns.iter().any(|(_, ty)| names_directly(ty, *id))
+                {
+                    found.push((view.id.0, Object::Relation(view.id), false));
+                }
+            }
+        }
+        Object::Column(table, column) => {
+            let name = catalog.table_by_id(*table).and_then(|t| column_of(t, *column)).map(|c| &c.name);
+            let reads = |view: &View| {
+                let relation = view.relations.iter().find(|r| r.id == *table);
+                let known = relation.and_then(|r| r.columns.iter().find(|(id, _)| id == column));
+                known.is_some_and(|(_, then)| mentions(&view.query, then))
+            };
+            for view in catalog.views().filter(|view| name.is_some() && reads(view)) {
+                found.push((view.id.0, Object::Relation(view.id), false));
+            }
+        }
         Object::Default(..) | Object::ForeignKey(..) => {}
     }
     found.sort_by_key(|f| std::cmp::Reverse(f.0));
@@ -164,7 +253,7 @@ fn dependents(catalog: &Catalog, object: &Object) -> Vec<(Object, bool)> {
 fn visit(catalog: &Catalog, object: &Object, roots: &[Object], found: &mut Vec<Found>) {
     for (dependent, silent) in dependents(catalog, object) {
         let part_of_root = match &dependent {
-            Object::Default(table, _) | Object::ForeignKey(table, _) => {
+            Object::Default(table, _) | Object::ForeignKey(table, _) | Object::Column(table, _) => {
                 let table = Object::Relation(*table);
                 roots.contains(&table) || found.iter().any(|f| f.object == table)
             }
@@ -194,7 +283,9 @@ pub fn plan_drop(names: &Names<'_>, roots: &[Object], cascade: bool) -> Result<D
     // What goes with a table that goes is no object of its own.
     let gone: Vec<Object> = found.iter().map(|f| f.object.clone()).collect();
     found.retain(|f| match &f.object {
-        Object::Default(table, _) | Object::ForeignKey(table, _) => !gone.contains(&Object::Relation(*table)),
+        Object::Default(table, _) | Object::ForeignKey(table, _) | Object::Column(table, _) => {
+            !gone.contains(&Object::Relation(*table))
+        }
         _ => true,
     });
     let told: Vec<&Found> = found.iter().rev().filter(|f| f.told).collect();
@@ -211,8 +302,10 @@ pub fn plan_drop(names: &Names<'_>, roots: &[Object], cascade: bool) -> Result<D
             [root] => format!("cannot drop {} because other objects depend on it", names.describe(root)),
             _ => "cannot drop desired object(s) because other objects depend on them".to_owned(),
         };
-        let detail =
-            list(&|f| format!("{} depends on {}", names.describe(&f.object), names.describe(&f.depends_on)));
+        let detail = list(&|f| {
+            let (object, on) = (names.describe(&f.object), names.describe(&f.depends_on));
+            format!("{object} depends on {on}{}", if names.is_array(f) { "[]" } else { "" })
+        });
         return Err(SqlError::dependent_objects_still_exist(message)
             .with_detail(detail)
             .with_hint("Use DROP ... CASCADE to drop the dependent objects too."));

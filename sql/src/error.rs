@@ -276,6 +276,12 @@ impl SqlError {
         self
     }
 
+    /// The same error, naming the type it is about.
+    pub fn with_data_type(mut self, data_type: impl Into<String>) -> SqlError {
+        self.data_type = Some(data_type.into());
+        self
+    }
+
     /// The same error, naming the constraint it is about.
     pub fn with_constraint(mut self, constraint: impl Into<String>) -> SqlError {
         self.constraint = Some(constraint.into());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use amphora_storage::{DataType, Datum};
 
+use crate::error::SqlError;
 use crate::functions::ScalarFunction;
 use crate::plan::Plan;
 
@@ -56,6 +57,33 @@ pub enum Expr {
     Row(Vec<Expr>),
     /// `array[i]`
     Subscript { array: Box<Expr>, index: Box<Expr>, ty: DataType },
+    /// A value of a domain's base type that must satisfy the domain's constraints
+    Domain { input: Box<Expr>, checks: Arc<DomainChecks> },
+}
+
+/// What values of a domain must satisfy.
+#[derive(Clone, Debug)]
+pub struct DomainChecks {
+    /// The domain's name as messages show it
+    pub name: String,
+    /// NOT NULL
+    pub not_null: bool,
+    /// CHECK: names, and conditions over a row of one column, which is the value
+    pub checks: Vec<(String, Expr)>,
+}
+
+impl DomainChecks {
+    /// 23502
+    pub fn refuses_null(&self) -> SqlError {
+        let message = format!("domain {} does not allow null values", self.name);
+        SqlError::not_null_violation(message).with_data_type(&self.name)
+    }
+
+    /// 23514
+    pub fn refuses(&self, constraint: &str) -> SqlError {
+        let message = format!("value for domain {} violates check constraint \"{constraint}\"", self.name);
+        SqlError::check_violation(message).with_data_type(&self.name).with_constraint(constraint)
+    }
 }
 
 /// A subquery in an expression.
@@ -99,6 +127,7 @@ impl Expr {
             | Expr::Extreme { ty, .. }
             | Expr::Subscript { ty, .. } => ty.clone(),
             Expr::Cast { to, .. } => to.clone(),
+            Expr::Domain { input, .. } => input.ty(),
             Expr::Array { element, .. } => element.clone().array(),
             Expr::Row(items) => {
                 let fields = items.iter().enumerate();

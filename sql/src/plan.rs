@@ -423,10 +423,23 @@ pub struct Insert {
     pub on_conflict: OnConflict,
     /// DO UPDATE SET …, over (existing row ++ excluded row), full width each; `None` is DO NOTHING
     pub do_update: Option<DoUpdate>,
-    /// CHECK constraints over the full row, with their names
-    pub checks: Vec<(String, Expr)>,
+    /// What its rows must be, over the full row
+    pub checks: Rules,
     /// RETURNING over the full row; empty if there is none
     pub returning: Vec<Expr>,
+}
+
+/// What a table says of its rows, each with an expression over the full row: first the columns that are
+/// computed of the others, then the conditions.
+pub type Rules = Vec<(Rule, Expr)>;
+
+/// A rule for the rows of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// GENERATED ALWAYS AS (…) STORED: the value of the column at this position
+    Generated(usize),
+    /// CHECK, by name
+    Check(String),
 }
 
 /// ON CONFLICT DO UPDATE.
@@ -447,8 +460,8 @@ pub struct Update {
     pub source: Plan,
     /// (column position, new value over the source row)
     pub assignments: Vec<(usize, Expr)>,
-    /// CHECK constraints over the new full row, with their names
-    pub checks: Vec<(String, Expr)>,
+    /// What its rows must be, over the new full row
+    pub checks: Rules,
     /// RETURNING over (new full row ++ the rest of the source row)
     pub returning: Vec<Expr>,
 }
@@ -474,7 +487,7 @@ pub struct Merge {
     /// The WHENs, in order
     pub clauses: Vec<MergeClause>,
     /// CHECK constraints over the new full row, with their names
-    pub checks: Vec<(String, Expr)>,
+    pub checks: Rules,
 }
 
 /// `WHEN [NOT] MATCHED AND condition THEN action`

@@ -29,6 +29,7 @@ macro_rules! children {
                 }
                 Expr::Array { items, .. } => items.$iter().for_each(f),
                 Expr::Cast { input, .. }
+                | Expr::Domain { input, .. }
                 | Expr::IsNull { input, .. }
                 | Expr::IsBool { input, .. }
                 | Expr::Not(input) => f(input),

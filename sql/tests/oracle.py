@@ -45,7 +45,7 @@ def transcript(path):
         if skip:
             skip = False
             continue
-        if line.startswith(("LOCATION:", "SCHEMA NAME:", "TABLE NAME:", "COLUMN NAME:", "CONSTRAINT NAME:")):
+        if line.startswith(("LOCATION:", "SCHEMA NAME:", "DATATYPE NAME:", "TABLE NAME:", "COLUMN NAME:", "CONSTRAINT NAME:")):
             continue
         lines.append(line)
     path.with_suffix(".out").write_text("\n".join(lines) + "\n")

@@ -13,6 +13,7 @@ pub use crate::array::{Array, Dimension};
 use crate::json::Json;
 use crate::numeric::Numeric;
 use crate::types::DataType;
+use crate::user_type::Label;
 
 /// A row of values, in the order of the table's columns or of a query's output.
 pub type Row = Vec<Datum>;
@@ -62,6 +63,8 @@ pub enum Datum {
     Record(Arc<[Datum]>),
     /// `time with time zone`
     Timetz(Timetz),
+    /// A value of an enumerated type
+    Enum(Arc<Label>),
 }
 
 /// `interval`, as PostgreSQL keeps it: three fields that do not carry into each other.
@@ -204,6 +207,7 @@ impl Datum {
             Datum::Array(_) => 14,
             Datum::Record(_) => 15,
             Datum::Timetz(_) => 16,
+            Datum::Enum(_) => 17,
             Datum::Null => 255,
         }
     }
@@ -233,6 +237,7 @@ impl Ord for Datum {
             (Date(a), Date(b)) => a.cmp(b),
             (Time(a), Time(b)) => a.cmp(b),
             (Timetz(a), Timetz(b)) => a.cmp(b),
+            (Enum(a), Enum(b)) => a.place.cmp(&b.place),
             (Timestamp(a), Timestamp(b)) => a.cmp(b),
             (Timestamptz(a), Timestamptz(b)) => a.cmp(b),
             (Interval(a), Interval(b)) => a.comparable().cmp(&b.comparable()),
@@ -282,6 +287,7 @@ impl std::hash::Hash for Datum {
             Date(v) => v.hash(state),
             Time(v) | Timestamp(v) | Timestamptz(v) => v.hash(state),
             Timetz(v) => v.hash(state),
+            Enum(v) => v.place.hash(state),
             Interval(v) => v.comparable().hash(state),
             Uuid(v) => v.hash(state),
             Jsonb(v) => v.hash(state),

@@ -19,6 +19,7 @@
 //! | text, bytea | bytes with 00 written as 00 FF, ended by 00 01 |
 //! | interval | its comparable length, 16 bytes |
 //! | timetz | its instant as of Greenwich, then its zone |
+//! | enumerated types | the label's place, as an integer (`user_type.rs`) |
 //! | jsonb | see `key/document.rs` |
 //! | arrays, records | their columns, ended by a byte below every tag; an array's dimensions after them |
 //!
@@ -41,6 +42,7 @@ use crate::error::{Result, StorageError};
 use crate::numeric::Numeric;
 use crate::schema::{Index, IndexId, KeyOrder, Table, TableId};
 use crate::types::DataType;
+use crate::user_type::Label;
 
 /// Ends an array or record; below every tag.
 const END: u8 = 0x01;
@@ -64,6 +66,7 @@ const JSONB: u8 = 0x1d;
 const ARRAY: u8 = 0x1e;
 const RECORD: u8 = 0x1f;
 const TIMETZ: u8 = 0x20;
+const ENUM: u8 = 0x21;
 
 /// After an array's elements: one dimension that begins below 1.
 const LOW_SHAPE: u8 = 1;
@@ -252,6 +255,7 @@ fn encode_nested(out: &mut Vec<u8>, datum: &Datum, depth: usize) -> Result<()> {
             signed(out, TIMETZ, v.utc());
             out.extend_from_slice(&((v.west as u32) ^ (1 << 31)).to_be_bytes());
         }
+        Datum::Enum(v) => signed(out, ENUM, v.place),
         Datum::Timestamp(v) => signed(out, TIMESTAMP, *v),
         Datum::Timestamptz(v) => signed(out, TIMESTAMPTZ, *v),
         Datum::Interval(v) => {
@@ -460,6 +464,7 @@ fn decode_nested<'a>(bytes: &'a [u8], ty: &DataType, depth: usize) -> Result<(Da
             (Datum::Date((u32::from_be_bytes(v) ^ (1 << 31)) as i32), rest)
         }
         TIME => take_signed(rest).map(|(v, rest)| (Datum::Time(v), rest))?,
+        ENUM => take_signed(rest).map(|(v, rest)| (Datum::Enum(Label::at(v).into()).labelled(ty), rest))?,
         TIMESTAMP => take_signed(rest).map(|(v, rest)| (Datum::Timestamp(v), rest))?,
         TIMESTAMPTZ => take_signed(rest).map(|(v, rest)| (Datum::Timestamptz(v), rest))?,
         INTERVAL => {

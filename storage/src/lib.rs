@@ -19,6 +19,7 @@ pub mod row;
 pub mod schema;
 pub mod store;
 pub mod types;
+pub mod user_type;
 
 pub use data_dir::{DataDir, Identity};
 pub use datum::{Array, Datum, Row};

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::user_type::{DomainType, EnumType};
+
 /// A column or expression type, with its modifier.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum DataType {
@@ -91,6 +93,10 @@ pub enum DataType {
     Row(Arc<[(String, DataType)]>),
     /// `time with time zone`, `time(p) with time zone`
     Timetz(Option<u8>),
+    /// An enumerated type that a user made
+    Enum(Arc<EnumType>),
+    /// A domain that a user made; expressions see its base type
+    Domain(Arc<DomainType>),
 }
 
 /// What an `interval` column keeps: which fields, and how many digits of the seconds' fraction.
@@ -205,10 +211,11 @@ impl Crdt {
 }
 
 impl DataType {
-    /// This type as expressions see it: a CRDT type becomes its base type, all others stay.
+    /// This type as expressions see it: CRDT types and domains become their base types, all others stay.
     pub fn base(&self) -> DataType {
         match self {
             DataType::Crdt(c) => c.base(),
+            DataType::Domain(domain) => domain.base.base(),
             other => other.clone(),
         }
     }
@@ -226,6 +233,15 @@ impl DataType {
             DataType::Interval(_) => DataType::Interval(None),
             DataType::Array(t) => DataType::Array(Box::new(t.unmodified())),
             other => other.clone(),
+        }
+    }
+
+    /// True of enumerated types and domains, and of arrays of them.
+    pub fn is_user_made(&self) -> bool {
+        match self {
+            DataType::Enum(_) | DataType::Domain(_) => true,
+            DataType::Array(element) => element.is_user_made(),
+            _ => false,
         }
     }
 
@@ -288,7 +304,10 @@ impl DataType {
             DataType::Regnamespace => 4089,
             DataType::Regrole => 4096,
             DataType::Crdt(c) => c.base().oid(),
+            DataType::Enum(ty) => ty.oid,
+            DataType::Domain(ty) => ty.oid,
             DataType::Array(t) => match t.base() {
+                DataType::Enum(ty) => ty.array,
                 DataType::Bool => 1000,
                 DataType::Bytea => 1001,
                 DataType::InternalChar => 1002,
@@ -398,7 +417,7 @@ impl DataType {
         match self.base() {
             DataType::Bool | DataType::InternalChar => 1,
             DataType::Int2 => 2,
-            DataType::Int4 | DataType::Float4 | DataType::Date | DataType::Void => 4,
+            DataType::Int4 | DataType::Float4 | DataType::Date | DataType::Void | DataType::Enum(_) => 4,
             t if t.is_oid_like() => 4,
             DataType::Int8
             | DataType::Float8
@@ -426,6 +445,7 @@ impl DataType {
             DataType::Interval(Some(m)) => m.typmod(),
             DataType::Array(t) => t.modifier(),
             DataType::Crdt(c) => c.base().modifier(),
+            DataType::Domain(_) => -1,
             _ => -1,
         }
     }
@@ -558,6 +578,8 @@ impl std::fmt::Display for DataType {
             DataType::Crdt(Crdt::Flag) => "crdt_flag",
             DataType::Int2vector => "int2vector",
             DataType::Oidvector => "oidvector",
+            DataType::Enum(ty) => &ty.name,
+            DataType::Domain(ty) => &ty.name,
         };
         f.write_str(name)
     }

@@ -56,6 +56,11 @@ async fn psycopg_3() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_types_through_three_drivers() {
+    python("user_types_program.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn psycopg2() {
     python("psycopg2_program.py").await;
 }

@@ -14,11 +14,13 @@ use super::ddl::Draft;
 use super::from::Found;
 use super::level::Clause;
 use super::{Binder, fold, name_parts};
-use crate::command::{AlterTable, Command, NewColumn};
+use crate::command::{AlterTable, Command, NewColumn, NewSequence, ObjectCommand};
+use crate::dependency::Object;
 use crate::error::{Result, SqlError};
 use crate::expr::Expr;
 use crate::frontend::PlannerContext;
 use crate::parser;
+use crate::parser::{SequenceOption, TableAction};
 
 /// What ADD COLUMN or ADD CONSTRAINT adds. Positions count the visible columns, a new one last.
 pub(crate) struct Additions {
@@ -62,6 +64,7 @@ pub(crate) fn additions(
         Addition::Column(definition) => {
             let position = draft.table.columns.len();
             binder.new_column(&mut draft, definition)?;
+            binder.check_generated(&draft, position, definition)?;
             for option in &definition.options {
                 binder.column_constraint(&mut draft, position, option)?;
             }
@@ -132,6 +135,25 @@ pub(crate) fn new_default(
     binder.default_text(value, &column.ty)
 }
 
+/// What ADD GENERATED … AS IDENTITY makes of a column. 22023, 42601
+pub(crate) fn new_identity(
+    context: &PlannerContext,
+    table: &Table,
+    position: usize,
+    options: &[ast::SequenceOptions],
+) -> Result<NewColumn> {
+    let binder = Binder::new(context, None);
+    let column = &table.columns[position];
+    let mut new = NewColumn::plain(column.name.clone(), column.ty.clone());
+    super::ddl::numbered(&mut new, binder.identity_options(options)?, !table.is_strong())?;
+    Ok(new)
+}
+
+/// The options of an identity column's sequence.
+pub(crate) fn changed_sequence(context: &PlannerContext, options: &[SequenceOption]) -> Result<NewSequence> {
+    Binder::new(context, None).sequence_options(options, None)
+}
+
 /// What ALTER COLUMN … TYPE makes of a column.
 pub(crate) struct Conversion {
     /// The new type
@@ -179,6 +201,30 @@ pub(crate) fn conversion(
     Ok(Conversion { ty, value })
 }
 
+/// The columns that an expression's text names: positions.
+pub(super) fn columns_named(table: &Table, expression: &str) -> Vec<usize> {
+    struct Named<'a>(&'a Table, Vec<usize>);
+    impl ast::Visitor for Named<'_> {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, e: &ast::Expr) -> std::ops::ControlFlow<()> {
+            let ident = match e {
+                ast::Expr::Identifier(ident) => Some(ident),
+                ast::Expr::CompoundIdentifier(parts) => parts.last(),
+                _ => None,
+            };
+            self.1.extend(ident.and_then(|ident| self.0.column_position(&fold(ident))));
+            std::ops::ControlFlow::Continue(())
+        }
+    }
+    let mut named = Named(table, Vec::new());
+    if let Ok(tree) = parser::parse_expression(expression) {
+        // It never breaks off.
+        let _ = ast::Visit::visit(&tree, &mut named);
+    }
+    named.1
+}
+
 /// An expression's text after a column got another name.
 pub(crate) fn rename_column_in(expression: &str, old: &str, new: &str) -> Result<String> {
     struct Rename<'a> {
@@ -210,16 +256,31 @@ pub(crate) fn rename_column_in(expression: &str, old: &str, new: &str) -> Result
 
 impl Binder<'_> {
     pub(super) fn alter_table(&mut self, alter: &ast::AlterTable) -> Result<Command> {
-        let table = match self.find_relation(&alter.name) {
+        let actions = alter.operations.iter().cloned().map(TableAction::Parsed).collect();
+        self.alter_table_by(&alter.name, alter.if_exists, actions)
+    }
+
+    /// ALTER TABLE, which also renames views and sequences, and gives them to others.
+    pub(super) fn alter_table_by(
+        &mut self,
+        name: &ast::ObjectName,
+        if_exists: bool,
+        actions: Vec<TableAction>,
+    ) -> Result<Command> {
+        let table = match self.find_relation(name) {
             Ok(Found::Table(table)) => table,
+            Ok(Found::UserView(view)) => return self.alter_as_table(view.id, true, &view.name, &actions),
+            Ok(Found::Sequence(sequence)) => {
+                return self.alter_as_table(sequence.id, false, &sequence.name, &actions);
+            }
             Ok(_) => {
-                let parts = name_parts(&alter.name)?;
+                let parts = name_parts(name)?;
                 let bare = parts.last().map(|i| fold(i)).unwrap_or_default();
-                return Err(SqlError::feature_not_supported(format!(
-                    "ALTER TABLE of \"{bare}\", which is not a table, is not supported"
+                return Err(SqlError::insufficient_privilege(format!(
+                    "permission denied: \"{bare}\" is a system catalog"
                 )));
             }
-            Err(error) if error.sqlstate == "42P01" && alter.if_exists => {
+            Err(error) if error.sqlstate == "42P01" && if_exists => {
                 let message = format!("{}, skipping", error.message);
                 return Ok(Command::Notice("ALTER TABLE", message));
             }
@@ -229,7 +290,43 @@ impl Binder<'_> {
             }
         };
         self.use_table(&table);
-        let operations = alter.operations.clone();
-        Ok(Command::AlterTable(Box::new(AlterTable { table: table.id, operations })))
+        Ok(Command::AlterTable(Box::new(AlterTable { table: table.id, actions })))
+    }
+
+    /// ALTER TABLE of a view or a sequence.
+    fn alter_as_table(
+        &mut self,
+        id: TableId,
+        view: bool,
+        name: &str,
+        actions: &[TableAction],
+    ) -> Result<Command> {
+        use ast::AlterTableOperation as Op;
+        let tag = "ALTER TABLE";
+        let command = match actions {
+            [TableAction::Parsed(Op::RenameTable { table_name })] => {
+                let (ast::RenameTableNameKind::To(to) | ast::RenameTableNameKind::As(to)) = table_name;
+                let to = name_parts(to)?.last().map(|i| fold(i));
+                ObjectCommand::Rename { id, tag, schema: None, name: to }
+            }
+            [TableAction::Parsed(Op::RenameColumn { old_column_name, new_column_name })] if view => {
+                let (column, to) = (fold(old_column_name), fold(new_column_name));
+                ObjectCommand::RenameViewColumn { id, tag, column, to }
+            }
+            [TableAction::Parsed(Op::OwnerTo { new_owner })] => {
+                let owner = match new_owner {
+                    ast::Owner::Ident(ident) => fold(ident),
+                    _ => "current_user".to_owned(),
+                };
+                ObjectCommand::SetOwner { object: Object::Relation(id), tag, owner }
+            }
+            _ => {
+                let kind = if view { "views" } else { "sequences" };
+                let message = format!("ALTER action cannot be performed on relation \"{name}\"");
+                return Err(SqlError::wrong_object_type(message)
+                    .with_detail(format!("This operation is not supported for {kind}.")));
+            }
+        };
+        Ok(Command::Object(Box::new(command)))
     }
 }

@@ -57,6 +57,9 @@ fn relabel(expr: Expr, to: &DataType) -> Expr {
 impl Binder<'_> {
     /// Casts to a type as the context allows; 42804 otherwise (`what` names the place).
     pub(super) fn coerce(&mut self, expr: Expr, to: &DataType, context: CastContext) -> Result<Expr> {
+        if let DataType::Domain(domain) = to {
+            return self.coerce_to_domain(expr, &domain.clone(), context);
+        }
         let to = to.base();
         let from = expr.ty().base();
         if from == DataType::Unknown {
@@ -173,6 +176,7 @@ impl Binder<'_> {
     /// The value of a column in INSERT and UPDATE. 42804 as PostgreSQL words it.
     pub(super) fn assign(&mut self, expr: Expr, column: &str, to: &DataType) -> Result<Expr> {
         let from = expr.ty().base();
+        let domain = to;
         let to = to.base();
         let fits = from == DataType::Unknown
             || from.oid() == to.oid()
@@ -181,12 +185,12 @@ impl Binder<'_> {
         if !fits {
             return Err(SqlError::datatype_mismatch(format!(
                 "column \"{column}\" is of type {} but expression is of type {}",
-                type_name(&to),
+                type_name(domain),
                 type_name(&from)
             ))
             .with_hint("You will need to rewrite or cast the expression."));
         }
-        self.coerce(expr, &to, CastContext::Assignment)
+        self.coerce(expr, domain, CastContext::Assignment)
     }
 }
 

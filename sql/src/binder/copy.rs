@@ -126,13 +126,19 @@ impl Binder<'_> {
     /// Positions of the columns named; all visible ones if none is. 42703, 42701
     fn copied_columns(&self, table: &Table, names: &[ast::ObjectName]) -> Result<Vec<usize>> {
         if names.is_empty() {
-            return Ok((0..table.visible_columns().len()).collect());
+            let visible = table.visible_columns().iter().enumerate();
+            return Ok(visible.filter(|(_, c)| c.generated.is_none()).map(|(i, _)| i).collect());
         }
         let mut columns = Vec::with_capacity(names.len());
         for name in names {
             let column = self.target_column(table, name).map_err(without_position)?;
+            let bare = &table.columns[column].name;
+            if table.columns[column].generated.is_some() {
+                let message = format!("column \"{bare}\" is a generated column");
+                return Err(SqlError::invalid_column_reference(message)
+                    .with_detail("Generated columns cannot be used in COPY."));
+            }
             if columns.contains(&column) {
-                let bare = &table.columns[column].name;
                 let error = SqlError::duplicate_column(format!("column \"{bare}\" specified more than once"));
                 return Err(without_position(self.at(error, name.span())));
             }

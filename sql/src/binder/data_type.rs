@@ -61,6 +61,10 @@ impl Binder<'_> {
                 | ArrayElemTypeDef::Parenthesis(element),
             ) => {
                 return Ok(match self.data_type(element)? {
+                    DataType::Domain(domain) => {
+                        return Err(SqlError::feature_not_supported("arrays of domains are not supported")
+                            .with_hint(format!("Use an array of {}.", domain.base.base())));
+                    }
                     array @ DataType::Array(_) => array,
                     element => element.array(),
                 });
@@ -87,6 +91,13 @@ impl Binder<'_> {
         let arguments: Vec<String> = arguments.iter().map(|a| a.to_lowercase()).collect();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         if let Some(ty) = types::type_from_name(schema.as_deref(), &text, &arguments) {
+            return Ok(ty);
+        }
+        if let Some((_, ty)) = self.user_type(name)? {
+            if !arguments.is_empty() {
+                let message = format!("type modifier is not allowed for type \"{}\"", fold(last));
+                return Err(self.at(SqlError::syntax_error(message), last.span));
+            }
             return Ok(ty);
         }
         // A table's name is the type of its rows.

@@ -19,6 +19,7 @@ use crate::command::{Command, CreateTable, NewColumn, NewSequence};
 use crate::error::{Result, SqlError};
 use crate::expr::Expr;
 use crate::functions::Volatility;
+use crate::parser::LikeClause;
 
 /// PostgreSQL's limit.
 const MAX_COLUMNS: usize = 1600;
@@ -35,7 +36,11 @@ pub(super) struct Draft {
 }
 
 impl Binder<'_> {
-    pub(super) fn create_table(&mut self, create: &ast::CreateTable) -> Result<Command> {
+    pub(super) fn create_table(
+        &mut self,
+        create: &ast::CreateTable,
+        likes: &[LikeClause],
+    ) -> Result<Command> {
         reject(create)?;
         let (schema, name) = self.new_name(&create.name)?;
         let index = self.find_index(&name).is_some_and(|(table, _)| table.schema == schema);
@@ -55,6 +60,7 @@ impl Binder<'_> {
             columns: Vec::with_capacity(create.columns.len()),
             primary_key: None,
             uniques: Vec::new(),
+            indexes: Vec::new(),
             checks: Vec::new(),
             foreign_keys: Vec::new(),
             parents: Vec::new(),
@@ -66,10 +72,24 @@ impl Binder<'_> {
         if create.columns.len() > MAX_COLUMNS {
             return Err(SqlError::new("54011", format!("tables can have at most {MAX_COLUMNS} columns")));
         }
-        for column in &create.columns {
-            self.new_column(&mut draft, column)?;
+        // Where the statement's own columns are among those of LIKE.
+        let mut own = Vec::with_capacity(create.columns.len());
+        for at in 0..=create.columns.len() {
+            for like in likes.iter().filter(|like| like.at == at) {
+                self.like_columns(&mut draft, like)?;
+            }
+            if let Some(column) = create.columns.get(at) {
+                own.push((draft.table.columns.len(), column));
+                self.new_column(&mut draft, column)?;
+            }
         }
-        for (position, column) in create.columns.iter().enumerate() {
+        for &(position, column) in &own {
+            self.check_generated(&draft, position, column)?;
+        }
+        for like in likes {
+            self.like_constraints(&mut draft, like)?;
+        }
+        for &(position, column) in &own {
             for option in &column.options {
                 self.column_constraint(&mut draft, position, option)?;
             }
@@ -78,7 +98,7 @@ impl Binder<'_> {
             self.table_constraint(&mut draft, constraint)?;
         }
         // Last, for they may refer to the table's own keys.
-        for (position, column) in create.columns.iter().enumerate() {
+        for &(position, column) in &own {
             for option in &column.options {
                 if let ColumnOption::ForeignKey(key) = &option.option {
                     let own = [draft.table.columns[position].name.clone()];
@@ -166,6 +186,7 @@ impl Binder<'_> {
             default: None,
             sequence: None,
             identity: None,
+            generated: None,
         };
         if is_serial {
             numbered(&mut new, NewSequence::default(), leaderless)?;
@@ -194,24 +215,48 @@ impl Binder<'_> {
                         );
                         return Err(SqlError::syntax_error(message));
                     }
-                    if new.identity.is_some() {
+                    if new.identity.is_some() || new.generated.is_some() {
+                        let other = if new.identity.is_some() { "identity" } else { "generation expression" };
                         return Err(SqlError::syntax_error(format!(
-                            "both default and identity specified for column \"{}\" of table \"{}\"",
+                            "both default and {other} specified for column \"{}\" of table \"{}\"",
                             new.name, draft.table.name
                         )));
                     }
                     self.check_default(e, &new.name, &new.ty)?;
                     new.default = Some(self.default_text(e, &new.ty)?);
                 }
-                ColumnOption::Generated { generated_as: GeneratedAs::ExpStored, .. } => {
-                    return Err(SqlError::feature_not_supported("generated columns are not yet supported"));
-                }
-                ColumnOption::Generated { generation_expr: Some(_), .. } => {
-                    return Err(SqlError::feature_not_supported("generated columns are not yet supported"));
+                ColumnOption::Generated { generated_as, generation_expr: Some(e), .. } => {
+                    if *generated_as != GeneratedAs::ExpStored {
+                        return Err(SqlError::syntax_error(
+                            "for a generated column, GENERATED ALWAYS … STORED must be specified",
+                        ));
+                    }
+                    let other = if new.identity.is_some() {
+                        Some("both identity and generation expression")
+                    } else if new.default.is_some() || new.sequence.is_some() {
+                        Some("both default and generation expression")
+                    } else {
+                        new.generated.is_some().then_some("multiple generation clauses")
+                    };
+                    if let Some(other) = other {
+                        return Err(SqlError::syntax_error(format!(
+                            "{other} specified for column \"{}\" of table \"{}\"",
+                            new.name, draft.table.name
+                        )));
+                    }
+                    if leaderless {
+                        return Err(SqlError::feature_not_supported(
+                            "generated columns are not supported on leaderless tables",
+                        )
+                        .with_hint("Concurrent writes to the columns it is made of merge, and nobody would compute it again; compute it in a view."));
+                    }
+                    new.generated = Some(self.stored_text(e));
                 }
                 ColumnOption::Generated { generated_as, sequence_options, .. } => {
-                    if new.default.is_some() || new.sequence.is_some() {
-                        let what = if new.identity.is_some() {
+                    if new.default.is_some() || new.sequence.is_some() || new.generated.is_some() {
+                        let what = if new.generated.is_some() {
+                            "both identity and generation expression specified"
+                        } else if new.identity.is_some() {
                             "multiple identity specifications"
                         } else {
                             "both default and identity specified"
@@ -279,6 +324,52 @@ impl Binder<'_> {
             ))
             .with_hint("You will need to rewrite or cast the expression.")),
         }
+    }
+
+    /// A generated column's expression must bind, over the table's other columns alone, to the column's type.
+    /// 42P17, 42804
+    pub(super) fn check_generated(
+        &mut self,
+        draft: &Draft,
+        position: usize,
+        column: &ast::ColumnDef,
+    ) -> Result<()> {
+        let expression = column.options.iter().find_map(|option| match &option.option {
+            ColumnOption::Generated { generation_expr, .. } => generation_expr.as_ref(),
+            _ => None,
+        });
+        let Some(e) = expression else { return Ok(()) };
+        let invalid = |message: &str| SqlError::new("42P17", message);
+        let table = Arc::new(draft.provisional());
+        let bound = self
+            .table_expr(e, Some(&table), &DataType::Unknown, Clause::Generated)
+            .map_err(|error| self.at(error, e.span()))?;
+        let mut of_generated = None;
+        bound.columns(&mut |c| {
+            let known = table.columns.get(c).filter(|column| column.generated.is_some());
+            of_generated = of_generated.take().or(known);
+        });
+        if let Some(other) = of_generated {
+            let name = &other.name;
+            let message = format!("cannot use generated column \"{name}\" in column generation expression");
+            let error = invalid(&message)
+                .with_detail("A generated column cannot reference another generated column.");
+            return Err(self.at(error, e.span()));
+        }
+        if bound.any(&mut changes_with_session) {
+            return Err(invalid("generation expression is not immutable"));
+        }
+        let (from, column) = (bound.ty(), &table.columns[position]);
+        self.assign(bound, &column.name, &column.ty).map(drop).map_err(|error| match error.sqlstate {
+            "42804" => SqlError::datatype_mismatch(format!(
+                "column \"{}\" is of type {} but default expression is of type {}",
+                column.name,
+                super::coerce::type_name(&column.ty.base()),
+                super::coerce::type_name(&from)
+            ))
+            .with_hint("You will need to rewrite or cast the expression."),
+            _ => error,
+        })
     }
 
     pub(super) fn new_foreign_key(
@@ -416,7 +507,7 @@ impl Binder<'_> {
             None => draft.choose(only.as_slice(), "check"),
         };
         draft.claim(&name)?;
-        draft.table.checks.push((name, e.to_string()));
+        draft.table.checks.push((name, self.stored_text(e)));
         Ok(())
     }
 }
@@ -434,6 +525,7 @@ impl Draft {
             default: column.default.clone(),
             sequence: None,
             identity: column.identity,
+            generated: column.generated.clone(),
         };
         let key = (!table.hidden_key).then(|| table.primary.clone());
         let uniques = table.indexes.iter().filter(|index| index.is_key());
@@ -448,6 +540,7 @@ impl Draft {
             columns: table.visible_columns().iter().map(column).collect(),
             primary_key: key,
             uniques: uniques.cloned().collect(),
+            indexes: Vec::new(),
             checks: table.checks.iter().map(|c| (c.name.clone(), c.expression.clone())).collect(),
             foreign_keys: Vec::new(),
             parents: Vec::new(),
@@ -463,7 +556,7 @@ impl Draft {
         self.names.iter().chain(&self.taken).any(|known| known == name)
     }
 
-    fn primary_key(&mut self, name: Option<String>, mut index: Index) -> Result<()> {
+    pub(super) fn primary_key(&mut self, name: Option<String>, mut index: Index) -> Result<()> {
         if self.table.primary_key.is_some() {
             return Err(SqlError::invalid_table_definition(format!(
                 "multiple primary keys for table \"{}\" are not allowed",
@@ -484,7 +577,7 @@ impl Draft {
         Ok(())
     }
 
-    fn unique(&mut self, name: Option<String>, mut index: Index) -> Result<()> {
+    pub(super) fn unique(&mut self, name: Option<String>, mut index: Index) -> Result<()> {
         if self.table.replication == Replication::Leaderless {
             return Err(SqlError::feature_not_supported(
                 "UNIQUE constraints beyond the primary key are not supported on leaderless tables",
@@ -541,6 +634,22 @@ impl Draft {
         made_up_name(&self.table.name, &names, suffix, |name| self.is_known(name))
     }
 
+    /// An index that is no constraint.
+    pub(super) fn index(&mut self, mut index: Index) {
+        let columns = index.columns.iter().chain(&index.include).filter(|c| **c < Index::EXPRESSION);
+        let columns: Vec<usize> = columns.copied().collect();
+        index.name = self.choose(&columns, "idx");
+        self.names.push(index.name.clone());
+        self.table.indexes.push(index);
+    }
+
+    /// A CHECK that another table has.
+    pub(super) fn add_check(&mut self, name: &str, expression: &str) -> Result<()> {
+        self.claim(name)?;
+        self.table.checks.push((name.to_owned(), expression.to_owned()));
+        Ok(())
+    }
+
     /// 42710 if the name is taken.
     fn claim(&mut self, name: &str) -> Result<()> {
         if self.names.iter().any(|n| n == name) {
@@ -563,6 +672,7 @@ impl Draft {
         let column = |(i, c): (usize, &NewColumn)| Column {
             not_null: c.not_null,
             default: None,
+            generated: c.generated.clone(),
             ..Column::new(ColumnId(u32::try_from(i).unwrap_or(u32::MAX)), c.name.clone(), c.ty.clone())
         };
         Table {
@@ -646,6 +756,31 @@ fn is_not_immutable(e: &Expr) -> bool {
     matches!(e, Expr::Call { function, .. } if function.volatility == Volatility::Volatile)
 }
 
+/// True of what may give another value at another time or in another session: functions that are not immutable,
+/// and casts that depend on the time zone or on names.
+fn changes_with_session(e: &Expr) -> bool {
+    use DataType as T;
+    match e {
+        Expr::Call { function, .. } => function.volatility != Volatility::Immutable,
+        Expr::Cast { from, to, .. } => {
+            let timed = |t: &T| {
+                matches!(t, T::Date | T::Time(_) | T::Timetz(_) | T::Timestamp(_) | T::Timestamptz(_))
+                    || t.is_oid_like() && *t != T::Oid
+            };
+            let fixed = matches!(
+                (from, to),
+                (T::Date, T::Timestamp(_))
+                    | (T::Timestamp(_), T::Date | T::Time(_))
+                    | (T::Time(_), T::Interval(_))
+                    | (T::Interval(_), T::Time(_))
+                    | (T::Timetz(_), T::Time(_))
+            );
+            from.oid() != to.oid() && (timed(from) || timed(to)) && !fixed
+        }
+        _ => false,
+    }
+}
+
 /// 42704 for a type that has no order.
 pub(crate) fn check_key_type(ty: &DataType, _column: &str) -> Result<()> {
     match ty {
@@ -675,10 +810,8 @@ fn reject(create: &ast::CreateTable) -> Result<()> {
         "CREATE UNLOGGED TABLE"
     } else if create.like.is_some() {
         "CREATE TABLE … LIKE"
-    } else if create.inherits.is_some() {
-        "INHERITS"
-    } else if create.partition_by.is_some() || create.partition_of.is_some() {
-        "PARTITION BY"
+    } else if let Some(error) = super::table_like::unsupported(create) {
+        return Err(error);
     } else if create.or_replace {
         "CREATE OR REPLACE TABLE"
     } else {
@@ -689,7 +822,7 @@ fn reject(create: &ast::CreateTable) -> Result<()> {
 
 /// Makes a column number itself: from a sequence of its own, or, on a leaderless table, where there is nobody
 /// to ask, with ids that no other node gives.
-fn numbered(column: &mut NewColumn, options: NewSequence, leaderless: bool) -> Result<()> {
+pub(super) fn numbered(column: &mut NewColumn, options: NewSequence, leaderless: bool) -> Result<()> {
     column.not_null = true;
     if !leaderless {
         if !matches!(column.ty, DataType::Int2 | DataType::Int4 | DataType::Int8) {
@@ -728,9 +861,9 @@ impl Binder<'_> {
         if let ast::Expr::Value(v) = e
             && plain(v)
         {
-            return Ok(format!("{e}::{}", ty.base().unmodified()));
+            return Ok(format!("{e}::{}", Self::stored_type(&ty.base())));
         }
-        let text = e.to_string();
+        let text = self.stored_text(e);
         let lower = text.to_ascii_lowercase();
         let Some(start) = lower.find("nextval('") else { return Ok(text) };
         let (before, rest) = text.split_at(start + "nextval('".len());

@@ -14,11 +14,13 @@ use super::level::{Clause, Level};
 use super::query::{node, project};
 use super::scope::Scope;
 use super::updatable::{Target, no_such_column};
+use super::user_type::domain_default_of;
 use super::{Binder, fold, name_parts};
 use crate::error::{Result, SqlError};
 use crate::expr::Expr;
 use crate::parser::{self, Overriding};
-use crate::plan::{DoUpdate, Field, Insert, Node, Plan, Statement};
+use crate::plan::{DoUpdate, Field, Insert, Node, Plan, Rule, Rules, Statement};
+use crate::types::CastContext;
 use crate::walk::same_expr;
 
 impl Binder<'_> {
@@ -230,8 +232,14 @@ impl Binder<'_> {
     /// A column's DEFAULT, or NULL.
     pub(super) fn default_value(&mut self, table: &Table, column: usize) -> Result<Expr> {
         let target = &table.columns[column];
-        let Some(sql) = &target.default else {
-            return Ok(Expr::Literal(Datum::Null, target.ty.base()));
+        let Some(sql) = target.default.as_ref().or_else(|| domain_default_of(&target.ty)) else {
+            let null = Expr::Literal(Datum::Null, target.ty.base());
+            return match &target.ty {
+                DataType::Domain(domain) => {
+                    self.coerce_to_domain(null, &domain.clone(), CastContext::Assignment)
+                }
+                _ => Ok(null),
+            };
         };
         if let Some(known) = self.defaults.get(&(table.id, column)) {
             return Ok(known.clone());
@@ -241,14 +249,21 @@ impl Binder<'_> {
         Ok(bound)
     }
 
-    /// The CHECK constraints over the full row.
-    pub(super) fn checks(&mut self, table: &Arc<Table>) -> Result<Vec<(String, Expr)>> {
-        let mut checks = Vec::with_capacity(table.checks.len());
+    /// Generated columns and CHECK constraints over the full row.
+    pub(super) fn checks(&mut self, table: &Arc<Table>) -> Result<Rules> {
+        let mut rules = Vec::with_capacity(table.checks.len());
+        for (position, column) in table.columns.iter().enumerate() {
+            if let Some(expression) = &column.generated {
+                let value = self.stored_expr(expression, Some(table), &DataType::Unknown)?;
+                let value = self.assign(value, &column.name, &column.ty)?;
+                rules.push((Rule::Generated(position), value));
+            }
+        }
         for check in &table.checks {
             let condition = self.stored_expr(&check.expression, Some(table), &DataType::Bool)?;
-            checks.push((check.name.clone(), condition));
+            rules.push((Rule::Check(check.name.clone()), condition));
         }
-        Ok(checks)
+        Ok(rules)
     }
 
     fn on_conflict(
@@ -435,8 +450,12 @@ pub(super) fn table_scope(table: &Arc<Table>, alias: &str) -> Scope {
 }
 
 /// True if a value given for this column is what is stored: not for an identity column with OVERRIDING USER
-/// VALUE. 428C9 for one that is GENERATED ALWAYS.
+/// VALUE. 428C9 for one that is GENERATED ALWAYS, or computed.
 fn takes_given(column: &Column, overriding: Option<Overriding>) -> Result<bool> {
+    if column.generated.is_some() {
+        let message = format!("cannot insert a non-DEFAULT value into column \"{}\"", column.name);
+        return Err(SqlError::new("428C9", message).with_detail(generated(column)));
+    }
     match (column.identity, overriding) {
         (None, _) | (Some(_), Some(Overriding::System)) | (Some(Identity::ByDefault), None) => Ok(true),
         (Some(_), Some(Overriding::User)) => Ok(false),
@@ -447,6 +466,11 @@ fn takes_given(column: &Column, overriding: Option<Overriding>) -> Result<bool> 
         .with_detail(always(column))
         .with_hint("Use OVERRIDING SYSTEM VALUE to override.")),
     }
+}
+
+/// What is said of a column that is computed of others.
+pub(super) fn generated(column: &Column) -> String {
+    format!("Column \"{}\" is a generated column.", column.name)
 }
 
 /// What is said of a column that is GENERATED ALWAYS.

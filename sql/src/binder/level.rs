@@ -53,6 +53,8 @@ pub(super) enum Clause {
     IndexExpression,
     /// WHERE of CREATE INDEX
     IndexPredicate,
+    /// GENERATED ALWAYS AS (…) STORED
+    Generated,
     /// EXECUTE's arguments
     Constant,
     /// WHERE of COPY FROM
@@ -83,6 +85,7 @@ impl Clause {
             Clause::Check => "check constraints",
             Clause::IndexExpression => "index expressions",
             Clause::IndexPredicate => "index predicates",
+            Clause::Generated => "column generation expressions",
             Clause::Constant => "EXECUTE parameters",
             Clause::MergeWhen => "MERGE WHEN conditions",
             Clause::CopyWhere => "COPY FROM WHERE conditions",
@@ -131,6 +134,7 @@ impl Clause {
             self,
             Clause::Default
                 | Clause::Check
+                | Clause::Generated
                 | Clause::IndexExpression
                 | Clause::IndexPredicate
                 | Clause::Constant

@@ -46,10 +46,12 @@ mod sample;
 mod scope;
 mod select;
 mod subquery;
+mod table_like;
 mod table_option;
 #[cfg(test)]
 mod tests;
 mod updatable;
+mod user_type;
 mod view;
 mod window;
 
@@ -65,6 +67,7 @@ pub(crate) use self::ddl::{check_key_type, made_up_name};
 #[cfg(test)]
 pub(crate) use self::index::condition_over;
 pub(crate) use self::index::{index_texts, unused_name};
+pub(crate) use self::user_type::{domain_test, is_constrained, stored_breaks};
 pub(crate) use self::view::view_is_broken;
 
 use self::level::Level;
@@ -75,7 +78,7 @@ use crate::error::{Result, SqlError};
 use crate::expr::Expr;
 use crate::frontend::PlannerContext;
 use crate::parser::{Ast, Overriding, ParsedStatement, Positions};
-use crate::plan::{Explain, Field, Plan, Prepared, Statement};
+use crate::plan::{Explain, Field, Plan, Prepared, Rules, Statement};
 
 /// Binds one statement, without optimizing it.
 pub(crate) fn bind(statement: &ParsedStatement, context: &PlannerContext) -> Result<Prepared> {
@@ -86,8 +89,8 @@ pub(crate) fn bind(statement: &ParsedStatement, context: &PlannerContext) -> Res
 
 /// What a table says of its own values, bound.
 pub(crate) struct StoredExpressions {
-    /// CHECK constraints over the full row
-    pub(crate) checks: Vec<(String, Expr)>,
+    /// What its rows must be, over the full row
+    pub(crate) checks: Rules,
     /// DEFAULTs of the columns asked for, cast to their types
     pub(crate) defaults: Vec<Expr>,
 }
@@ -117,11 +120,14 @@ pub(crate) fn shown_condition(table: &Arc<Table>, condition: &str, pretty: bool)
 pub(crate) fn columns_of(table: &Arc<Table>, expression: &str) -> Vec<usize> {
     let context = PlannerContext::new(Arc::default());
     let mut columns = std::collections::BTreeSet::new();
-    // It was bound when it was stored; what cannot be bound now reads nothing that is known.
-    if let Ok(bound) = Binder::new(&context, None).stored_expr(expression, Some(table), &DataType::Unknown) {
-        bound.columns(&mut |c| {
+    // It was bound when it was stored. A user's type cannot be bound without the catalog: then every column
+    // that is named counts.
+    let bound = Binder::new(&context, None).stored_expr(expression, Some(table), &DataType::Unknown);
+    match bound {
+        Ok(bound) => bound.columns(&mut |c| {
             columns.insert(c);
-        });
+        }),
+        Err(_) => columns.extend(alter::columns_named(table, expression)),
     }
     columns.into_iter().collect()
 }
@@ -302,6 +308,9 @@ impl<'a> Binder<'a> {
                 if let Some(writing) = query::writing_body(query) {
                     return self.under_with(query.with.as_ref(), |b| b.statement(writing));
                 }
+                if let Some(create) = view::select_into(query)? {
+                    return self.ddl(|b| b.create_table_as(&create));
+                }
                 let plan = self.top_query(query)?;
                 let schema = plan.schema.clone();
                 Ok((Statement::Query(plan), schema))
@@ -310,7 +319,7 @@ impl<'a> Binder<'a> {
             S::Update(update) => self.update(update),
             S::Delete(delete) => self.delete(delete),
             S::Merge(merge) => self.merge(merge),
-            S::CreateTable(create) => self.ddl(|b| b.create_table(create)),
+            S::CreateTable(create) => self.ddl(|b| b.create_table(create, &[])),
             S::CreateView(create) => self.ddl(|b| b.create_view(create)),
             S::Truncate(truncate) => self.ddl(|b| b.truncate(truncate)),
             S::CreateIndex(create) => self.ddl(|b| b.create_index(create)),

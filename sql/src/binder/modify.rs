@@ -9,7 +9,7 @@ use sqlparser::ast::{AssignmentTarget, FromTable, Spanned, TableFactor, UpdateTa
 
 use super::current_of::cursor_of;
 use super::expr::unwrap_nested;
-use super::insert::{always, is_default};
+use super::insert::{always, generated, is_default};
 use super::level::{Clause, Level};
 use super::query::project;
 use super::scope::Scope;
@@ -109,7 +109,6 @@ impl Binder<'_> {
                 }
                 AssignmentTarget::ColumnName(name) => {
                     let column = self.target_column(table, name)?;
-                    check_identity(&table.columns[column], &assignment.value)?;
                     let value = self.assigned(table, column, &assignment.value)?;
                     bound.push((column, value));
                 }
@@ -224,6 +223,7 @@ impl Binder<'_> {
     }
 
     fn assigned(&mut self, table: &Table, column: usize, value: &ast::Expr) -> Result<Expr> {
+        check_settable(&table.columns[column], value)?;
         if is_default(value) {
             return self.default_value(table, column);
         }
@@ -269,6 +269,7 @@ impl Binder<'_> {
                 }
                 let mut bound = Vec::with_capacity(columns.len());
                 for (i, &column) in columns.iter().enumerate() {
+                    check_settable(&table.columns[column], value)?;
                     let field = plan.schema[i].clone();
                     let ty = field.ty.clone();
                     let one = project(plan.clone(), vec![Expr::Column(i, ty.clone())], Arc::from([field]));
@@ -288,11 +289,16 @@ impl Binder<'_> {
     }
 }
 
-/// 428C9: what is GENERATED ALWAYS is not set to anything else.
-fn check_identity(column: &Column, value: &ast::Expr) -> Result<()> {
-    if column.identity == Some(Identity::Always) && !is_default(value) {
-        let message = format!("column \"{}\" can only be updated to DEFAULT", column.name);
-        return Err(SqlError::new("428C9", message).with_detail(always(column)));
+/// 428C9: what is GENERATED ALWAYS, or computed, is not set to anything else.
+fn check_settable(column: &Column, value: &ast::Expr) -> Result<()> {
+    if is_default(value) {
+        return Ok(());
     }
-    Ok(())
+    let detail = match column.identity {
+        _ if column.generated.is_some() => generated(column),
+        Some(Identity::Always) => always(column),
+        _ => return Ok(()),
+    };
+    let message = format!("column \"{}\" can only be updated to DEFAULT", column.name);
+    Err(SqlError::new("428C9", message).with_detail(detail))
 }

@@ -57,13 +57,23 @@ impl Binder<'_> {
                     Err(notice) => return Ok(Command::Notice("ALTER SEQUENCE", notice)),
                 }
             }
+            ObjectAst::Rename { kind: kind @ ("TYPE" | "DOMAIN"), name, to, .. } => {
+                return self.rename_type(kind, name, (None, Some(fold(to))));
+            }
             ObjectAst::Rename { kind, name, if_exists, to } => match self.named(kind, name, *if_exists)? {
                 Ok(id) => {
                     ObjectCommand::Rename { id, tag: alter_tag(kind), schema: None, name: Some(fold(to)) }
                 }
                 Err(notice) => return Ok(Command::Notice(alter_tag(kind), notice)),
             },
+            ObjectAst::SetSchema { kind: kind @ ("TYPE" | "DOMAIN"), name, to, .. } => {
+                return self.rename_type(kind, name, (Some(fold(to)), None));
+            }
             ObjectAst::SetSchema { kind, name, if_exists, to } => {
+                if is_system_schema(&fold(to)) {
+                    let message = format!("permission denied for schema {}", fold(to));
+                    return Err(SqlError::insufficient_privilege(message));
+                }
                 match self.named(kind, name, *if_exists)? {
                     Ok(id) => {
                         ObjectCommand::Rename { id, tag: alter_tag(kind), schema: Some(fold(to)), name: None }
@@ -73,13 +83,20 @@ impl Binder<'_> {
             }
             ObjectAst::RenameViewColumn { name, if_exists, column, to } => {
                 match self.named("VIEW", name, *if_exists)? {
-                    Ok(id) => ObjectCommand::RenameViewColumn { id, column: fold(column), to: fold(to) },
+                    Ok(id) => ObjectCommand::RenameViewColumn {
+                        id,
+                        tag: "ALTER VIEW",
+                        column: fold(column),
+                        to: fold(to),
+                    },
                     Err(notice) => return Ok(Command::Notice("ALTER VIEW", notice)),
                 }
             }
             ObjectAst::SetOwner { kind, name, if_exists, owner } => {
                 let object = if *kind == "SCHEMA" {
                     Object::Schema(self.schema_named(name)?)
+                } else if matches!(*kind, "TYPE" | "DOMAIN") {
+                    Object::Type(self.type_of_kind(kind, name)?.0.id)
                 } else {
                     match self.named(kind, name, *if_exists)? {
                         Ok(id) => Object::Relation(id),
@@ -94,6 +111,11 @@ impl Binder<'_> {
             },
             ObjectAst::CreateTableAs(create) => return self.create_table_as(create),
             ObjectAst::Index(index) => return self.index_statement(index),
+            ObjectAst::Type(statement) => return self.type_statement(statement),
+            ObjectAst::CreateTableLike { create, likes } => return self.create_table(create, likes),
+            ObjectAst::AlterTable { name, if_exists, actions } => {
+                return self.alter_table_by(name, *if_exists, actions.clone());
+            }
         };
         Ok(Command::Object(Box::new(command)))
     }
@@ -108,8 +130,11 @@ impl Binder<'_> {
         let (shown, found) = self.look_up(name)?;
         match found {
             Some(Named::Relation(relation)) => {
-                if !kind.eq_ignore_ascii_case(relation.kind()) {
-                    return Err(wrong_kind(kind, &relation));
+                // ALTER TABLE takes every relation.
+                if kind != "TABLE" && !kind.eq_ignore_ascii_case(relation.kind()) {
+                    let (_, name) = relation.name();
+                    let message = format!("\"{name}\" is not a {}", kind.to_lowercase());
+                    return Err(SqlError::wrong_object_type(message));
                 }
                 Ok(Ok(relation.id()))
             }
@@ -244,10 +269,20 @@ impl Binder<'_> {
     /// What COMMENT ON names; `None` if comments on it are accepted and not kept.
     fn commented(&self, target: &CommentTarget) -> Result<Option<Commented>> {
         Ok(Some(match target {
+            CommentTarget::Type(name) => Commented::Type(self.type_of_kind("TYPE", name)?.0.id),
             CommentTarget::Relation("INDEX", name) => {
                 let (table, index) = self.index_named(name)?;
                 Commented::Index(table, index)
             }
+            CommentTarget::Relation("TABLE", name) => match self.look_up(name)? {
+                (_, Some(Named::Relation(Relation::Table(table)))) => Commented::Relation(table.id),
+                (shown, Some(_)) => {
+                    return Err(SqlError::wrong_object_type(format!("\"{shown}\" is not a table")));
+                }
+                (shown, None) => {
+                    return Err(SqlError::undefined_table(format!("relation \"{shown}\" does not exist")));
+                }
+            },
             CommentTarget::Relation(kind, name) => match self.named(kind, name, false)? {
                 Ok(id) => Commented::Relation(id),
                 Err(_) => return Ok(None),
@@ -467,6 +502,9 @@ fn alter_tag(kind: &str) -> &'static str {
     match kind {
         "VIEW" => "ALTER VIEW",
         "SEQUENCE" => "ALTER SEQUENCE",
+        "TABLE" => "ALTER TABLE",
+        "TYPE" => "ALTER TYPE",
+        "DOMAIN" => "ALTER DOMAIN",
         _ => "ALTER SCHEMA",
     }
 }

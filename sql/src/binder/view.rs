@@ -163,6 +163,7 @@ impl Binder<'_> {
         let mut query = (*create.query).clone();
         let mut rewriter = Rewriter { recording: &recording };
         let _: ControlFlow<()> = query.visit(&mut rewriter);
+        self.types_by_id(&mut query);
         let text = query.to_string();
         let sequences = self.sequences_in(&text);
         let view = View {
@@ -325,14 +326,7 @@ impl Binder<'_> {
                 )));
             }
             let ty = field.ty.base();
-            columns.push(NewColumn {
-                name,
-                ty,
-                not_null: false,
-                default: None,
-                sequence: None,
-                identity: None,
-            });
+            columns.push(NewColumn::plain(name, ty));
         }
         let table = CreateTable {
             schema,
@@ -342,6 +336,7 @@ impl Binder<'_> {
             columns,
             primary_key: None,
             uniques: Vec::new(),
+            indexes: Vec::new(),
             checks: Vec::new(),
             foreign_keys: Vec::new(),
             parents: Vec::new(),
@@ -352,6 +347,32 @@ impl Binder<'_> {
         let query = create.with_data.then(|| Arc::new(create.query.clone()));
         Ok(Command::Object(Box::new(ObjectCommand::CreateTableAs(Box::new(CreateTableAs { table, query })))))
     }
+}
+
+/// `SELECT … INTO table`: CREATE TABLE AS, said otherwise.
+pub(super) fn select_into(query: &ast::Query) -> Result<Option<parser::CreateTableAs>> {
+    let ast::SetExpr::Select(select) = &*query.body else { return Ok(None) };
+    let Some(into) = &select.into else { return Ok(None) };
+    let name = match &into.targets[..] {
+        [AstExpr::Identifier(name)] => ObjectName::from(vec![name.clone()]),
+        [AstExpr::CompoundIdentifier(parts)] => ObjectName::from(parts.clone()),
+        _ => return Err(SqlError::syntax_error("SELECT INTO names one table")),
+    };
+    let temporary = into.temporary;
+    let mut query = query.clone();
+    if let ast::SetExpr::Select(select) = &mut *query.body {
+        select.into = None;
+    }
+    let (columns, options) = (Vec::new(), Vec::new());
+    Ok(Some(parser::CreateTableAs {
+        name,
+        temporary,
+        if_not_exists: false,
+        columns,
+        options,
+        query,
+        with_data: true,
+    }))
 }
 
 /// True if a view's query means nothing in this catalog.

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use amphora_storage::schema::{Catalog, ForeignKey, Index, ReferentialAction, Table};
+use amphora_storage::schema::{Catalog, ForeignKey, Index, ReferentialAction, Table, UserTypeKind};
 use amphora_storage::{Datum, Row};
 
 use super::relations::{column_list, quoted, visible_indexes};
 use super::{
-    Columns, Definition, SystemContext, Ty, char, check_oid, int2s, oids, pg, row, schema_oid, text,
+    Columns, Definition, SystemContext, Ty, char, check_oid, domain_check_oid, int2s, oids, pg, row,
+    schema_oid, shown_types, text,
 };
 use crate::error::Result;
 
@@ -40,6 +41,42 @@ const CONSTRAINT: Columns = &[
     ("conexclop", Ty::Oids),
     ("conbin", Ty::Text),
 ];
+
+/// The CHECK constraints of domains.
+fn domain_rows(context: &SystemContext<'_>) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (ty, _) in context.catalog.types() {
+        let UserTypeKind::Domain { checks, .. } = &ty.kind else { continue };
+        for (i, check) in checks.iter().enumerate() {
+            let no = Datum::Bool(false);
+            rows.push(row(
+                CONSTRAINT,
+                &[
+                    ("oid", Datum::Oid(domain_check_oid(ty, i))),
+                    ("conname", text(&check.name)),
+                    ("connamespace", Datum::Oid(schema_oid(context.catalog, &ty.schema).unwrap_or(0))),
+                    ("contype", char('c')),
+                    ("condeferrable", no.clone()),
+                    ("condeferred", no.clone()),
+                    ("convalidated", Datum::Bool(check.validated)),
+                    ("conrelid", Datum::Oid(0)),
+                    ("contypid", Datum::Oid(ty.id.0)),
+                    ("conindid", Datum::Oid(0)),
+                    ("conparentid", Datum::Oid(0)),
+                    ("confrelid", Datum::Oid(0)),
+                    ("confupdtype", char(' ')),
+                    ("confdeltype", char(' ')),
+                    ("confmatchtype", char(' ')),
+                    ("conislocal", Datum::Bool(true)),
+                    ("coninhcount", Datum::Int4(0)),
+                    ("connoinherit", no),
+                    ("conbin", text(&check.expression)),
+                ],
+            ));
+        }
+    }
+    rows
+}
 
 /// What constraints of all kinds have.
 struct Constraint<'a> {
@@ -118,6 +155,7 @@ fn constraint(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<R
             rows.push(foreign_key_row(context.catalog, table, key));
         }
     }
+    rows.extend(domain_rows(context));
     Ok(rows)
 }
 
@@ -228,7 +266,7 @@ pub fn constraint_definition(
     let check = table.checks.iter().enumerate().find(|(i, _)| check_oid(table, *i) == oid)?.1;
     let condition = crate::binder::shown_condition(table, &check.expression, pretty);
     let not_valid = if check.validated { "" } else { " NOT VALID" };
-    Some(format!("CHECK ({condition}){not_valid}"))
+    Some(format!("CHECK ({}){not_valid}", shown_types(catalog, &condition)))
 }
 
 /// An expression of `pg_index` or `pg_constraint`, given as it is there, with no more parentheses than it needs.

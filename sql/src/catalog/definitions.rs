@@ -3,7 +3,7 @@
 use amphora_storage::DataType;
 use amphora_storage::schema::{Catalog, Relation, TableId, View};
 
-use super::quoted;
+use super::{quoted, shown_types};
 use crate::types::ObjectNames;
 
 /// A stored DEFAULT as `pg_get_expr` shows it: sequences by their names.
@@ -31,7 +31,7 @@ pub fn view_definition(catalog: &Catalog, names: &dyn ObjectNames, view: &View) 
         let Some(name) = names.name_of(&DataType::Regclass, relation.id.0) else { continue };
         text = replace_relation(&text, &id, &name, renamed(catalog, relation).as_deref());
     }
-    format!(" {text};")
+    format!(" {};", shown_types(catalog, &text))
 }
 
 /// The column names of a relation as a view knows them, if they are not those of today.
@@ -134,6 +134,9 @@ pub fn comments(catalog: &Catalog) -> Vec<(u32, u32, i32, &str)> {
             all.extend(key.comment.as_deref().map(|c| (key.oid, CONSTRAINT, 0, c)));
         }
     }
+    for (ty, _) in catalog.types() {
+        all.extend(ty.comment.as_deref().map(|c| (ty.id.0, TYPE, 0, c)));
+    }
     for schema in catalog.schemas() {
         all.extend(schema.comment.as_deref().map(|c| (schema.id.0, NAMESPACE, 0, c)));
     }
@@ -144,6 +147,8 @@ pub fn comments(catalog: &Catalog) -> Vec<(u32, u32, i32, &str)> {
 const CLASS: u32 = 1259;
 /// OID of `pg_constraint`.
 const CONSTRAINT: u32 = 2606;
+/// OID of `pg_type`.
+const TYPE: u32 = 1247;
 /// OID of `pg_namespace`.
 const NAMESPACE: u32 = 2615;
 
@@ -153,6 +158,7 @@ pub fn object_comment(catalog: &Catalog, oid: u32, class: Option<&str>) -> Optio
         Some("pg_class") => Some(CLASS),
         Some("pg_constraint") => Some(CONSTRAINT),
         Some("pg_namespace") => Some(NAMESPACE),
+        Some("pg_type") => Some(TYPE),
         Some(_) => return None,
         None => None,
     };

@@ -4,8 +4,8 @@ use amphora_storage::schema::{Identity, View};
 use amphora_storage::{DataType, Datum, Row};
 
 use super::{
-    BUILT_IN_SCHEMAS, Columns, Definition, MakeRows, SystemContext, Ty, row, shown_default, system_views,
-    text, view_definition,
+    BUILT_IN_SCHEMAS, Columns, Definition, MakeRows, SystemContext, Ty, row, shown_default, shown_types,
+    system_views, text, type_name, view_definition,
 };
 use crate::error::Result;
 
@@ -112,12 +112,16 @@ const COLUMNS: Columns = &[
     ("numeric_scale", Ty::Int4),
     ("datetime_precision", Ty::Int4),
     ("interval_type", Ty::Text),
+    ("domain_catalog", Ty::Name),
+    ("domain_schema", Ty::Name),
+    ("domain_name", Ty::Name),
     ("udt_catalog", Ty::Name),
     ("udt_schema", Ty::Name),
     ("udt_name", Ty::Name),
     ("is_identity", Ty::Text),
     ("identity_generation", Ty::Text),
     ("is_generated", Ty::Text),
+    ("generation_expression", Ty::Text),
     ("is_updatable", Ty::Text),
 ];
 
@@ -130,12 +134,14 @@ struct ColumnOf<'a> {
     not_null: bool,
     default: Option<&'a str>,
     identity: Option<Identity>,
+    generated: Option<&'a str>,
     writable: bool,
 }
 
 /// A default as the session sees it.
 fn shown(context: &SystemContext<'_>, default: &str) -> String {
-    context.names.map_or_else(|| default.to_owned(), |names| shown_default(names, default))
+    let shown = context.names.map_or_else(|| default.to_owned(), |names| shown_default(names, default));
+    shown_types(context.catalog, &shown)
 }
 
 fn column_row(context: &SystemContext<'_>, c: &ColumnOf<'_>) -> Row {
@@ -151,7 +157,14 @@ fn column_row(context: &SystemContext<'_>, c: &ColumnOf<'_>) -> Row {
         DataType::Numeric(Some((p, s))) => (Datum::Int4(i32::from(*p)), Datum::Int4(i32::from(*s))),
         _ => (Datum::Null, Datum::Null),
     };
+    let (udt_schema, udt_name) = type_name(context.catalog, &base);
+    let domain = match &c.ty {
+        DataType::Domain(_) => Some(type_name(context.catalog, &c.ty)),
+        _ => None,
+    };
+    let of_domain = |value: Option<String>| value.map_or(Datum::Null, text);
     let kind = match &base {
+        DataType::Enum(_) => "USER-DEFINED".to_owned(),
         DataType::Array(_) => "ARRAY".to_owned(),
         other => other.unmodified().to_string(),
     };
@@ -172,8 +185,11 @@ fn column_row(context: &SystemContext<'_>, c: &ColumnOf<'_>) -> Row {
             ("datetime_precision", datetime_precision(&c.ty.base()).map_or(Datum::Null, Datum::Int4)),
             ("interval_type", interval_type(&c.ty.base()).map_or(Datum::Null, Datum::text)),
             ("udt_catalog", text(context.database)),
-            ("udt_schema", text("pg_catalog")),
-            ("udt_name", text(base.unmodified().to_string())),
+            ("udt_schema", text(udt_schema)),
+            ("udt_name", text(udt_name)),
+            ("domain_catalog", of_domain(domain.as_ref().map(|_| context.database.to_owned()))),
+            ("domain_schema", of_domain(domain.as_ref().map(|(schema, _)| schema.clone()))),
+            ("domain_name", of_domain(domain.map(|(_, name)| name))),
             ("is_identity", text(if c.identity.is_some() { "YES" } else { "NO" })),
             (
                 "identity_generation",
@@ -183,7 +199,8 @@ fn column_row(context: &SystemContext<'_>, c: &ColumnOf<'_>) -> Row {
                     Some(Identity::ByDefault) => text("BY DEFAULT"),
                 },
             ),
-            ("is_generated", text("NEVER")),
+            ("is_generated", text(if c.generated.is_some() { "ALWAYS" } else { "NEVER" })),
+            ("generation_expression", c.generated.map_or(Datum::Null, |e| text(shown(context, e)))),
             ("is_updatable", text(if c.writable { "YES" } else { "NO" })),
         ],
     )
@@ -222,6 +239,7 @@ fn columns(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>
                     not_null: column.not_null,
                     default: column.default.as_deref().filter(|_| column.identity.is_none()),
                     identity: column.identity,
+                    generated: column.generated.as_deref(),
                     writable: true,
                 },
             ));
@@ -240,6 +258,7 @@ fn columns(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>
                     not_null: false,
                     default: None,
                     identity: None,
+                    generated: None,
                     writable: false,
                 },
             ));
@@ -258,6 +277,7 @@ fn columns(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>
                     not_null: false,
                     default: None,
                     identity: None,
+                    generated: None,
                     writable: false,
                 },
             ));

@@ -19,6 +19,7 @@ mod seed;
 mod sequences;
 mod session_views;
 mod statistics;
+mod user_types;
 
 pub use constraints::{constraint_definition, pretty_expression};
 pub use definitions::{column_comment, comments, object_comment, shown_default, view_definition};
@@ -31,6 +32,7 @@ pub use routine::{
 pub use seed::{
     collation_by_name, collation_name, description, operator_class_fits, pseudo_type, pseudo_type_name,
 };
+pub use user_types::{domain_check_oid, domain_constraint_definition, shown_types, user_type};
 
 use std::sync::{Arc, LazyLock};
 
@@ -41,6 +43,7 @@ use amphora_storage::{DataType, Datum, Row};
 use crate::error::Result;
 use crate::types::ObjectNames;
 use layout::LAYOUTS;
+use user_types::type_name;
 
 /// OID of schema `pg_catalog`.
 pub const PG_CATALOG_OID: u32 = 11;
@@ -146,6 +149,7 @@ static VIEWS: LazyLock<Vec<SystemView>> = LazyLock::new(|| {
         roles::DEFINITIONS,
         session_views::DEFINITIONS,
         statistics::DEFINITIONS,
+        user_types::DEFINITIONS,
         information_schema::DEFINITIONS,
         constraint_usage::DEFINITIONS,
         cluster::DEFINITIONS,

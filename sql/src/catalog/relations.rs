@@ -268,6 +268,9 @@ const ATTRIBUTE: Columns = &[
     ("attmissingval", Ty::Texts),
 ];
 
+/// Where `attgenerated` stands.
+const GENERATED: usize = 17;
+
 fn attribute_row(
     relation: u32,
     name: &str,
@@ -316,8 +319,9 @@ fn attribute(context: &SystemContext<'_>, equal: &[(usize, Datum)]) -> Result<Ve
     for table in context.catalog.tables() {
         if wanted(table.id.0) {
             for (i, column) in table.visible_columns().iter().enumerate() {
-                let default = column.default.is_some() && column.identity.is_none();
-                rows.push(attribute_row(
+                let default =
+                    column.default.is_some() && column.identity.is_none() || column.generated.is_some();
+                let mut row = attribute_row(
                     table.id.0,
                     &column.name,
                     table.attribute_number(i) as usize,
@@ -325,7 +329,11 @@ fn attribute(context: &SystemContext<'_>, equal: &[(usize, Datum)]) -> Result<Ve
                     column.not_null,
                     default,
                     column.identity,
-                ));
+                );
+                if column.generated.is_some() {
+                    row[GENERATED] = text("s");
+                }
+                rows.push(row);
             }
         }
         for index in visible_indexes(table).filter(|i| wanted(i.oid)) {
@@ -365,7 +373,8 @@ fn attrdef(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>
     let mut rows = Vec::new();
     for table in context.catalog.tables() {
         for (i, column) in table.visible_columns().iter().enumerate() {
-            if let Some(default) = column.default.as_ref().filter(|_| column.identity.is_none()) {
+            let default = column.default.as_ref().filter(|_| column.identity.is_none());
+            if let Some(default) = default.or(column.generated.as_ref()) {
                 rows.push(vec![
                     Datum::Oid(default_oid(table, i)),
                     Datum::Oid(table.id.0),

@@ -8,6 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
+use amphora_storage::user_type::EnumType;
 use amphora_storage::{DataType, Datum, Row};
 
 use super::layout::LAYOUTS;
@@ -19,7 +20,7 @@ use crate::functions::{self, ScalarFunction, Volatility};
 use crate::types::{FormatContext, can_cast, parse};
 
 pub(super) const DEFINITIONS: &[Definition] = &[
-    pg_laid_out("pg_type", |_, e| select(&TYPES, e)),
+    pg_laid_out("pg_type", |c, e| Ok([select(&TYPES, e)?, super::user_types::type_rows(c)].concat())),
     pg_laid_out("pg_proc", |_, e| select(&PROCS, e)),
     pg_laid_out("pg_aggregate", |_, e| select(&AGGREGATES, e)),
     pg_laid_out("pg_operator", |_, e| select(&OPERATORS, e)),
@@ -153,7 +154,8 @@ static POSTGRESQL_NAMES: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
 
 pub(super) static PROCS: LazyLock<Seed> = LazyLock::new(|| {
     let io = ["typinput", "typoutput", "typreceive", "typsend", "typmodin", "typmodout", "typsubscript"];
-    let of_types: HashSet<u32> = TYPES.iter().flat_map(|t| io.map(|column| t.oid(column))).collect();
+    let of_types = TYPES.iter().flat_map(|t| io.map(|column| t.oid(column)));
+    let of_types: HashSet<u32> = of_types.chain(super::user_types::INPUT_AND_OUTPUT).collect();
     let mut seed = Seed::new("pg_proc", include_str!("seed/pg_proc.tsv"), |p| {
         of_types.contains(&p.oid("oid")) || is_implemented(p)
     });
@@ -218,6 +220,10 @@ fn sample(oid: u32) -> Option<(DataType, bool)> {
         2276 | 2283 | 2776 | 5077 | 5079 => Some((DataType::Int4, true)),
         // anyarray, anycompatiblearray
         2277 | 5078 => Some((DataType::Int4.array(), true)),
+        3500 => {
+            let none = EnumType { oid: 0, array: 0, name: String::new(), labels: Vec::new() };
+            Some((DataType::Enum(none.into()), true))
+        }
         real => DataType::from_oid(real).map(|t| (t, false)),
     }
 }

@@ -7,7 +7,7 @@ use amphora_storage::DataType;
 use amphora_storage::schema::{ColumnId, TableId, ViewRelation};
 use sqlparser::ast;
 
-use super::CreateTable;
+use super::{CreateTable, TypeCommand};
 use crate::dependency::Object;
 
 /// A command, bound: names are resolved, and looked at again when it runs.
@@ -25,7 +25,7 @@ pub enum ObjectCommand {
     /// ALTER VIEW | SEQUENCE … RENAME TO, SET SCHEMA: new schema and name
     Rename { id: TableId, tag: &'static str, schema: Option<String>, name: Option<String> },
     /// ALTER VIEW … RENAME COLUMN
-    RenameViewColumn { id: TableId, column: String, to: String },
+    RenameViewColumn { id: TableId, tag: &'static str, column: String, to: String },
     /// ALTER … OWNER TO
     SetOwner { object: Object, tag: &'static str, owner: String },
     /// COMMENT ON; `None` removes it
@@ -34,6 +34,8 @@ pub enum ObjectCommand {
     CreateView(Box<CreateView>),
     /// CREATE TABLE … AS
     CreateTableAs(Box<CreateTableAs>),
+    /// Enumerated types and domains
+    Type(TypeCommand),
     /// TRUNCATE
     Truncate { tables: Vec<TableId>, restart: bool, cascade: bool },
     /// DROP TABLE | VIEW | SEQUENCE | SCHEMA
@@ -48,12 +50,13 @@ impl ObjectCommand {
             ObjectCommand::RenameSchema { .. } => "ALTER SCHEMA",
             ObjectCommand::CreateSequence { .. } => "CREATE SEQUENCE",
             ObjectCommand::AlterSequence { .. } => "ALTER SEQUENCE",
-            ObjectCommand::RenameViewColumn { .. } => "ALTER VIEW",
             ObjectCommand::Comment { .. } => "COMMENT",
             ObjectCommand::CreateView(_) => "CREATE VIEW",
             ObjectCommand::CreateTableAs(_) => "CREATE TABLE AS",
+            ObjectCommand::Type(command) => command.tag(),
             ObjectCommand::Truncate { .. } => "TRUNCATE TABLE",
             ObjectCommand::Rename { tag, .. }
+            | ObjectCommand::RenameViewColumn { tag, .. }
             | ObjectCommand::SetOwner { tag, .. }
             | ObjectCommand::Drop { tag, .. } => tag,
         }
@@ -97,6 +100,8 @@ pub enum Commented {
     ForeignKey(TableId, String),
     /// A schema
     Schema(TableId),
+    /// A user's type
+    Type(TableId),
 }
 
 /// CREATE VIEW, bound.

@@ -98,7 +98,7 @@ impl Loader {
         {
             return Ok(None);
         }
-        self.inserter.constraints.check(&row, &context)?;
+        self.inserter.constraints.complete(&mut row, &context)?;
         Ok(Some(row))
     }
 

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use amphora_storage::{DataType, Datum};
 use smallvec::SmallVec;
@@ -15,7 +16,7 @@ use smallvec::SmallVec;
 use super::subquery::CompiledSubquery;
 use super::{Builder, Context};
 use crate::error::{Result, SqlError};
-use crate::expr::Expr;
+use crate::expr::{DomainChecks, Expr};
 use crate::functions::{Call, ScalarFunction};
 use crate::types::{CastContext, cast};
 
@@ -86,6 +87,7 @@ enum Node {
         element: DataType,
     },
     Row(Vec<Node>),
+    Domain(Box<DomainNode>),
     Subscript {
         array: Box<Node>,
         index: Box<Node>,
@@ -139,6 +141,31 @@ struct CastNode {
     from: DataType,
     to: DataType,
     context: CastContext,
+}
+
+/// A value that a domain's constraints are looked at for.
+struct DomainNode {
+    of: Arc<DomainChecks>,
+    input: Node,
+    /// Names, and conditions over a row that is the value alone
+    checks: Vec<(String, Node)>,
+}
+
+impl DomainNode {
+    /// 23502, 23514
+    fn eval(&self, row: &[Datum], context: &Context<'_>) -> Result<Datum> {
+        let value = [self.input.eval(row, context)?];
+        if self.of.not_null && value[0].is_null() {
+            return Err(self.of.refuses_null());
+        }
+        for (name, condition) in &self.checks {
+            if condition.truth(&value, context)? == Some(false) {
+                return Err(self.of.refuses(name));
+            }
+        }
+        let [value] = value;
+        Ok(value)
+    }
 }
 
 struct AnyAllNode {
@@ -298,6 +325,12 @@ fn compile(expr: &Expr, builder: &mut Builder) -> Result<Node> {
             Node::Array { items: compile_list(items, builder)?, element: element.clone() }
         }
         Expr::Row(fields) => Node::Row(compile_list(fields, builder)?),
+        Expr::Domain { input, checks } => {
+            let input = compile(input, builder)?;
+            let compiled = checks.checks.iter().map(|(name, e)| Ok((name.clone(), compile(e, builder)?)));
+            let compiled = compiled.collect::<Result<_>>()?;
+            Node::Domain(Box::new(DomainNode { of: checks.clone(), input, checks: compiled }))
+        }
         Expr::Subscript { array, index, .. } => {
             Node::Subscript { array: boxed(array, builder)?, index: boxed(index, builder)? }
         }
@@ -413,6 +446,7 @@ impl Node {
                 let fields = fields.iter().map(|f| f.eval(row, context)).collect::<Result<Vec<_>>>()?;
                 Datum::Record(fields.into())
             }
+            Node::Domain(domain) => domain.eval(row, context)?,
             Node::Subscript { array, index } => {
                 let (array, index) = (array.value(row, context)?, index.value(row, context)?);
                 match (array.as_ref(), index.as_i64()) {

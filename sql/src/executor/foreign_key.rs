@@ -633,7 +633,7 @@ impl Enforcer {
                     _ => Datum::Null,
                 };
             }
-            constraints.check(&row, &context)?;
+            constraints.complete(&mut row, &context)?;
             changes.push((old, row));
         }
         Ok(changes)

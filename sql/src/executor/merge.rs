@@ -113,7 +113,7 @@ fn gather(merge: &Merge, prepared: &Prepared, run: &mut Runtime, txn: &dyn Trans
         if let Action::Insert(values) = &clause.action {
             let mut new = eval_all(values, &row, &context)?;
             new.resize(width, Datum::Null);
-            constraints.check(&new, &context)?;
+            constraints.complete(&mut new, &context)?;
             gathered.held.add(&context.run.guard, &new)?;
             gathered.inserted.push(new);
             return Ok(());
@@ -136,7 +136,7 @@ fn gather(merge: &Merge, prepared: &Prepared, run: &mut Runtime, txn: &dyn Trans
             for (column, expr) in assignments {
                 new[*column] = expr.eval(&row, &context)?;
             }
-            constraints.check(&new, &context)?;
+            constraints.complete(&mut new, &context)?;
             gathered.held.add(&context.run.guard, &new)?;
             gathered.updated.push((old, new));
         } else {

@@ -17,7 +17,7 @@ use super::guard::Held;
 use super::{Builder, Context, Expression, Operator, Runtime, blocking_unless, is_quick};
 use crate::error::{Result, SqlError};
 use crate::expr::Expr;
-use crate::plan::{Delete, DoUpdate, Insert, Node, Plan, Prepared, Update};
+use crate::plan::{Delete, DoUpdate, Insert, Node, Plan, Prepared, Rule, Update};
 use crate::types::{FormatContext, to_text};
 
 /// Rows handed to the transaction at a time.
@@ -35,29 +35,40 @@ pub struct Written {
     pub rows: Vec<Row>,
 }
 
-/// What every new row of a table must satisfy.
+/// What every new row of a table must be.
 pub(super) struct Constraints {
     table: Arc<Table>,
+    generated: Vec<(usize, Expression)>,
     checks: Vec<(String, Expression)>,
 }
 
 impl Constraints {
     pub(super) fn compile(
         table: &Arc<Table>,
-        checks: &[(String, Expr)],
+        rules: &[(Rule, Expr)],
         builder: &mut Builder,
     ) -> Result<Constraints> {
-        let checks = checks
-            .iter()
-            .map(|(name, e)| Ok((name.clone(), Expression::compile(e, builder)?)))
-            .collect::<Result<_>>()?;
-        Ok(Constraints { table: table.clone(), checks })
+        let (mut generated, mut checks) = (Vec::new(), Vec::new());
+        for (rule, e) in rules {
+            let e = Expression::compile(e, builder)?;
+            match rule {
+                Rule::Generated(column) => generated.push((*column, e)),
+                Rule::Check(name) => checks.push((name.clone(), e)),
+            }
+        }
+        Ok(Constraints { table: table.clone(), generated, checks })
     }
 
-    /// 23502, 23514
-    pub(super) fn check(&self, row: &[Datum], context: &Context<'_>) -> Result<()> {
+    /// Computes what is generated, and looks at the rest. 23502, 23514
+    pub(super) fn complete(&self, row: &mut Row, context: &Context<'_>) -> Result<()> {
+        for (column, e) in &self.generated {
+            let value = e.eval(row, context)?;
+            if let Some(slot) = row.get_mut(*column) {
+                *slot = value;
+            }
+        }
         let table = &self.table;
-        for (column, value) in table.visible_columns().iter().zip(row) {
+        for (column, value) in table.visible_columns().iter().zip(row.iter()) {
             if column.not_null && value.is_null() {
                 return Err(SqlError::not_null_violation(format!(
                     "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
@@ -194,7 +205,7 @@ impl Inserter {
             self.source_done = !self.source.next(&context, &mut batch)?;
             for mut row in batch.drain(..) {
                 row.resize(width, Datum::Null);
-                self.constraints.check(&row, &context)?;
+                self.constraints.complete(&mut row, &context)?;
                 self.held.add(&context.run.guard, &row)?;
                 self.waiting.push(row);
             }
@@ -268,8 +279,8 @@ impl Inserter {
                             "Ensure that no rows proposed for insertion within the same command have duplicate constrained values.",
                         ));
                     }
-                    let Some(new) = update.apply(&old.row, &row, &context)? else { continue };
-                    self.constraints.check(&new, &context)?;
+                    let Some(mut new) = update.apply(&old.row, &row, &context)? else { continue };
+                    self.constraints.complete(&mut new, &context)?;
                     self.run.may_change(&self.table, &old.row);
                     self.touched.extend(update.key(&old.row)?);
                     self.touched.extend(update.key(&new)?);
@@ -439,7 +450,7 @@ fn gather_updates(
         for (column, expr) in &assignments {
             new[*column] = expr.eval(&row, &context)?;
         }
-        constraints.check(&new, &context)?;
+        constraints.complete(&mut new, &context)?;
         held.add(&context.run.guard, &old.row)?;
         held.add(&context.run.guard, &new)?;
         written.count += 1;

@@ -32,6 +32,7 @@ impl<'a> Deparser<'a> {
                 let input = self.expr(input);
                 if *explicit { format!("({input})::{to}") } else { input }
             }
+            Expr::Domain { input, .. } => self.expr(input),
             Expr::And(args) => self.joined(args, " AND "),
             Expr::Or(args) => self.joined(args, " OR "),
             Expr::Not(input) => format!("(NOT {})", self.expr(input)),

@@ -677,6 +677,7 @@ pub(super) static EXTREMES: &[AggregateFunction] = extremes![
     Timestamptz,
     Interval,
     AnyArray,
+    AnyEnum,
 ];
 
 /// The others.

@@ -133,6 +133,7 @@ pub(super) static ORDERED: &[ScalarFunction] = ordered![
     (Oid, Oid),
     (Record, Record),
     (AnyArray, AnyArray),
+    (AnyEnum, AnyEnum),
 ];
 
 /// Types compared across kinds.

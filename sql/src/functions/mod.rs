@@ -21,6 +21,7 @@ mod context;
 mod datetime;
 mod datetime_operator;
 mod decimal;
+mod enumeration;
 mod identifier;
 mod json;
 mod json_build;
@@ -236,6 +237,7 @@ pub fn all_functions() -> impl Iterator<Item = &'static ScalarFunction> {
         array::FUNCTIONS,
         array_shape::FUNCTIONS,
         identifier::FUNCTIONS,
+        enumeration::FUNCTIONS,
         json_path::FUNCTIONS,
         record::FUNCTIONS,
         system::FUNCTIONS,

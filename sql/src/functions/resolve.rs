@@ -36,6 +36,7 @@ fn accepts(declared: Ty, actual: &DataType) -> bool {
         Ty::Any | Ty::AnyElement => true,
         Ty::AnyArray => actual.element().is_some(),
         Ty::AnyNonArray => actual.element().is_none(),
+        Ty::AnyEnum => matches!(actual, DataType::Enum(_)),
         real => real.data_type().is_some_and(|t| can_cast(actual, &t) == Some(CastContext::Implicit)),
     }
 }
@@ -172,19 +173,22 @@ pub(super) fn bind(signature: &Signature, actual: &[DataType]) -> Option<(Vec<Da
     let mut elements = Vec::new();
     for (i, t) in actual.iter().enumerate() {
         match (signature.arg(i, n)?, t) {
-            (Ty::AnyElement | Ty::AnyNonArray, t) => elements.push(t.clone()),
+            (Ty::AnyElement | Ty::AnyNonArray | Ty::AnyEnum, t) => elements.push(t.clone()),
             (Ty::AnyArray, DataType::Unknown) => {}
             (Ty::AnyArray, t) => elements.push(t.element()?),
             _ => {}
         }
     }
     let element = common_type(&elements).ok()?;
+    if signature.args.contains(&Ty::AnyEnum) && !matches!(element, DataType::Enum(_)) {
+        return None;
+    }
     let nested = matches!(element, DataType::Array(_)) && signature.args.contains(&Ty::AnyArray);
     if nested {
         return None;
     }
     let real = |declared: Ty, actual: Option<&DataType>| match declared {
-        Ty::AnyElement => Some(element.clone()),
+        Ty::AnyElement | Ty::AnyEnum => Some(element.clone()),
         Ty::AnyArray => Some(element.clone().array()),
         Ty::Any | Ty::AnyNonArray => Some(match actual {
             Some(DataType::Unknown) | None => DataType::Text,

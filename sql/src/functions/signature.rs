@@ -52,6 +52,8 @@ pub enum Ty {
     AnyArray,
     /// `anynonarray`
     AnyNonArray,
+    /// `anyenum`: an enumerated type, and one with `AnyElement`
+    AnyEnum,
 }
 
 impl Ty {
@@ -95,7 +97,7 @@ impl Ty {
             Ty::Record => DataType::Record,
             Ty::Void => DataType::Void,
             Ty::Array(element) => element.data_type()?.array(),
-            Ty::Any | Ty::AnyElement | Ty::AnyArray | Ty::AnyNonArray => return None,
+            Ty::Any | Ty::AnyElement | Ty::AnyArray | Ty::AnyNonArray | Ty::AnyEnum => return None,
         })
     }
 
@@ -106,13 +108,14 @@ impl Ty {
             Ty::AnyElement => 2283,
             Ty::AnyArray => 2277,
             Ty::AnyNonArray => 2776,
+            Ty::AnyEnum => 3500,
             real => real.data_type().map_or(0, |t| t.oid()),
         }
     }
 
     /// True of `AnyElement`, `AnyArray`, `AnyNonArray` and `Any`.
     pub fn is_polymorphic(self) -> bool {
-        matches!(self, Ty::Any | Ty::AnyElement | Ty::AnyArray | Ty::AnyNonArray)
+        matches!(self, Ty::Any | Ty::AnyElement | Ty::AnyArray | Ty::AnyNonArray | Ty::AnyEnum)
     }
 }
 

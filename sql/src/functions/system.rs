@@ -3,6 +3,7 @@
 //! What follows from the context alone is answered here. What needs the session or the catalog is passed
 //! to [`SessionHook::call`](super::SessionHook::call) by name, with its arguments.
 
+use amphora_storage::schema::TableId;
 use amphora_storage::{DataType, Datum, Numeric as Number};
 use num_traits::ToPrimitive;
 
@@ -72,12 +73,17 @@ fn with_modifier(data_type: &DataType, m: i32, given: bool) -> String {
     }
 }
 
-fn format_type_call(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
+fn format_type_call(a: &[Datum], c: &Call<'_>) -> Result<Datum> {
     if a[0].is_null() {
         return Ok(Datum::Null);
     }
     let modifier = if a[1].is_null() { None } else { Some(int(&a[1])? as i32) };
-    Ok(Datum::text(format_type(int(&a[0])? as u32, modifier)))
+    let oid = int(&a[0])? as u32;
+    let own = c.context.format.names.as_ref().filter(|_| oid >= TableId::FIRST_USER.0);
+    if let Some(name) = own.and_then(|names| names.name_of(&DataType::Regtype, oid)) {
+        return Ok(Datum::text(name));
+    }
+    Ok(Datum::text(format_type(oid, modifier)))
 }
 
 fn current_setting(a: &[Datum], c: &Call<'_>) -> Result<Datum> {

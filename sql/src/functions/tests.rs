@@ -175,7 +175,7 @@ fn edges(ty: Ty) -> Vec<Datum> {
         | Ty::Regrole => &["0", "4294967295"],
         Ty::Array(_) | Ty::AnyArray => &["{}", "{1,NULL,2}"],
         Ty::Int2vector | Ty::Oidvector => &["", "1 2"],
-        Ty::AnyElement | Ty::AnyNonArray | Ty::Any | Ty::Record | Ty::Void => &["1"],
+        Ty::AnyElement | Ty::AnyNonArray | Ty::AnyEnum | Ty::Any | Ty::Record | Ty::Void => &["1"],
         Ty::Text | Ty::Varchar | Ty::Bpchar | Ty::Name | Ty::Char => &[
             "",
             "é%_\\",
@@ -190,7 +190,7 @@ fn edges(ty: Ty) -> Vec<Datum> {
     };
     let data_type = match ty {
         Ty::AnyArray => DataType::Int4.array(),
-        Ty::AnyElement | Ty::AnyNonArray | Ty::Any => DataType::Int4,
+        Ty::AnyElement | Ty::AnyNonArray | Ty::AnyEnum | Ty::Any => DataType::Int4,
         Ty::Record | Ty::Void => DataType::Int4,
         real => real.data_type().unwrap(),
     };

@@ -44,6 +44,19 @@ fn value<'a>(e: &'a Expr, row: &'a [Datum]) -> Result<Cow<'a, Datum>> {
             let context = if *explicit { CastContext::Explicit } else { CastContext::Assignment };
             cast(value(input, row)?.as_ref(), from, to, context, &CONTEXT.format)?
         }
+        Expr::Domain { input, checks } => {
+            let value = [evaluate(input, row)?];
+            if checks.not_null && value[0].is_null() {
+                return Err(checks.refuses_null());
+            }
+            for (name, condition) in &checks.checks {
+                if truth(condition, &value)? == Some(false) {
+                    return Err(checks.refuses(name));
+                }
+            }
+            let [value] = value;
+            value
+        }
         Expr::Case { branches, otherwise, .. } => {
             for (when, then) in branches {
                 if is_true(when, row)? {

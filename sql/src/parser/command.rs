@@ -1,8 +1,11 @@
 //! The statements that are read here, token by token: transaction control, settings, prepared statements,
 //! EXPLAIN, and those that are accepted and change nothing.
 
+mod alter_table;
 pub(super) mod index;
 mod object;
+mod table_like;
+mod user_type;
 
 use amphora_replication::IsolationLevel;
 use sqlparser::tokenizer::{Token, TokenWithSpan};
@@ -10,8 +13,11 @@ use sqlparser::tokenizer::{Token, TokenWithSpan};
 use super::dialect::AmphoraDialect;
 use super::position::Positions;
 use super::{Analyze, Ast, ExplainOptions, near, parse_tokens, parser, syntax_error};
+pub(crate) use alter_table::{ColumnAction, TableAction};
 pub(crate) use index::{IndexAst, IndexChange};
 pub(crate) use object::{CommentTarget, CreateTableAs, ObjectAst, SequenceOption};
+pub(crate) use table_like::LikeClause;
+pub(crate) use user_type::{DomainAction, DomainClause, TypeAst};
 
 use crate::command::{Command, TransactionModes};
 use crate::error::{Result, SqlError};

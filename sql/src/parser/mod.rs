@@ -37,7 +37,8 @@ pub use self::position::Positions;
 pub(crate) use self::rewrite::{CONFLICT_TARGET, CURRENT_OF, DEFAULT_VALUES, SYMMETRIC, VARIADIC};
 
 pub(crate) use self::command::{
-    CommentTarget, CreateTableAs, IndexAst, IndexChange, ObjectAst, SequenceOption,
+    ColumnAction, CommentTarget, CreateTableAs, DomainAction, DomainClause, IndexAst, IndexChange,
+    LikeClause, ObjectAst, SequenceOption, TableAction, TypeAst,
 };
 
 use self::dialect::AmphoraDialect;

@@ -104,7 +104,7 @@ impl Session {
             return Err(SqlError::duplicate_table(message));
         }
         let constraints = create.primary_key.iter().chain(&create.uniques);
-        for Index { name, .. } in constraints {
+        for Index { name, .. } in constraints.chain(&create.indexes) {
             if relation_exists(&catalog, &create.schema, name) || *name == create.name {
                 return Err(SqlError::duplicate_table(format!("relation \"{name}\" already exists")));
             }
@@ -118,6 +118,7 @@ impl Session {
                 not_null: c.not_null,
                 default: c.default.clone(),
                 identity: c.identity,
+                generated: c.generated.clone(),
                 ..Column::new(column_id(i), c.name.clone(), c.ty.clone())
             };
             if let Some(sequence) = &c.sequence {
@@ -151,7 +152,7 @@ impl Session {
         };
         primary.oid = txn.allocate_id()?.0;
         let mut indexes = Vec::with_capacity(create.uniques.len());
-        for (position, index) in create.uniques.iter().enumerate() {
+        for (position, index) in create.uniques.iter().chain(&create.indexes).enumerate() {
             let (id, oid) = (index_id(position + 1), txn.allocate_id()?.0);
             indexes.push(Index { id, oid, ..index.clone() });
         }

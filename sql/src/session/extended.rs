@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use amphora_storage::schema::Catalog;
 use amphora_storage::{DataType, Datum};
 use bytes::Bytes;
 
@@ -30,7 +31,8 @@ impl Session {
         if parsed.len() > 1 {
             return Err(SqlError::syntax_error("cannot insert multiple commands into a prepared statement"));
         }
-        let declared = param_oids.iter().map(|&oid| declared_type(oid)).collect::<Result<_>>()?;
+        let catalog = self.catalog();
+        let declared = param_oids.iter().map(|&oid| declared_type(oid, &catalog)).collect::<Result<_>>()?;
         let statement = Arc::new(PreparedStatement::new(parsed.pop(), declared));
         self.check_not_failed(&statement)?;
         if statement.parsed.is_some() {
@@ -274,10 +276,10 @@ fn gives_rows(schema: &Arc<[Field]>) -> Option<Arc<[Field]>> {
 }
 
 /// A parameter type by OID; 0 leaves it to the binder. 42704
-fn declared_type(oid: u32) -> Result<Option<DataType>> {
+fn declared_type(oid: u32, catalog: &Catalog) -> Result<Option<DataType>> {
     match oid {
         0 | 705 => Ok(None),
-        oid => match DataType::from_oid(oid) {
+        oid => match catalog.type_of_oid(oid) {
             Some(ty) => Ok(Some(ty)),
             None => Err(SqlError::undefined_object(format!("type with OID {oid} does not exist"))),
         },

@@ -152,8 +152,8 @@ impl SessionHook for Facts {
                     |name: String| !name.starts_with("amphora.") || self.names.is_visible("amphora");
                 name.map_or(Datum::Null, |name| Datum::Bool(visible(name)))
             }
-            "pg_type_is_visible"
-            | "pg_operator_is_visible"
+            "pg_type_is_visible" => Datum::Bool(self.names.type_is_visible(oid()).unwrap_or(true)),
+            "pg_operator_is_visible"
             | "pg_opclass_is_visible"
             | "pg_opfamily_is_visible"
             | "pg_conversion_is_visible"
@@ -289,7 +289,8 @@ impl Facts {
     fn expression(&self, text: &str, relation: Option<i64>, pretty: bool) -> Datum {
         let table = relation.and_then(|oid| u32::try_from(oid).ok()).and_then(|oid| self.table(oid));
         let found = table.filter(|_| pretty).and_then(|table| catalog::pretty_expression(table, text));
-        Datum::text(found.unwrap_or_else(|| catalog::shown_default(self.names.as_ref(), text)))
+        let shown = found.unwrap_or_else(|| catalog::shown_default(self.names.as_ref(), text));
+        Datum::text(catalog::shown_types(&self.catalog, &shown))
     }
 
     /// The whole definition, or that of one attribute.
@@ -306,6 +307,7 @@ impl Facts {
     fn constraint_definition(&self, oid: u32, pretty: bool) -> Datum {
         let mut tables = self.catalog.tables();
         let found = tables.find_map(|t| catalog::constraint_definition(&self.catalog, t, oid, pretty));
+        let found = found.or_else(|| catalog::domain_constraint_definition(&self.catalog, oid));
         found.map_or(Datum::Null, Datum::text)
     }
 

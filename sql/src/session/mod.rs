@@ -39,6 +39,7 @@ mod settings;
 mod statement;
 mod transaction;
 mod truncate;
+mod user_type;
 
 use std::collections::HashMap;
 use std::sync::Arc;

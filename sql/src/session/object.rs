@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use amphora_storage::schema::{
-    Catalog, ColumnId, Descriptor, Relation, Schema, Sequence, SequenceState, Table, TableId, View,
+    Catalog, ColumnId, Descriptor, Relation, Schema, Sequence, SequenceState, Table, TableId, UserType, View,
 };
 use amphora_storage::{DataType, Timestamp};
 
@@ -65,7 +65,7 @@ impl Session {
             ObjectCommand::Rename { id, schema, name, .. } => {
                 self.rename_relation(&catalog, *id, schema.as_deref(), name.as_deref()).await?;
             }
-            ObjectCommand::RenameViewColumn { id, column, to } => {
+            ObjectCommand::RenameViewColumn { id, column, to, .. } => {
                 let mut view = View::clone(catalog.view_by_id(*id).ok_or_else(moved)?);
                 if view.columns.iter().any(|(name, _)| name == to) {
                     return Err(SqlError::duplicate_column(format!(
@@ -86,6 +86,7 @@ impl Session {
             ObjectCommand::SetOwner { object, owner, .. } => {
                 self.set_owner(&catalog, object, owner)?;
             }
+            ObjectCommand::Type(command) => notices.extend(self.run_type(&catalog, command).await?),
             ObjectCommand::Comment { on, text } => self.comment(&catalog, on, text.clone()).await?,
             ObjectCommand::CreateView(create) => self.create_view(&catalog, create)?,
             ObjectCommand::CreateTableAs(create) => return self.create_table_as(create, out).await,
@@ -135,7 +136,11 @@ impl Session {
                 }
                 Relation::Table(_) => return Err(moved()),
             },
-            Object::Default(..) | Object::ForeignKey(..) => return Err(moved()),
+            Object::Type(id) => {
+                let (ty, _) = catalog.type_by_id(*id).ok_or_else(moved)?;
+                Descriptor::Type(UserType { owner, ..UserType::clone(ty) })
+            }
+            Object::Default(..) | Object::ForeignKey(..) | Object::Column(..) => return Err(moved()),
         };
         self.transaction(false).put_object(changed).map_err(Into::into)
     }
@@ -159,6 +164,11 @@ impl Session {
             catalog.relations().filter(|r| r.name().0 == name).map(Relation::id).collect();
         for id in inside {
             self.put_renamed(catalog, id, Some(to), None).await?;
+        }
+        let types = catalog.types().filter(|(ty, _)| ty.schema == name).map(|(ty, _)| UserType::clone(ty));
+        for ty in types.collect::<Vec<_>>() {
+            let now = self.transaction(false).catalog();
+            self.put_type(&now, UserType { schema: to.to_owned(), ..ty }).await?;
         }
         Ok(())
     }
@@ -188,7 +198,35 @@ impl Session {
             };
             return Err(SqlError::duplicate_table(message));
         }
-        self.put_renamed(catalog, id, schema, name).await
+        if let (Some(_), Relation::Sequence(sequence)) = (schema, relation)
+            && let Some(table) = sequence.owned_by.and_then(|(table, _)| catalog.table_by_id(table))
+        {
+            return Err(SqlError::feature_not_supported("cannot move an owned sequence into another schema")
+                .with_detail(format!(
+                    "Sequence \"{}\" is linked to table \"{}\".",
+                    sequence.name, table.name
+                )));
+        }
+        self.put_renamed(catalog, id, schema, name).await?;
+        if schema.is_none() || catalog.table_by_id(id).is_none() {
+            return Ok(());
+        }
+        // What belongs to a table goes with it.
+        let table = catalog.table_by_id(id).ok_or_else(moved)?;
+        let indexes = table.all_indexes().skip(usize::from(table.hidden_key)).map(|index| &index.name);
+        let owned = catalog.sequences().filter(|s| s.owned_by.is_some_and(|(owner, _)| owner == id));
+        let owned: Vec<_> = owned.cloned().collect();
+        for name in indexes.chain(owned.iter().map(|sequence| &sequence.name)) {
+            if relation_exists(catalog, new_schema, name) {
+                return Err(SqlError::duplicate_table(format!(
+                    "relation \"{name}\" already exists in schema \"{new_schema}\""
+                )));
+            }
+        }
+        for sequence in &owned {
+            self.put_renamed(catalog, sequence.id, schema, None).await?;
+        }
+        Ok(())
     }
 
     async fn put_renamed(
@@ -282,7 +320,12 @@ impl Session {
         Ok(id)
     }
 
-    async fn alter_sequence(&mut self, catalog: &Catalog, id: TableId, options: &NewSequence) -> Result<()> {
+    pub(super) async fn alter_sequence(
+        &mut self,
+        catalog: &Catalog,
+        id: TableId,
+        options: &NewSequence,
+    ) -> Result<()> {
         let sequence = catalog.sequence_by_id(id).ok_or_else(moved)?;
         if options.owned_by.is_some() && is_identity(catalog, sequence) {
             return Err(SqlError::feature_not_supported("cannot change ownership of identity sequence")
@@ -320,7 +363,8 @@ impl Session {
             let known = match object {
                 Object::Schema(id) => catalog.schema_by_id(*id).is_some(),
                 Object::Relation(id) => catalog.relation_by_id(*id).is_some(),
-                Object::Default(..) | Object::ForeignKey(..) => true,
+                Object::Type(id) => catalog.type_by_id(*id).is_some(),
+                Object::Default(..) | Object::ForeignKey(..) | Object::Column(..) => true,
             };
             if !known {
                 return Err(moved());
@@ -335,7 +379,17 @@ impl Session {
         for object in &plan.objects {
             let catalog = self.transaction(false).catalog();
             match object {
-                Object::Schema(id) => self.transaction(false).drop_object(*id)?,
+                Object::Schema(id) | Object::Type(id) => self.transaction(false).drop_object(*id)?,
+                Object::Column(table, column) => {
+                    let table = catalog.table_by_id(*table).ok_or_else(moved)?;
+                    if table.is_strong() {
+                        self.transaction(false).lock_table(table).await?;
+                    }
+                    let name = column_of(table, *column).map(|c| c.name.clone());
+                    if let Some(name) = name {
+                        Box::pin(self.drop_column(table.id, &name, true, true)).await?;
+                    }
+                }
                 Object::Relation(id) => match catalog.relation_by_id(*id).ok_or_else(moved)? {
                     Relation::Table(table) => self.drop_table(&catalog, table).await?,
                     Relation::View(_) => self.transaction(false).drop_object(*id)?,
@@ -394,6 +448,10 @@ impl Session {
             Commented::Schema(id) => {
                 let schema = catalog.schema_by_id(*id).ok_or_else(moved)?;
                 Descriptor::Schema(Schema { comment: text, ..Schema::clone(schema) })
+            }
+            Commented::Type(id) => {
+                let (ty, _) = catalog.type_by_id(*id).ok_or_else(moved)?;
+                Descriptor::Type(UserType { comment: text, ..UserType::clone(ty) })
             }
             Commented::Relation(id) => match catalog.relation_by_id(*id).ok_or_else(moved)? {
                 Relation::Table(_) => {
@@ -503,6 +561,6 @@ pub(super) fn schema_exists(catalog: &Catalog, name: &str) -> bool {
 }
 
 /// What the binder found is not there any more: the statement is bound again.
-fn moved() -> SqlError {
+pub(super) fn moved() -> SqlError {
     amphora_replication::Error::catalog_moved().into()
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use amphora_storage::DataType;
-use amphora_storage::schema::{Catalog, IndexId, TableId};
+use amphora_storage::schema::{Catalog, IndexId, TableId, UserType};
 
 use crate::catalog::{self, system_views};
 use crate::error::{Result, SqlError};
@@ -60,6 +60,29 @@ impl CatalogNames {
         system_views().iter().find(|v| v.schema == schema && v.name == name).map(|v| v.oid)
     }
 
+    /// A user's type, or an array of one, by its perhaps qualified name.
+    fn user_type(&self, name: &str) -> Result<Option<DataType>> {
+        if let Some(element) = name.trim().strip_suffix("[]") {
+            return Ok(self.user_type(element)?.map(DataType::array));
+        }
+        let parts = identifier_parts(name)?;
+        Ok(match &parts[..] {
+            [name] => catalog::user_type(&self.catalog, self.search_path.iter().map(String::as_str), name),
+            [schema, name] | [_, schema, name] => {
+                catalog::user_type(&self.catalog, std::iter::once(schema.as_str()), name)
+            }
+            _ => None,
+        })
+    }
+
+    /// True if the type's plain name finds it; none if it is no user's.
+    pub(super) fn type_is_visible(&self, oid: u32) -> Option<bool> {
+        let known = |ty: &UserType| ty.id.0 == oid || ty.array == oid;
+        let (ty, _) = self.catalog.types().find(|(ty, _)| known(ty))?;
+        let first = self.search_path.iter().find(|s| self.catalog.type_named(s, &ty.name).is_some());
+        Some(first.is_some_and(|schema| *schema == ty.schema))
+    }
+
     /// True if the relation's plain name finds it.
     pub(super) fn relation_is_visible(&self, oid: u32) -> Option<bool> {
         self.relation(oid).map(|(schema, name)| self.finds(schema, name))
@@ -83,7 +106,7 @@ impl ObjectNames for CatalogNames {
             DataType::Regoper => catalog::operator_name(oid, false),
             DataType::Regoperator => catalog::operator_name(oid, true),
             DataType::Regcollation => catalog::collation_name(oid).map(catalog::quoted),
-            DataType::Regtype => DataType::from_oid(oid).map(|t| match t {
+            DataType::Regtype => self.catalog.type_of_oid(oid).map(|t| match t {
                 DataType::Char(_) => "character".into(),
                 other => other.to_string(),
             }),
@@ -106,7 +129,10 @@ impl ObjectNames for CatalogNames {
         Ok(match (kind, &parts[..]) {
             (DataType::Regclass, [name]) => self.schemas().find_map(|s| self.relation_oid(s, name)),
             (DataType::Regclass, [schema, name] | [_, schema, name]) => self.relation_oid(schema, name),
-            (DataType::Regtype, _) => type_from_name(None, name, &[]).map(|t| t.oid()),
+            (DataType::Regtype, _) => match type_from_name(None, name, &[]) {
+                Some(ty) => Some(ty.oid()),
+                None => self.user_type(name)?.map(|ty| ty.oid()),
+            },
             (DataType::Regnamespace, [name]) => catalog::schema_oid(&self.catalog, name),
             (DataType::Regproc, [name] | [_, name]) => {
                 let found = catalog::function_by_name(name, None);

@@ -72,6 +72,7 @@ pub fn parse_binary(bytes: &[u8], data_type: &DataType) -> Result<Datum> {
         | DataType::Name
         | DataType::InternalChar
         | DataType::Unknown
+        | DataType::Enum(_)
         | DataType::Json => {
             let text = utf8(r.take(bytes.len())?)?;
             return parse(text, data_type, &FormatContext::default());
@@ -126,6 +127,7 @@ pub fn parse_binary(bytes: &[u8], data_type: &DataType) -> Result<Datum> {
         DataType::Record | DataType::Row(_) => read_record(&mut r)?,
         DataType::Void => Datum::Null,
         DataType::Crdt(c) => return parse_binary(bytes, &c.base()),
+        DataType::Domain(domain) => return parse_binary(bytes, &domain.base),
     };
     if !r.bytes.is_empty() {
         return Err(malformed(data_type));
@@ -303,6 +305,7 @@ pub fn format_binary(value: &Datum, data_type: &DataType, out: &mut BytesMut) {
             out.put_i32(i.months);
         }
         Datum::Uuid(u) => out.put_slice(&**u),
+        Datum::Enum(label) => out.put_slice(super::text::label_text(label, data_type).as_bytes()),
         Datum::Jsonb(j) => {
             out.put_u8(1);
             out.put_slice(j.to_string().as_bytes());
@@ -350,7 +353,7 @@ fn write_field(value: &Datum, data_type: &DataType, out: &mut BytesMut) {
 /// The plainest type a value can have.
 fn kind(value: &Datum) -> DataType {
     match value {
-        Datum::Null | Datum::Text(_) => DataType::Text,
+        Datum::Null | Datum::Text(_) | Datum::Enum(_) => DataType::Text,
         Datum::Bool(_) => DataType::Bool,
         Datum::Int2(_) => DataType::Int2,
         Datum::Int4(_) => DataType::Int4,

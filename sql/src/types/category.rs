@@ -14,6 +14,8 @@ pub enum Category {
     Boolean,
     /// `D`
     DateTime,
+    /// `E`
+    Enum,
     /// `N`
     Numeric,
     /// `P`
@@ -37,6 +39,7 @@ impl Category {
             Category::Array => 'A',
             Category::Boolean => 'B',
             Category::DateTime => 'D',
+            Category::Enum => 'E',
             Category::Numeric => 'N',
             Category::Pseudo => 'P',
             Category::String => 'S',
@@ -80,6 +83,8 @@ pub fn category(data_type: &DataType) -> Category {
         DataType::Array(_) | DataType::Int2vector | DataType::Oidvector => Category::Array,
         DataType::Record | DataType::Row(_) | DataType::Void => Category::Pseudo,
         DataType::Unknown => Category::Unknown,
+        DataType::Enum(_) => Category::Enum,
+        DataType::Domain(domain) => category(&domain.base),
         DataType::Crdt(c) => category(&c.base()),
     }
 }

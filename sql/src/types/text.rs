@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use amphora_storage::types::IntervalModifier;
+use amphora_storage::user_type::Label;
 use amphora_storage::{DataType, Datum};
 
 use super::datetime::{write_date, write_offset, write_time, write_timestamp};
@@ -77,6 +78,11 @@ pub fn parse(text: &str, data_type: &DataType, ctx: &FormatContext) -> Result<Da
                 "input of anonymous composite types is not implemented",
             ));
         }
+        DataType::Enum(ty) => Datum::Enum(ty.label(text).cloned().ok_or_else(|| {
+            let message = format!("invalid input value for enum {}: \"{text}\"", ty.name);
+            SqlError::invalid_text_representation(message)
+        })?),
+        DataType::Domain(domain) => return parse(text, &domain.base, ctx),
         DataType::Crdt(c) => return parse(text, &c.base(), ctx),
     })
 }
@@ -143,6 +149,7 @@ pub(super) fn write_value(
         Datum::Interval(i) => format_interval(i, out),
         Datum::Uuid(u) => write!(out, "{}", uuid::Uuid::from_bytes(**u).as_hyphenated()),
         Datum::Jsonb(j) => write!(out, "{j}"),
+        Datum::Enum(label) => out.write_str(&label_text(label, data_type)),
         Datum::Array(a) if data_type.lower_bound() == 0 => {
             for (i, item) in a.items.iter().enumerate() {
                 if i > 0 {
@@ -155,6 +162,15 @@ pub(super) fn write_value(
         Datum::Array(a) => array::write_array(a, ctx, out),
         Datum::Record(r) => array::write_record(r, ctx, out),
     }
+}
+
+/// An enumerated value's label: that of its type, or its own, which it was read with.
+pub(super) fn label_text(label: &Label, data_type: &DataType) -> Arc<str> {
+    let known = match data_type {
+        DataType::Enum(ty) => ty.label_at(label.place),
+        _ => None,
+    };
+    known.map_or_else(|| label.text.clone(), |known| known.text.clone())
 }
 
 /// `boolean` from text: any unique prefix of true, false, yes, no, on, off, or a digit.
@@ -263,6 +279,11 @@ fn parse_name(text: &str, data_type: &DataType, ctx: &FormatContext) -> Result<u
         if let Some(found) = crate::catalog::pseudo_type(plain) {
             return Ok(found);
         }
+        if let Some(names) = &ctx.names
+            && let Some(found) = names.oid_of(data_type, text)?
+        {
+            return Ok(found);
+        }
         return Err(SqlError::undefined_object(format!("type \"{text}\" does not exist")));
     }
     let found = match &ctx.names {
@@ -299,7 +320,8 @@ fn write_oid(
                 DataType::Array(e) if matches!(*e, DataType::Char(_)) => "character[]".to_string(),
                 t => t.to_string(),
             })
-            .or_else(|| crate::catalog::pseudo_type_name(oid)),
+            .or_else(|| crate::catalog::pseudo_type_name(oid))
+            .or_else(|| ctx.names.as_ref().and_then(|n| n.name_of(data_type, oid))),
         DataType::Oid => None,
         t if t.is_oid_like() => match oid {
             0 if matches!(data_type, DataType::Regoper | DataType::Regoperator) => Some("0".to_string()),

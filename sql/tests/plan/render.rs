@@ -6,7 +6,7 @@ use amphora_replication::Direction;
 use amphora_sql::SqlError;
 use amphora_sql::command::Command;
 use amphora_sql::expr::{Expr, SubqueryKind};
-use amphora_sql::plan::{Node, Plan, Prepared, ProjectItem, ScanRange, SortKey, Statement};
+use amphora_sql::plan::{Node, Plan, Prepared, ProjectItem, Rule, ScanRange, SortKey, Statement};
 use amphora_sql::types::{FormatContext, to_text};
 use amphora_storage::{DataType, Datum};
 
@@ -126,9 +126,12 @@ fn statement(out: &mut String, statement_: &Statement) {
     }
 }
 
-fn rest(out: &mut String, checks: &[(String, Expr)], returning: &[Expr]) {
-    for (name, e) in checks {
-        let _ = writeln!(out, "  check {name} {}", expr(e));
+fn rest(out: &mut String, rules: &[(Rule, Expr)], returning: &[Expr]) {
+    for (rule, e) in rules {
+        let _ = match rule {
+            Rule::Generated(column) => writeln!(out, "  generated #{column} {}", expr(e)),
+            Rule::Check(name) => writeln!(out, "  check {name} {}", expr(e)),
+        };
     }
     if !returning.is_empty() {
         let _ = writeln!(out, "  returning {}", list(returning));
@@ -336,6 +339,7 @@ pub fn expr(e: &Expr) -> String {
     match e {
         Expr::Literal(value, ty) => literal(value, ty),
         Expr::Column(i, _) => format!("#{i}"),
+        Expr::Domain { input, checks } => format!("{}({})", checks.name, expr(input)),
         Expr::Outer { depth, position, .. } => format!("outer({depth}).{position}"),
         Expr::Parameter(i, _) => format!("${}", i + 1),
         Expr::Call { function, args, .. } => match &args[..] {

@@ -159,13 +159,16 @@ impl<'a> RowView<'a> {
     }
 }
 
-/// An integer or float written before its column was widened, in its new width.
+/// An integer or float written before its column was widened, in its new width; an enumerated value with its
+/// label.
 fn widen(datum: Datum, ty: &DataType) -> Datum {
     match (datum, ty) {
         (Datum::Int2(v), DataType::Int4) => Datum::Int4(v.into()),
         (Datum::Int2(v), DataType::Int8) => Datum::Int8(v.into()),
         (Datum::Int4(v), DataType::Int8) => Datum::Int8(v.into()),
         (Datum::Float4(v), DataType::Float8) => Datum::Float8(v.into()),
+        (datum @ (Datum::Enum(_) | Datum::Array(_)), ty) => datum.labelled(ty),
+        (datum, DataType::Domain(domain)) => widen(datum, &domain.base),
         (datum, _) => datum,
     }
 }

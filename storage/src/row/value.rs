@@ -12,6 +12,7 @@ use crate::datum::{Datum, Interval, Timetz};
 use crate::error::{Result, StorageError};
 use crate::numeric::Numeric;
 use crate::types::DataType;
+use crate::user_type::Label;
 
 // Tags are on disk for ever: add, never change.
 const NULL: u8 = 0;
@@ -41,6 +42,7 @@ const RECORD: u8 = 23;
 /// Text that ends in spaces, as char(n) does: how many, then the rest.
 const PADDED_TEXT: u8 = 24;
 const TIMETZ: u8 = 25;
+const ENUM: u8 = 26;
 
 /// How deep arrays and records may nest.
 const MAX_DEPTH: usize = 64;
@@ -87,6 +89,7 @@ fn encode(out: &mut Vec<u8>, datum: &Datum, depth: usize) -> Result<()> {
             out.extend_from_slice(&v.west.to_le_bytes());
             out.extend_from_slice(&v.micros.to_le_bytes());
         }
+        Datum::Enum(v) => integer(out, ENUM, v.place),
         Datum::Timestamp(v) => integer(out, TIMESTAMP, *v),
         Datum::Timestamptz(v) => integer(out, TIMESTAMPTZ, *v),
         Datum::Interval(v) => {
@@ -265,6 +268,7 @@ fn decode(bytes: &[u8], depth: usize) -> Result<Datum> {
                 micros: i64::from_le_bytes(micros),
             })
         }
+        ENUM => Datum::Enum(Arc::new(Label::at(read_integer(body)?))),
         TIMESTAMP => Datum::Timestamp(read_integer(body)?),
         TIMESTAMPTZ => Datum::Timestamptz(read_integer(body)?),
         INTERVAL => {

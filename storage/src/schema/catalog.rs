@@ -4,8 +4,11 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Descriptor, ForeignKey, Role, Schema, Sequence, Table, TableId, TableStatistics, View};
+use super::{
+    Column, Descriptor, ForeignKey, Role, Schema, Sequence, Table, TableId, TableStatistics, UserType, View,
+};
 use crate::hlc::Timestamp;
+use crate::types::DataType;
 
 /// All descriptors at one version of the catalog. Cheap to share, never changed in place.
 #[derive(Clone, Debug, Default)]
@@ -17,8 +20,16 @@ pub struct Catalog {
     by_id: BTreeMap<TableId, Object>,
     tables: BTreeMap<TableId, Arc<Table>>,
     statistics: BTreeMap<TableId, Arc<TableStatistics>>,
+    types: BTreeMap<TableId, KnownType>,
     /// Tables with foreign keys, by the table that these refer to
     children: BTreeMap<TableId, BTreeSet<TableId>>,
+}
+
+/// A user's type, and what columns of it are.
+#[derive(Clone, Debug)]
+struct KnownType {
+    descriptor: Arc<UserType>,
+    data_type: DataType,
 }
 
 /// A relation, found by its name.
@@ -68,6 +79,7 @@ enum Object {
     Schema(Arc<Schema>),
     Statistics(TableId),
     Role(Arc<Role>),
+    Type,
 }
 
 impl Catalog {
@@ -83,6 +95,7 @@ impl Catalog {
     /// Adds a table, or replaces the object with its id.
     pub fn put(&mut self, table: Arc<Table>) {
         self.remove(table.id);
+        let table = self.resolved_table(table);
         for key in &table.foreign_keys {
             self.children.entry(key.parent).or_default().insert(table.id);
         }
@@ -97,7 +110,8 @@ impl Catalog {
             Descriptor::Table(table) => self.put(Arc::new(table)),
             Descriptor::View(view) => {
                 self.remove(id);
-                self.put_relation(Relation::View(Arc::new(view)));
+                let view = self.resolved_view(Arc::new(view));
+                self.put_relation(Relation::View(view));
             }
             Descriptor::Sequence(sequence) => {
                 self.remove(id);
@@ -110,6 +124,11 @@ impl Catalog {
             Descriptor::Role(role) => {
                 self.remove(id);
                 self.by_id.insert(id, Object::Role(Arc::new(role)));
+            }
+            Descriptor::Type(ty) => {
+                self.remove(id);
+                self.by_id.insert(id, Object::Type);
+                self.put_type(Arc::new(ty));
             }
             Descriptor::Statistics(statistics) => {
                 self.remove(id);
@@ -141,6 +160,9 @@ impl Catalog {
             }
             Some(Object::Statistics(table)) => {
                 self.statistics.remove(&table);
+            }
+            Some(Object::Type) => {
+                self.types.remove(&id);
             }
             Some(Object::Schema(_) | Object::Role(_)) | None => {}
         }
@@ -283,6 +305,89 @@ impl Catalog {
     /// True if a foreign key refers to this table.
     pub fn is_referenced(&self, parent: TableId) -> bool {
         self.children.contains_key(&parent)
+    }
+
+    /// Users' types, by id.
+    pub fn types(&self) -> impl Iterator<Item = (&Arc<UserType>, &DataType)> {
+        self.types.values().map(|known| (&known.descriptor, &known.data_type))
+    }
+
+    /// A user's type by schema and name.
+    pub fn type_named(&self, schema: &str, name: &str) -> Option<(&Arc<UserType>, &DataType)> {
+        self.types().find(|(ty, _)| ty.name == name && ty.schema == schema)
+    }
+
+    /// A user's type by id.
+    pub fn type_by_id(&self, id: TableId) -> Option<(&Arc<UserType>, &DataType)> {
+        self.types.get(&id).map(|known| (&known.descriptor, &known.data_type))
+    }
+
+    /// The type with this OID: a system's, a user's, or the array type of a user's.
+    pub fn type_of_oid(&self, oid: u32) -> Option<DataType> {
+        if oid < TableId::FIRST_USER.0 {
+            return DataType::from_oid(oid);
+        }
+        match self.types.get(&TableId(oid)) {
+            Some(known) => Some(known.data_type.clone()),
+            None => self.types().find(|(ty, _)| ty.array == oid).map(|(_, ty)| ty.clone().array()),
+        }
+    }
+
+    /// A type as stored, with what the catalog knows of it.
+    pub fn resolved(&self, ty: &DataType) -> DataType {
+        let of = |oid: u32| self.types.get(&TableId(oid)).map(|known| known.data_type.clone());
+        let resolved = match ty {
+            DataType::Enum(ty) => of(ty.oid),
+            DataType::Domain(ty) => of(ty.oid),
+            DataType::Array(element) if element.is_user_made() => Some(self.resolved(element).array()),
+            _ => None,
+        };
+        resolved.unwrap_or_else(|| ty.clone())
+    }
+
+    /// Adds a type, and tells those who use it.
+    fn put_type(&mut self, ty: Arc<UserType>) {
+        let id = ty.id;
+        let data_type = ty.data_type(&ty.base().map_or(DataType::Unknown, |base| self.resolved(base)));
+        self.types.insert(id, KnownType { descriptor: ty, data_type: data_type.clone() });
+        let above =
+            self.types.values().filter(|known| known.descriptor.base().is_some_and(|b| *b == data_type));
+        let above: Vec<Arc<UserType>> = above.map(|known| known.descriptor.clone()).collect();
+        for domain in above.into_iter().filter(|domain| domain.id != id) {
+            self.put_type(domain);
+        }
+        let tables = self.tables.values().filter(|t| t.columns.iter().any(|c| c.ty.is_user_made()));
+        for table in tables.cloned().collect::<Vec<_>>() {
+            let table = self.resolved_table(table);
+            self.tables.insert(table.id, table.clone());
+            self.put_relation(Relation::Table(table));
+        }
+        let views = self.views().filter(|v| v.columns.iter().any(|(_, ty)| ty.is_user_made()));
+        for view in views.cloned().collect::<Vec<_>>() {
+            let view = self.resolved_view(view);
+            self.put_relation(Relation::View(view));
+        }
+    }
+
+    fn resolved_table(&self, table: Arc<Table>) -> Arc<Table> {
+        if !table.columns.iter().any(|column| column.ty.is_user_made()) {
+            return table;
+        }
+        let mut table = Table::clone(&table);
+        for Column { ty, missing, .. } in &mut table.columns {
+            *ty = self.resolved(ty);
+            *missing = missing.clone().labelled(ty);
+        }
+        Arc::new(table)
+    }
+
+    fn resolved_view(&self, view: Arc<View>) -> Arc<View> {
+        if !view.columns.iter().any(|(_, ty)| ty.is_user_made()) {
+            return view;
+        }
+        let mut view = View::clone(&view);
+        view.columns.iter_mut().for_each(|(_, ty)| *ty = self.resolved(ty));
+        Arc::new(view)
     }
 
     fn forget_child(&mut self, table: &Table) {

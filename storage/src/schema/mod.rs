@@ -19,7 +19,7 @@ pub use catalog::{Catalog, Relation};
 pub use index::{Derived, Index, IndexExpression, KeyOrder};
 pub use object::{
     ColumnStatistics, Descriptor, ForeignKey, Histogram, Identity, MostCommon, ReferentialAction, Role,
-    Schema, Sequence, TableStatistics, View, ViewRelation,
+    Schema, Sequence, TableStatistics, UserType, UserTypeKind, View, ViewRelation,
 };
 pub use sequence::{SequenceEnd, SequenceState, SequenceValues};
 
@@ -86,6 +86,8 @@ pub struct Column {
     pub default: Option<String>,
     /// GENERATED … AS IDENTITY; its sequence is the one that this column owns
     pub identity: Option<Identity>,
+    /// GENERATED ALWAYS AS (…) STORED: the expression over the row's other columns, as SQL text
+    pub generated: Option<String>,
     /// What rows hold that were written before ADD COLUMN … DEFAULT; NULL for most columns
     pub missing: Datum,
     /// COMMENT ON COLUMN
@@ -102,6 +104,7 @@ impl Column {
             not_null: false,
             default: None,
             identity: None,
+            generated: None,
             missing: Datum::Null,
             comment: None,
         }

@@ -1,11 +1,14 @@
 //! What the catalog holds beside tables: schemas, views, sequences, and what ANALYZE learned.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use super::{ColumnId, Table, TableId};
+use super::{Check, ColumnId, Table, TableId};
 use crate::datum::Datum;
 use crate::hlc::Timestamp;
 use crate::types::DataType;
+use crate::user_type::{DomainType, EnumType, Label};
 
 /// One object of the catalog, as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +26,8 @@ pub enum Descriptor {
     Statistics(TableStatistics),
     /// A role
     Role(Role),
+    /// A type that a user made
+    Type(UserType),
 }
 
 impl Descriptor {
@@ -35,6 +40,7 @@ impl Descriptor {
             Descriptor::Schema(schema) => schema.id,
             Descriptor::Statistics(statistics) => statistics.id,
             Descriptor::Role(role) => role.id,
+            Descriptor::Type(ty) => ty.id,
         }
     }
 
@@ -44,7 +50,8 @@ impl Descriptor {
             Descriptor::Table(table) => table.version = version,
             Descriptor::View(view) => view.version = version,
             Descriptor::Sequence(sequence) => sequence.version = version,
-            Descriptor::Schema(_) | Descriptor::Statistics(_) | Descriptor::Role(_) => {}
+            Descriptor::Schema(_) | Descriptor::Statistics(_) | Descriptor::Role(_) | Descriptor::Type(_) => {
+            }
         }
     }
 }
@@ -160,6 +167,93 @@ pub struct Role {
     pub valid_until: Option<i64>,
     /// COMMENT ON ROLE
     pub comment: Option<String>,
+}
+
+/// A type that a user made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserType {
+    /// Id, and OID
+    pub id: TableId,
+    /// OID of its array type
+    pub array: u32,
+    /// Schema's name
+    pub schema: String,
+    /// Name
+    pub name: String,
+    /// Owner's name
+    pub owner: String,
+    /// What it is
+    pub kind: UserTypeKind,
+    /// COMMENT ON TYPE
+    pub comment: Option<String>,
+}
+
+impl UserType {
+    /// The type below a domain.
+    pub fn base(&self) -> Option<&DataType> {
+        match &self.kind {
+            UserTypeKind::Enum(_) => None,
+            UserTypeKind::Domain { base, .. } => Some(base),
+        }
+    }
+
+    /// Its name as messages show it: qualified outside of `public`.
+    pub fn shown(&self) -> String {
+        match self.schema.as_str() {
+            "public" => quoted(&self.name),
+            schema => format!("{}.{}", quoted(schema), quoted(&self.name)),
+        }
+    }
+
+    /// What columns of it are. `base` is the type below a domain.
+    pub fn data_type(&self, base: &DataType) -> DataType {
+        let (oid, array, name) = (self.id.0, self.array, self.shown());
+        match &self.kind {
+            UserTypeKind::Enum(labels) => {
+                let label = |(oid, place, text): &(u32, i64, String)| {
+                    Arc::new(Label { oid: *oid, place: *place, text: Arc::from(text.as_str()) })
+                };
+                let labels = labels.iter().map(label).collect();
+                DataType::Enum(Arc::new(EnumType { oid, array, name, labels }))
+            }
+            UserTypeKind::Domain { not_null, default, checks, .. } => {
+                DataType::Domain(Arc::new(DomainType {
+                    oid,
+                    array,
+                    name,
+                    base: base.clone(),
+                    not_null: *not_null,
+                    default: default.clone(),
+                    checks: checks.iter().map(|c| (c.name.clone(), c.expression.clone())).collect(),
+                }))
+            }
+        }
+    }
+}
+
+/// An identifier as SQL needs it.
+fn quoted(name: &str) -> String {
+    let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
+/// What a user's type is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UserTypeKind {
+    /// CREATE TYPE … AS ENUM: labels by place, ascending, as (OID, place, text)
+    Enum(Vec<(u32, i64, String)>),
+    /// CREATE DOMAIN
+    Domain {
+        /// The type below
+        base: DataType,
+        /// NOT NULL
+        not_null: bool,
+        /// DEFAULT, as SQL text
+        default: Option<String>,
+        /// CHECK constraints over VALUE, as SQL text
+        checks: Vec<Check>,
+    },
 }
 
 /// GENERATED … AS IDENTITY.

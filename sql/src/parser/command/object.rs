@@ -7,7 +7,7 @@ use sqlparser::tokenizer::Token;
 
 use super::super::dialect::AmphoraDialect;
 use super::super::{Ast, parser, syntax_error};
-use super::{CommandParser, IndexAst, near, unsupported};
+use super::{CommandParser, IndexAst, LikeClause, TableAction, TypeAst, near, unsupported};
 use crate::error::Result;
 
 /// A statement about an object of the catalog.
@@ -36,6 +36,12 @@ pub(crate) enum ObjectAst {
     CreateTableAs(Box<CreateTableAs>),
     /// DROP INDEX, ALTER INDEX, REINDEX
     Index(IndexAst),
+    /// Enumerated types and domains
+    Type(TypeAst),
+    /// CREATE TABLE … (LIKE …)
+    CreateTableLike { create: Box<ast::CreateTable>, likes: Vec<LikeClause> },
+    /// ALTER TABLE with actions that sqlparser does not read
+    AlterTable { name: ast::ObjectName, if_exists: bool, actions: Vec<TableAction> },
 }
 
 /// CREATE TABLE … AS.
@@ -55,6 +61,8 @@ pub(crate) struct CreateTableAs {
 pub(crate) enum CommentTarget {
     /// TABLE, VIEW, SEQUENCE, INDEX
     Relation(&'static str, ast::ObjectName),
+    /// TYPE, DOMAIN
+    Type(ast::ObjectName),
     /// COLUMN relation.column
     Column(ast::ObjectName),
     /// CONSTRAINT name ON table
@@ -114,9 +122,17 @@ impl CommandParser<'_> {
             ["create", "table" | "temp" | "temporary" | "unlogged" | "global" | "local", _] => {
                 match self.create_table_as(dialect)? {
                     Some(parsed) => parsed,
-                    None => return Ok(None),
+                    None => match self.create_table_like()? {
+                        Some(parsed) => parsed,
+                        None => return Ok(None),
+                    },
                 }
             }
+            ["alter", "table", _] => match self.alter_table(dialect)? {
+                Some(parsed) => parsed,
+                None => return Ok(None),
+            },
+            ["create" | "alter" | "drop", "type" | "domain", _] => self.user_type(dialect)?,
             ["alter", "schema", _] => self.alter_schema()?,
             ["alter", "sequence", _] => self.alter_sequence(dialect)?,
             ["alter", "view", _] => self.alter_view()?,
@@ -196,7 +212,7 @@ impl CommandParser<'_> {
         }
     }
 
-    fn rename_or_move(
+    pub(super) fn rename_or_move(
         &mut self,
         kind: &'static str,
         name: &ast::ObjectName,
@@ -223,61 +239,81 @@ impl CommandParser<'_> {
         let mut options: Vec<SequenceOption> = Vec::new();
         while self.index < self.tokens.len() {
             let place = self.index;
-            let option = match self.word()?.as_str() {
-                "as" => {
-                    let mut parser = parser(dialect, self.tokens[self.index..].to_vec());
-                    let ty = parser.parse_data_type();
-                    let ty = ty.map_err(|e| syntax_error(e, &mut parser, self.positions, self.sql))?;
-                    self.index += parser.index();
-                    SequenceOption::As(ty)
-                }
-                "increment" => {
-                    self.accept("by");
-                    SequenceOption::Increment(self.integer()?)
-                }
-                "minvalue" => SequenceOption::MinValue(Some(self.integer()?)),
-                "maxvalue" => SequenceOption::MaxValue(Some(self.integer()?)),
-                "start" => {
-                    self.accept("with");
-                    SequenceOption::Start(self.integer()?)
-                }
-                "cache" => SequenceOption::Cache(self.integer()?),
-                "cycle" => SequenceOption::Cycle(true),
-                "no" => match self.word()?.as_str() {
-                    "minvalue" => SequenceOption::MinValue(None),
-                    "maxvalue" => SequenceOption::MaxValue(None),
-                    "cycle" => SequenceOption::Cycle(false),
-                    _ => return Err(self.error_at(self.index - 1)),
-                },
-                "owned" => {
-                    self.expect("by")?;
-                    match self.object_name()? {
-                        name if name.to_string().eq_ignore_ascii_case("none") => {
-                            SequenceOption::OwnedBy(None)
-                        }
-                        name => SequenceOption::OwnedBy(Some(name)),
-                    }
-                }
-                "restart" => {
-                    let with = self.accept("with");
-                    let number = matches!(
-                        self.tokens.get(self.index).map(|t| &t.token),
-                        Some(Token::Number(..) | Token::Minus | Token::Plus)
-                    );
-                    SequenceOption::Restart(if with || number { Some(self.integer()?) } else { None })
-                }
-                _ => return Err(self.error_at(place)),
-            };
-            if options.iter().any(|o| o.name() == option.name()) {
-                let error = crate::error::SqlError::syntax_error("conflicting or redundant options");
-                return Err(match self.positions.of_span(&self.tokens[place].span) {
-                    Some(position) => error.at(position),
-                    None => error,
-                });
-            }
-            options.push(option);
+            let option = self.sequence_option(dialect)?;
+            self.add_sequence_option(&mut options, option, place)?;
         }
         Ok(options)
+    }
+
+    /// 42601 if the option was given before.
+    pub(super) fn add_sequence_option(
+        &self,
+        options: &mut Vec<SequenceOption>,
+        option: SequenceOption,
+        place: usize,
+    ) -> Result<()> {
+        if options.iter().any(|o| o.name() == option.name()) {
+            return Err(self.conflicting(place));
+        }
+        options.push(option);
+        Ok(())
+    }
+
+    /// 42601
+    pub(super) fn conflicting(&self, place: usize) -> crate::error::SqlError {
+        let error = crate::error::SqlError::syntax_error("conflicting or redundant options");
+        match self.tokens.get(place).and_then(|token| self.positions.of_span(&token.span)) {
+            Some(position) => error.at(position),
+            None => error,
+        }
+    }
+
+    /// One option.
+    pub(super) fn sequence_option(&mut self, dialect: &AmphoraDialect) -> Result<SequenceOption> {
+        let place = self.index;
+        Ok(match self.word()?.as_str() {
+            "as" => {
+                let mut parser = parser(dialect, self.tokens[self.index..].to_vec());
+                let ty = parser.parse_data_type();
+                let ty = ty.map_err(|e| syntax_error(e, &mut parser, self.positions, self.sql))?;
+                self.index += parser.index();
+                SequenceOption::As(ty)
+            }
+            "increment" => {
+                self.accept("by");
+                SequenceOption::Increment(self.integer()?)
+            }
+            "minvalue" => SequenceOption::MinValue(Some(self.integer()?)),
+            "maxvalue" => SequenceOption::MaxValue(Some(self.integer()?)),
+            "start" => {
+                self.accept("with");
+                SequenceOption::Start(self.integer()?)
+            }
+            "cache" => SequenceOption::Cache(self.integer()?),
+            "cycle" => SequenceOption::Cycle(true),
+            "no" => match self.word()?.as_str() {
+                "minvalue" => SequenceOption::MinValue(None),
+                "maxvalue" => SequenceOption::MaxValue(None),
+                "cycle" => SequenceOption::Cycle(false),
+                _ => return Err(self.error_at(self.index - 1)),
+            },
+            "owned" => {
+                self.expect("by")?;
+                match self.object_name()? {
+                    name if name.to_string().eq_ignore_ascii_case("none") => SequenceOption::OwnedBy(None),
+                    name => SequenceOption::OwnedBy(Some(name)),
+                }
+            }
+            "restart" => {
+                let with = self.accept("with");
+                let number = matches!(
+                    self.tokens.get(self.index).map(|t| &t.token),
+                    Some(Token::Number(..) | Token::Minus | Token::Plus)
+                );
+                SequenceOption::Restart(if with || number { Some(self.integer()?) } else { None })
+            }
+            _ => return Err(self.error_at(place)),
+        })
     }
 
     fn comment(&mut self) -> Result<ObjectAst> {
@@ -287,6 +323,7 @@ impl CommandParser<'_> {
             "table" => CommentTarget::Relation("TABLE", self.object_name()?),
             "view" => CommentTarget::Relation("VIEW", self.object_name()?),
             "sequence" => CommentTarget::Relation("SEQUENCE", self.object_name()?),
+            "type" | "domain" => CommentTarget::Type(self.object_name()?),
             "index" => CommentTarget::Relation("INDEX", self.object_name()?),
             "column" => CommentTarget::Column(self.object_name()?),
             "schema" => CommentTarget::Schema(self.identifier()?),
@@ -300,7 +337,7 @@ impl CommandParser<'_> {
                 CommentTarget::Constraint(name, self.object_name()?)
             }
             other => {
-                let known = ["function", "type", "domain", "trigger", "extension", "role", "materialized"];
+                let known = ["function", "trigger", "extension", "role", "materialized"];
                 return Err(if known.contains(&other) {
                     unsupported(&format!("COMMENT ON {}", other.to_uppercase()))
                 } else {
@@ -405,7 +442,7 @@ impl CommandParser<'_> {
         None
     }
 
-    fn if_not_exists(&mut self) -> Result<bool> {
+    pub(super) fn if_not_exists(&mut self) -> Result<bool> {
         let given = self.peek_word() == "if" && self.peek_word_at(1) == "not";
         if given {
             self.index += 2;

@@ -12,7 +12,7 @@ use super::super::{Notice, Output, Session};
 use super::no_column;
 use super::rewrite::{Verify, copy_columns};
 use crate::binder::alter::{Addition, additions, conversion, new_default};
-use crate::binder::{columns_of, stored_expressions};
+use crate::binder::{columns_of, is_constrained, stored_expressions};
 use crate::catalog::referenced_index;
 use crate::dependency::{Names, Object, plan_drop};
 use crate::error::{Result, SqlError};
@@ -20,6 +20,7 @@ use crate::executor::constants;
 use crate::expr::Expr;
 use crate::index::{columns_computed, columns_read};
 use crate::optimizer::is_volatile;
+use crate::plan::Rule;
 
 impl Session {
     pub(super) async fn add_column(
@@ -61,6 +62,7 @@ impl Session {
                 not_null: new.not_null && added.primary_key.is_none(),
                 default: new.default.clone(),
                 identity: new.identity,
+                generated: new.generated.clone(),
                 ..Column::new(column, new.name.clone(), new.ty.clone())
             },
         );
@@ -69,7 +71,10 @@ impl Session {
             index.move_columns(|c| if c >= place { c + 1 } else { c });
         }
         let changed = Arc::new(changed);
-        let default = stored_expressions(&planner, &changed, &[place])?.defaults.pop();
+        let stored = stored_expressions(&planner, &changed, &[place])?;
+        let computed = stored.checks.into_iter().find(|(rule, _)| *rule == Rule::Generated(place));
+        let mut defaults = stored.defaults;
+        let default = computed.map(|(_, e)| e).or_else(|| defaults.pop());
         let default = default.unwrap_or(Expr::Literal(Datum::Null, new.ty.base()));
         let mut final_table = (*changed).clone();
         if !table.is_strong() {
@@ -80,7 +85,7 @@ impl Session {
                 .with_hint("Nodes may still write rows without it. Add the column first, then ALTER COLUMN … SET DEFAULT."));
             }
             self.transaction(false).put_table(final_table)?;
-        } else if is_volatile(&default) {
+        } else if is_volatile(&default) || new.generated.is_some() || is_constrained(&new.ty) {
             let mut values = copy_columns(&table, &changed);
             values[place] = default;
             self.rewrite(&table, final_table, &values)?;
@@ -97,7 +102,7 @@ impl Session {
         Ok(None)
     }
 
-    pub(super) async fn drop_column(
+    pub(in crate::session) async fn drop_column(
         &mut self,
         id: TableId,
         name: &str,
@@ -123,6 +128,13 @@ impl Session {
                 keys.push((child.id, key.name.clone()));
             }
         }
+        let reads = |c: &Column| {
+            let expression = c.generated.as_ref().filter(|_| c.id != column);
+            expression.is_some_and(|e| columns_of(&table, e).contains(&position))
+        };
+        let computed: Vec<String> =
+            table.visible_columns().iter().filter(|c| reads(c)).map(|c| c.name.clone()).collect();
+        needed_by.extend(computed.iter().map(|c| format!("column {c} of table {}", table.name)));
         let views = self.views_reading(&table, name)?;
         needed_by.extend(views.iter().map(|(_, view)| format!("view {view}")));
         if !cascade && !needed_by.is_empty() {
@@ -140,7 +152,11 @@ impl Session {
             let plan = plan_drop(&Names { catalog: &catalog, search_path: &path }, &views, cascade)?;
             self.drop_objects(&plan).await?;
         }
+        for other in &computed {
+            Box::pin(self.drop_column(id, other, true, true)).await?;
+        }
         let mut table = self.altered(id)?;
+        let position = table.columns.iter().position(|c| c.id == column).unwrap_or(position);
         if !table.hidden_key && table.primary.columns.contains(&position) {
             if !table.is_strong() {
                 return Err(SqlError::feature_not_supported(
@@ -203,6 +219,16 @@ impl Session {
         Ok(self.transaction(false).put_table(changed)?)
     }
 
+    /// 42601: what is computed has no default.
+    fn check_not_generated(table: &Table, column: &Column) -> Result<()> {
+        if column.generated.is_none() {
+            return Ok(());
+        }
+        let message =
+            format!("column \"{}\" of relation \"{}\" is a generated column", column.name, table.name);
+        Err(SqlError::syntax_error(message))
+    }
+
     pub(super) fn set_default(
         &mut self,
         table: &Arc<Table>,
@@ -216,6 +242,7 @@ impl Session {
                 format!("column \"{}\" of relation \"{}\" is an identity column", column.name, table.name);
             return Err(SqlError::syntax_error(message));
         }
+        Self::check_not_generated(table, column)?;
         let null = matches!(value, ast::Expr::Value(v) if v.value == ast::Value::Null);
         column.default = match null {
             true => None,
@@ -233,6 +260,9 @@ impl Session {
             return Err(SqlError::syntax_error(message)
                 .with_hint("Use ALTER TABLE ... ALTER COLUMN ... DROP IDENTITY instead."));
         }
+        Self::check_not_generated(table, column).map_err(|error| {
+            error.with_hint("Use ALTER TABLE ... ALTER COLUMN ... DROP EXPRESSION instead.")
+        })?;
         column.default = None;
         Ok(self.transaction(false).put_table(changed)?)
     }
@@ -258,6 +288,17 @@ impl Session {
                 "cannot alter type of a column used by a view or rule",
             )
             .with_detail(format!("rule _RETURN on view {view} depends on column \"{}\"", column.name)));
+        }
+        let reads =
+            |c: &&Column| c.generated.as_ref().is_some_and(|e| columns_of(table, e).contains(&position));
+        if let Some(computed) = table.columns.iter().find(reads) {
+            return Err(SqlError::feature_not_supported(
+                "cannot alter type of a column used by a generated column",
+            )
+            .with_detail(format!(
+                "Column \"{}\" is used by generated column \"{}\".",
+                column.name, computed.name
+            )));
         }
         let mut changed = (**table).clone();
         changed.columns[position].ty = new.ty.clone();

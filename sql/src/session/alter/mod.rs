@@ -16,12 +16,13 @@
 
 mod column;
 mod constraint;
+mod identity;
 mod rename;
 mod rewrite;
 
 use std::sync::Arc;
 
-use amphora_storage::schema::{Table, TableId};
+use amphora_storage::schema::{Identity, Table, TableId};
 use sqlparser::ast::{self, AlterColumnOperation, AlterTableOperation, RenameTableNameKind};
 
 use super::ddl::table_gone;
@@ -30,6 +31,7 @@ use crate::binder::fold;
 use crate::command::AlterTable;
 use crate::error::{Result, SqlError};
 use crate::frontend::PlannerContext;
+use crate::parser::TableAction;
 
 impl Session {
     pub(super) async fn alter_table(&mut self, alter: &AlterTable, out: &mut dyn Output) -> Result<()> {
@@ -38,8 +40,14 @@ impl Session {
         if table.is_strong() {
             self.transaction(false).lock_table(table).await?;
         }
-        for operation in &alter.operations {
-            if let Some(notice) = self.alter(alter.table, operation, out).await? {
+        for action in &alter.actions {
+            let notice = match action {
+                TableAction::Parsed(operation) => self.alter(alter.table, operation, out).await?,
+                TableAction::Column(name, action) => {
+                    self.column_action(alter.table, &fold(name), action).await?
+                }
+            };
+            if let Some(notice) = notice {
                 out.notice(notice);
             }
         }
@@ -119,9 +127,13 @@ impl Session {
             AlterColumnOperation::SetDataType { data_type, using, .. } => {
                 self.change_type(&table, position, data_type, using.as_ref())
             }
-            AlterColumnOperation::AddGenerated { .. } => {
-                Err(SqlError::feature_not_supported("ALTER COLUMN … ADD GENERATED is not yet supported")
-                    .with_hint("Create a sequence, and SET DEFAULT nextval(…)."))
+            AlterColumnOperation::AddGenerated { generated_as, sequence_options, .. } => {
+                let kind = match generated_as {
+                    Some(ast::GeneratedAs::Always) => Identity::Always,
+                    _ => Identity::ByDefault,
+                };
+                let options = sequence_options.as_deref().unwrap_or_default();
+                self.add_identity(&table, position, kind, options).await
             }
         }
     }

@@ -22,6 +22,9 @@ impl Session {
         }
         let mut changed = (*table).clone();
         changed.columns[position].name = new.to_owned();
+        for expression in changed.columns.iter_mut().filter_map(|column| column.generated.as_mut()) {
+            *expression = rename_column_in(expression, old, new)?;
+        }
         for check in &mut changed.checks {
             check.expression = rename_column_in(&check.expression, old, new)?;
         }

@@ -17,6 +17,7 @@ use crate::binder::stored_expressions;
 use crate::error::{Result, SqlError};
 use crate::executor::{self, Builder, Context, Expression, blocking};
 use crate::expr::Expr;
+use crate::plan::Rule;
 
 /// Rows read and written at a time.
 const ROWS: usize = 1024;
@@ -99,7 +100,10 @@ impl Session {
         let planner = self.altered_planner();
         let builder = &mut Builder::new();
         let bound = stored_expressions(&planner, table, &[])?.checks;
-        let checks = bound.into_iter().filter(|(name, _)| what.checks.contains(name));
+        let checks = bound.into_iter().filter_map(|(rule, e)| match rule {
+            Rule::Check(name) if what.checks.contains(&name) => Some((name, e)),
+            _ => None,
+        });
         let checks = checks
             .map(|(name, e)| Ok((name, Expression::compile(&e, builder)?)))
             .collect::<Result<Vec<_>>>()?;
