@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../tests/drivers"
 
-for program in python3 node npm java javac perl; do
+for program in python3 node npm java javac perl ruby; do
   command -v "$program" >/dev/null || { echo "drivers: $program is missing; run 'make setup'" >&2; exit 1; }
 done
 pins=$(cat python/requirements.txt node/package.json node/package-lock.json <(python3 --version) | sha256sum | cut -c1-16)

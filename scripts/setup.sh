@@ -11,6 +11,7 @@ packages=(
   libfaketime util-linux e2fsprogs          # clock skew and full disks, in the tests
   python3-venv nodejs                       # drivers, in the tests (scripts/drivers.sh installs the rest)
   openjdk-17-jdk-headless libpostgresql-jdbc-java libdbd-pg-perl
+  ruby-activerecord ruby-pg
 )
 # nodejs brings npm with it where it is not Debian's own.
 command -v npm >/dev/null || packages+=(npm)

@@ -195,6 +195,8 @@ constructors! {
     invalid_table_definition = "42P16";
     /// 42P18
     indeterminate_datatype = "42P18";
+    /// 42P19
+    invalid_recursion = "42P19";
     /// 53100
     disk_full = "53100";
     /// 53200

@@ -140,7 +140,7 @@ fn command(program: &Path, owner: Option<Owner>, dir: &Path) -> Command {
 }
 
 /// The folder of PostgreSQL's programs: of version 15 if it is there, else of the newest.
-fn programs() -> PathBuf {
+pub fn programs() -> PathBuf {
     let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut versions: Vec<u32> =
         installed.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();

@@ -5,6 +5,7 @@
 
 use amphora_tests::Cluster;
 use amphora_tests::differential::generate::Generator;
+use amphora_tests::differential::shrink::Sent;
 use amphora_tests::differential::wire::{Connection, Mode};
 use amphora_tests::differential::{Pair, sweep};
 use amphora_tests::postgres::Postgres;
@@ -61,19 +62,25 @@ async fn every_function_is_alike() {
     judge(&pair);
 }
 
+/// Differences that are made small and printed.
+const SHRUNK: usize = 5;
+
 /// Runs generated statements, a new schema every few hundred; after a difference the schema is made anew, as
 /// the tables may have come apart.
 fn random(pair: &mut Pair, seed: u64, statements: usize) {
     let mut generator = Generator::new(seed);
-    let mut script: Vec<String> = Vec::new();
-    let mut left = 0;
+    let mut script: Vec<Sent> = Vec::new();
+    let (mut left, mut shrunk) = (0, 0);
     let target = pair.statements + statements;
     while pair.statements < target {
         if left == 0 {
             script.clear();
             for sql in generator.schema() {
                 pair.run(&sql, &[], Mode::Simple, true);
-                script.push(sql);
+                let sent = Sent { sql, parameters: Vec::new(), mode: Mode::Simple, ordered: true };
+                if !sent.sql.starts_with("DROP") && sent.sql != "ROLLBACK" {
+                    script.push(sent);
+                }
             }
             left = PER_SCHEMA;
         }
@@ -82,17 +89,19 @@ fn random(pair: &mut Pair, seed: u64, statements: usize) {
         let mode = [Mode::Simple, Mode::Text, Mode::Binary][pair.statements % 3];
         let mode = if made.parameters.is_empty() || mode != Mode::Simple { mode } else { Mode::Binary };
         let same = pair.run(&made.sql, &made.parameters, mode, made.ordered);
-        let writes = ["INSERT", "UPDATE", "DELETE"].iter().any(|w| made.sql.starts_with(w));
-        if writes && same {
-            script.push(made.sql.clone());
-        }
+        let sent = Sent { sql: made.sql, parameters: made.parameters, mode, ordered: made.ordered };
+        let reads = sent.sql.starts_with("SELECT") && !sent.sql.contains("val('");
         if !same {
-            if writes {
-                left = 0;
+            left = 0;
+            if shrunk < SHRUNK {
+                shrunk += 1;
+                match pair.shrink(&script, &sent) {
+                    Some(small) => println!("-- seed {seed}: the last statement differs\n{small}"),
+                    None => println!("-- seed {seed}: does not differ when run again: {}", sent.sql),
+                }
             }
-            if std::env::var_os("AMPHORA_SCRIPT").is_some() {
-                println!("-- the tables it ran on:\n{};", script.join(";\n"));
-            }
+        } else if !reads {
+            script.push(sent);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The drivers people use, each with its own program (`tests/drivers`), against a real node.
+//! The drivers and frameworks people use, each with its own program (`tests/drivers`), against real nodes.
 //!
 //! The programs know nothing of Amphora and pass on PostgreSQL 15 as they are.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
@@ -24,10 +24,20 @@ fn installed() -> PathBuf {
     PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
 }
 
-/// Starts a cluster and runs a program against its first node.
+/// Starts a node and runs a program against it.
 async fn passes(command: &mut Command) {
-    let cluster = Cluster::start(1).await;
-    let (host, port) = cluster.nodes()[0].pg.rsplit_once(':').unwrap();
+    passes_on(&Cluster::start(1).await, 0, command);
+}
+
+/// Starts three nodes and runs a program against one that does not lead.
+async fn passes_on_a_follower(command: &mut Command) {
+    let cluster = Cluster::start(3).await;
+    let follower = (cluster.leader().await + 1) % 3;
+    passes_on(&cluster, follower, command);
+}
+
+fn passes_on(cluster: &Cluster, node: usize, command: &mut Command) {
+    let (host, port) = cluster.nodes()[node].pg.rsplit_once(':').unwrap();
     let (user, database, password) = ("amphora", "amphora", "unasked");
     command
         .env("PGHOST", host)
@@ -75,10 +85,50 @@ async fn sqlalchemy() {
     python("sqlalchemy_program.py").await;
 }
 
+async fn node(program: &str) {
+    let modules = installed().join("node_modules");
+    passes(Command::new("node").env("NODE_PATH", modules).arg(programs().join("node").join(program))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn django() {
+    let python = installed().join("python/bin/python");
+    passes_on_a_follower(Command::new(python).arg(programs().join("python/django_program.py"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn alembic() {
+    python("alembic_program.py").await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn node_postgres() {
-    let modules = installed().join("node_modules");
-    passes(Command::new("node").env("NODE_PATH", modules).arg(programs().join("node/program.js"))).await;
+    node("program.js").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn typeorm() {
+    node("typeorm_program.js").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sequelize() {
+    node("sequelize_program.js").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn knex() {
+    node("knex_program.js").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn drizzle() {
+    node("drizzle_program.js").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn active_record() {
+    passes_on_a_follower(Command::new("ruby").arg(programs().join("ruby/program.rb"))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

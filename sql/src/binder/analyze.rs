@@ -1,4 +1,6 @@
-//! ANALYZE and VACUUM: which tables and columns.
+//! ANALYZE, VACUUM and LOCK TABLE: which tables and columns.
+
+use sqlparser::ast::ObjectName;
 
 use super::Binder;
 use super::from::Found;
@@ -7,6 +9,16 @@ use crate::error::{Result, SqlError};
 use crate::parser::Analyze;
 
 impl Binder<'_> {
+    /// The tables must be there; the transaction's snapshot keeps them as they are. 42P01
+    pub(super) fn lock(&mut self, names: &[ObjectName]) -> Result<Command> {
+        for name in names {
+            if let Found::Table(table) = self.find_relation(name)? {
+                self.use_table(&table);
+            }
+        }
+        Ok(Command::Nothing("LOCK TABLE"))
+    }
+
     /// 42P01, 42703, 42701
     pub(super) fn analyze(&mut self, analyze: &Analyze) -> Result<Command> {
         let (mut tables, mut warnings) = (Vec::new(), Vec::new());

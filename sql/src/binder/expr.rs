@@ -382,6 +382,15 @@ impl Binder<'_> {
                 Ok(Expr::Subscript { array: Box::new(array), index: Box::new(index), ty })
             }
             DataType::Jsonb => self.operator("->", Some(array), index),
+            // A name is an array of characters, counted from 0.
+            DataType::Name => {
+                let one = || Expr::Literal(Datum::Int4(1), DataType::Int4);
+                let index = self.coerce(index, &DataType::Int4, CastContext::Assignment)?;
+                let index = self.operator("+", Some(index), one())?;
+                let text = self.coerce(array, &DataType::Text, CastContext::Implicit)?;
+                let character = self.call_named("substr", vec![text, index, one()])?;
+                self.coerce(character, &DataType::InternalChar, CastContext::Explicit)
+            }
             other => Err(not_subscriptable(&other)),
         }
     }

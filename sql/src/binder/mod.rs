@@ -256,6 +256,7 @@ impl<'a> Binder<'a> {
                 Ok(self.command(Command::Execute { name: name.clone(), args }))
             }
             Ast::Analyze(analyze) => self.ddl(|b| b.analyze(analyze)),
+            Ast::Lock(names) => self.ddl(|b| b.lock(names)),
             Ast::Copy(copy) => self.copy(copy),
             Ast::Declare { query, .. } => {
                 let (mut statement, schema) = self.ast(query)?;

@@ -193,7 +193,7 @@ impl Binder<'_> {
         let left = self.coerce(left, left_type, CastContext::Implicit)?;
         let same_strings =
             element_type.is_string() && element.is_string() && !matches!(element, DataType::Char(_));
-        let array = if same_strings {
+        let array = if same_strings && array.ty().base() != DataType::Unknown {
             array
         } else {
             self.coerce(array, &element_type.clone().array(), CastContext::Implicit)?

@@ -420,7 +420,11 @@ impl Binder<'_> {
                     return Err(SqlError::syntax_error("WITH query is not recursive"));
                 }
                 None => {
-                    let plan = self.query(&cte.query, None)?;
+                    let plan = self.query(&cte.query, None).map_err(|error| {
+                        let own =
+                            with.recursive && error.sqlstate == "42P01" && mentions(&cte.query.body, &name);
+                        if own { self.at(not_recursive(&name), cte.alias.name.span) } else { error }
+                    })?;
                     self.settle_output(plan)?
                 }
             };
@@ -698,6 +702,13 @@ fn retype(e: &mut Expr, types: &[DataType]) {
             *ty = new.base();
         }
     });
+}
+
+/// A WITH query reads itself, but not as the second part of a UNION.
+fn not_recursive(name: &str) -> SqlError {
+    SqlError::invalid_recursion(format!(
+        "recursive query \"{name}\" does not have the form non-recursive-term UNION [ALL] recursive-term"
+    ))
 }
 
 /// True if a query body names this relation in some FROM.

@@ -14,6 +14,8 @@ pub(super) const DEFINITIONS: &[Definition] = &[
     pg("pg_stat_database", 12_238, DATABASE, database),
     pg("pg_stat_user_tables", 12_172, TABLES, |context, _| tables(context)),
     pg("pg_stat_all_tables", 12_162, TABLES, |context, _| tables(context)),
+    pg("pg_statio_user_tables", 12_179, BLOCKS, |context, _| blocks(context)),
+    pg("pg_statio_all_tables", 12_170, BLOCKS, |context, _| blocks(context)),
 ];
 
 /// OID of the database that sessions work in.
@@ -124,6 +126,15 @@ fn tables(context: &SystemContext<'_>) -> Result<Vec<Row>> {
         let known = context.catalog.statistics(table.id);
         let rows = known.map_or(Datum::Null, |s| Datum::Int8(s.rows.cast_signed()));
         vec![Datum::Oid(table.id.0), text(&table.schema), text(&table.name), rows]
+    };
+    Ok(context.catalog.tables().map(one).collect())
+}
+
+const BLOCKS: Columns = &[("relid", Ty::Oid), ("schemaname", Ty::Name), ("relname", Ty::Name)];
+
+fn blocks(context: &SystemContext<'_>) -> Result<Vec<Row>> {
+    let one = |table: &std::sync::Arc<amphora_storage::schema::Table>| {
+        vec![Datum::Oid(table.id.0), text(&table.schema), text(&table.name)]
     };
     Ok(context.catalog.tables().map(one).collect())
 }

@@ -212,6 +212,7 @@ pub fn constraint_definition(
     table: &Arc<Table>,
     oid: u32,
     pretty: bool,
+    visible: &dyn Fn(u32) -> bool,
 ) -> Option<String> {
     let list = column_list;
     if let Some(index) = table.all_indexes().find(|i| i.constraint && i.oid == oid) {
@@ -235,9 +236,9 @@ pub fn constraint_definition(
     }
     if let Some(key) = table.foreign_keys.iter().find(|key| key.oid == oid) {
         let parent = catalog.table_by_id(key.parent)?;
-        let name = match parent.schema.as_str() {
-            "public" => quoted(&parent.name),
-            schema => format!("{}.{}", quoted(schema), quoted(&parent.name)),
+        let name = match visible(parent.id.0) {
+            true => quoted(&parent.name),
+            false => format!("{}.{}", quoted(&parent.schema), quoted(&parent.name)),
         };
         let mut definition = format!(
             "FOREIGN KEY ({}) REFERENCES {name}({})",

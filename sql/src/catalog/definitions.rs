@@ -112,7 +112,7 @@ fn identifier_end(text: &str) -> usize {
 
 /// Every comment there is: object, class, column number, text.
 pub fn comments(catalog: &Catalog) -> Vec<(u32, u32, i32, &str)> {
-    let mut all = Vec::new();
+    let mut all = vec![(super::PUBLIC_OID, NAMESPACE, 0, "standard public schema")];
     for relation in catalog.relations() {
         let comment = match relation {
             Relation::Table(table) => &table.comment,

@@ -1,6 +1,6 @@
 //! The SQL standard's own views, as far as tools ask for them.
 
-use amphora_storage::schema::{Identity, View};
+use amphora_storage::schema::{Identity, Sequence, View};
 use amphora_storage::{DataType, Datum, Row};
 
 use super::{
@@ -71,8 +71,14 @@ const TABLES: Columns = &[
     ("table_schema", Ty::Name),
     ("table_name", Ty::Name),
     ("table_type", Ty::Text),
+    ("self_referencing_column_name", Ty::Name),
+    ("reference_generation", Ty::Text),
+    ("user_defined_type_catalog", Ty::Name),
+    ("user_defined_type_schema", Ty::Name),
+    ("user_defined_type_name", Ty::Name),
     ("is_insertable_into", Ty::Text),
     ("is_typed", Ty::Text),
+    ("commit_action", Ty::Text),
 ];
 
 fn tables(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
@@ -108,18 +114,38 @@ const COLUMNS: Columns = &[
     ("is_nullable", Ty::Text),
     ("data_type", Ty::Text),
     ("character_maximum_length", Ty::Int4),
+    ("character_octet_length", Ty::Int4),
     ("numeric_precision", Ty::Int4),
+    ("numeric_precision_radix", Ty::Int4),
     ("numeric_scale", Ty::Int4),
     ("datetime_precision", Ty::Int4),
     ("interval_type", Ty::Text),
+    ("interval_precision", Ty::Int4),
+    ("character_set_catalog", Ty::Name),
+    ("character_set_schema", Ty::Name),
+    ("character_set_name", Ty::Name),
+    ("collation_catalog", Ty::Name),
+    ("collation_schema", Ty::Name),
+    ("collation_name", Ty::Name),
     ("domain_catalog", Ty::Name),
     ("domain_schema", Ty::Name),
     ("domain_name", Ty::Name),
     ("udt_catalog", Ty::Name),
     ("udt_schema", Ty::Name),
     ("udt_name", Ty::Name),
+    ("scope_catalog", Ty::Name),
+    ("scope_schema", Ty::Name),
+    ("scope_name", Ty::Name),
+    ("maximum_cardinality", Ty::Int4),
+    ("dtd_identifier", Ty::Name),
+    ("is_self_referencing", Ty::Text),
     ("is_identity", Ty::Text),
     ("identity_generation", Ty::Text),
+    ("identity_start", Ty::Text),
+    ("identity_increment", Ty::Text),
+    ("identity_maximum", Ty::Text),
+    ("identity_minimum", Ty::Text),
+    ("identity_cycle", Ty::Text),
     ("is_generated", Ty::Text),
     ("generation_expression", Ty::Text),
     ("is_updatable", Ty::Text),
@@ -135,6 +161,7 @@ struct ColumnOf<'a> {
     default: Option<&'a str>,
     identity: Option<Identity>,
     generated: Option<&'a str>,
+    sequence: Option<&'a Sequence>,
     writable: bool,
 }
 
@@ -146,15 +173,12 @@ fn shown(context: &SystemContext<'_>, default: &str) -> String {
 
 fn column_row(context: &SystemContext<'_>, c: &ColumnOf<'_>) -> Row {
     let base = c.ty.base();
-    let length = match &base {
-        DataType::Varchar(Some(n)) | DataType::Char(n) => Datum::Int4(*n as i32),
-        _ => Datum::Null,
-    };
-    let (precision, scale) = match &base {
-        DataType::Int2 => (Datum::Int4(16), Datum::Int4(0)),
-        DataType::Int4 => (Datum::Int4(32), Datum::Int4(0)),
-        DataType::Int8 => (Datum::Int4(64), Datum::Int4(0)),
-        DataType::Numeric(Some((p, s))) => (Datum::Int4(i32::from(*p)), Datum::Int4(i32::from(*s))),
+    let number = |n: i32| Datum::Int4(n);
+    let (length, octets) = match &base {
+        DataType::Varchar(Some(n)) | DataType::Char(n) if *n > 0 => {
+            (number(*n as i32), number(*n as i32 * 4))
+        }
+        DataType::Text | DataType::Varchar(_) | DataType::Char(_) => (Datum::Null, number(1 << 30)),
         _ => (Datum::Null, Datum::Null),
     };
     let (udt_schema, udt_name) = type_name(context.catalog, &base);
@@ -163,6 +187,21 @@ fn column_row(context: &SystemContext<'_>, c: &ColumnOf<'_>) -> Row {
         _ => None,
     };
     let of_domain = |value: Option<String>| value.map_or(Datum::Null, text);
+    let (precision, radix, scale) = match &base {
+        DataType::Int2 => (number(16), number(2), number(0)),
+        DataType::Int4 => (number(32), number(2), number(0)),
+        DataType::Int8 => (number(64), number(2), number(0)),
+        DataType::Float4 => (number(24), number(2), Datum::Null),
+        DataType::Float8 => (number(53), number(2), Datum::Null),
+        DataType::Numeric(Some((p, s))) => (number(i32::from(*p)), number(10), number(i32::from(*s))),
+        DataType::Numeric(None) => (Datum::Null, number(10), Datum::Null),
+        _ => (Datum::Null, Datum::Null, Datum::Null),
+    };
+    // The default collation of the database has no name here.
+    let collation = |name: &str| if base == DataType::Name { text(name) } else { Datum::Null };
+    let of_identity = |value: &dyn Fn(&Sequence) -> String| {
+        c.sequence.map_or(Datum::Null, |sequence| text(value(sequence)))
+    };
     let kind = match &base {
         DataType::Enum(_) => "USER-DEFINED".to_owned(),
         DataType::Array(_) => "ARRAY".to_owned(),
@@ -180,10 +219,22 @@ fn column_row(context: &SystemContext<'_>, c: &ColumnOf<'_>) -> Row {
             ("is_nullable", text(if c.not_null { "NO" } else { "YES" })),
             ("data_type", text(kind)),
             ("character_maximum_length", length),
+            ("character_octet_length", octets),
             ("numeric_precision", precision),
+            ("numeric_precision_radix", radix),
             ("numeric_scale", scale),
             ("datetime_precision", datetime_precision(&c.ty.base()).map_or(Datum::Null, Datum::Int4)),
             ("interval_type", interval_type(&c.ty.base()).map_or(Datum::Null, Datum::text)),
+            ("collation_catalog", collation(context.database)),
+            ("collation_schema", collation("pg_catalog")),
+            ("collation_name", collation("C")),
+            ("dtd_identifier", text(c.position.to_string())),
+            ("is_self_referencing", text("NO")),
+            ("identity_start", of_identity(&|s| s.start.to_string())),
+            ("identity_increment", of_identity(&|s| s.increment.to_string())),
+            ("identity_maximum", of_identity(&|s| s.max.to_string())),
+            ("identity_minimum", of_identity(&|s| s.min.to_string())),
+            ("identity_cycle", text(if c.sequence.is_some_and(|s| s.cycle) { "YES" } else { "NO" })),
             ("udt_catalog", text(context.database)),
             ("udt_schema", text(udt_schema)),
             ("udt_name", text(udt_name)),
@@ -240,6 +291,10 @@ fn columns(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>
                     default: column.default.as_deref().filter(|_| column.identity.is_none()),
                     identity: column.identity,
                     generated: column.generated.as_deref(),
+                    sequence: column.identity.and_then(|_| {
+                        let owner = Some((table.id, column.id));
+                        context.catalog.sequences().find(|s| s.owned_by == owner).map(|s| &**s)
+                    }),
                     writable: true,
                 },
             ));
@@ -259,6 +314,7 @@ fn columns(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>
                     default: None,
                     identity: None,
                     generated: None,
+                    sequence: None,
                     writable: false,
                 },
             ));
@@ -278,6 +334,7 @@ fn columns(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>
                     default: None,
                     identity: None,
                     generated: None,
+                    sequence: None,
                     writable: false,
                 },
             ));

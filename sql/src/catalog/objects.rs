@@ -169,7 +169,7 @@ pub(super) const DEFINITIONS: &[Definition] = &[
             ("extrelocatable", Ty::Bool),
             ("extversion", Ty::Text),
         ],
-        nothing,
+        super::sequences::extensions,
     ),
     pg(
         "pg_event_trigger",
@@ -195,9 +195,17 @@ const NAMESPACE: Columns =
     &[("oid", Ty::Oid), ("nspname", Ty::Name), ("nspowner", Ty::Oid), ("nspacl", Ty::Texts)];
 
 fn namespaces(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
-    let built_in = BUILT_IN_SCHEMAS
-        .iter()
-        .map(|(name, oid)| vec![Datum::Oid(*oid), text(name), Datum::Oid(POSTGRES_ROLE_OID), Datum::Null]);
+    // What everybody may do in `public`, as PostgreSQL says it from the beginning.
+    let privileges = |name: &str| match name {
+        "public" => Datum::array(
+            amphora_storage::DataType::Text,
+            vec![text("postgres=UC/postgres"), text("=U/postgres")],
+        ),
+        _ => Datum::Null,
+    };
+    let built_in = BUILT_IN_SCHEMAS.iter().map(|(name, oid)| {
+        vec![Datum::Oid(*oid), text(name), Datum::Oid(POSTGRES_ROLE_OID), privileges(name)]
+    });
     let users = context.catalog.schemas().map(|s| {
         let owner = Datum::Oid(role_oid(context.catalog, &s.owner));
         vec![Datum::Oid(s.id.0), text(&s.name), owner, Datum::Null]

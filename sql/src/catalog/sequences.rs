@@ -6,7 +6,12 @@ use amphora_storage::schema::Sequence;
 use amphora_storage::{DataType, Datum, Row};
 
 use super::information_schema::info;
-use super::{Columns, Definition, SystemContext, Ty, char, pg, row, text};
+use super::seed::PROCS;
+use super::{
+    AMPHORA_SCHEMA_OID, Columns, Definition, POSTGRES_ROLE_OID, SystemContext, Ty, char, default_oid, pg,
+    row, system_views, text,
+};
+use crate::dependency::sequences_of_default;
 use crate::error::Result;
 use crate::executor::wait_for;
 
@@ -136,7 +141,7 @@ fn standard(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row
 /// `pg_depend`, as far as tools ask for it: which column owns a sequence, which index is a constraint's, and
 /// which index a foreign key refers to.
 pub(super) fn dependencies(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
+    let mut rows = of_amphora();
     for sequence in context.catalog.sequences() {
         let Some((table, column)) = sequence.owned_by else { continue };
         let Some(table) = context.catalog.table_by_id(table) else { continue };
@@ -153,6 +158,13 @@ pub(super) fn dependencies(context: &SystemContext<'_>, _: &[(usize, Datum)]) ->
         ]);
     }
     for table in context.catalog.tables() {
+        // A default depends on the sequences that it names: a dump sets it after it has made them.
+        for (i, column) in table.columns.iter().enumerate().filter(|(_, c)| c.identity.is_none()) {
+            let sequences = column.default.iter().flat_map(|default| sequences_of_default(default));
+            rows.extend(
+                sequences.map(|id| dependency((PG_ATTRDEF, default_oid(table, i)), (PG_CLASS, id.0), 'n')),
+            );
+        }
         let constraints = table.all_indexes().filter(|i| i.constraint);
         // The index depends on its constraint, whose OID it shares.
         rows.extend(constraints.map(|i| dependency((PG_CLASS, i.oid), (PG_CONSTRAINT, i.oid), 'i')));
@@ -164,6 +176,34 @@ pub(super) fn dependencies(context: &SystemContext<'_>, _: &[(usize, Datum)]) ->
     }
     Ok(rows)
 }
+
+/// What every database has in schema `amphora` belongs to an extension, so that pg_dump leaves it out.
+fn of_amphora() -> Vec<Row> {
+    let schema = std::iter::once((PG_NAMESPACE, AMPHORA_SCHEMA_OID));
+    let views = system_views().iter().filter(|v| v.schema == "amphora").map(|v| (PG_CLASS, v.oid));
+    let functions = PROCS.iter().filter(|p| p.oid("pronamespace") == AMPHORA_SCHEMA_OID);
+    let functions = functions.map(|p| (PG_PROC, p.oid("oid")));
+    let members = schema.chain(views).chain(functions);
+    members.map(|member| dependency(member, (PG_EXTENSION, AMPHORA_SCHEMA_OID), 'e')).collect()
+}
+
+/// `pg_extension`: Amphora itself.
+pub(super) fn extensions(_: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    Ok(vec![vec![
+        Datum::Oid(AMPHORA_SCHEMA_OID),
+        text("amphora"),
+        Datum::Oid(POSTGRES_ROLE_OID),
+        Datum::Oid(AMPHORA_SCHEMA_OID),
+        Datum::Bool(false),
+        text(env!("CARGO_PKG_VERSION")),
+    ]])
+}
+
+/// OIDs of catalogs.
+const PG_ATTRDEF: u32 = 2604;
+const PG_NAMESPACE: u32 = 2615;
+const PG_PROC: u32 = 1255;
+const PG_EXTENSION: u32 = 3079;
 
 /// One whole object depends on another.
 fn dependency((class, object): (u32, u32), (on_class, on): (u32, u32), kind: char) -> Row {

@@ -325,11 +325,6 @@ fn trunc_interval(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
 
 fn zone_named(name: &str) -> Result<TimeZone> {
     TimeZone::parse(name)
-        .map(|zone| match zone {
-            // A bare offset in POSIX's sense counts west.
-            TimeZone::Fixed(offset, text) if text.starts_with(['+', '-']) => TimeZone::Fixed(-offset, text),
-            zone => zone,
-        })
         .ok_or_else(|| SqlError::invalid_parameter_value(format!("time zone \"{name}\" not recognized")))
 }
 

@@ -31,13 +31,27 @@ fn octet_length(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
     Ok(Datum::Int4(str_of(&a[0])?.len() as i32))
 }
 
+/// The letter's capital, if that is one letter: `ß` stays, as in the C library.
+fn upper(c: char) -> char {
+    let mut letters = c.to_uppercase();
+    match (letters.next(), letters.next()) {
+        (Some(one), None) => one,
+        _ => c,
+    }
+}
+
+/// The capital's small letter; `İ` gives `i` without its dot.
+fn lower(c: char) -> char {
+    c.to_lowercase().next().unwrap_or(c)
+}
+
 fn initcap(a: &[Datum], _: &Call<'_>) -> Result<Datum> {
     let mut out = String::new();
     let mut inside = false;
     for c in str_of(&a[0])?.chars() {
         match inside {
-            true => out.extend(c.to_lowercase()),
-            false => out.extend(c.to_uppercase()),
+            true => out.push(lower(c)),
+            false => out.push(upper(c)),
         }
         inside = c.is_alphanumeric();
     }
@@ -492,8 +506,8 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("octet_length", &[Text], Int4, octet_length),
     function("octet_length", &[Bpchar], Int4, octet_length),
     function("bit_length", &[Text], Int4, |a, _| Ok(Datum::Int4(str_of(&a[0])?.len() as i32 * 8))),
-    function("lower", &[Text], Text, |a, _| text(str_of(&a[0])?.to_lowercase())),
-    function("upper", &[Text], Text, |a, _| text(str_of(&a[0])?.to_uppercase())),
+    function("lower", &[Text], Text, |a, _| text(str_of(&a[0])?.chars().map(lower).collect::<String>())),
+    function("upper", &[Text], Text, |a, _| text(str_of(&a[0])?.chars().map(upper).collect::<String>())),
     function("initcap", &[Text], Text, initcap),
     function("btrim", &[Text], Text, btrim),
     function("btrim", &[Text, Text], Text, btrim),

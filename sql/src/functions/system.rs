@@ -235,6 +235,7 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     hook!("txid_current", &[], Int8),
     hook!("pg_current_xact_id", &[], Int8),
     hook!("pg_get_userbyid", &[Oid], Name),
+    hook!("acldefault", &[Char, Oid], Array(&Text)),
     hook!("pg_table_is_visible", &[Oid], Bool),
     hook!("pg_type_is_visible", &[Oid], Bool),
     hook!("pg_function_is_visible", &[Oid], Bool),

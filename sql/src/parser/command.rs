@@ -3,6 +3,7 @@
 
 mod alter_table;
 pub(super) mod index;
+mod lock;
 mod object;
 mod table_like;
 mod user_type;
@@ -22,6 +23,7 @@ pub(crate) use user_type::{DomainAction, DomainClause, TypeAst};
 use crate::command::{Command, TransactionModes};
 use crate::error::{Result, SqlError};
 use crate::plan::ExplainFormat;
+use crate::types::{IntervalStyle, format_interval, parse_interval};
 
 /// A cursor over the tokens of one statement.
 pub(super) struct CommandParser<'a> {
@@ -124,6 +126,11 @@ impl<'a> CommandParser<'a> {
             }
             "vacuum" => return self.analyze("VACUUM").map(Some),
             "analyze" | "analyse" => return self.analyze("ANALYZE").map(Some),
+            "lock" => return self.lock().map(Some),
+            "create" if self.is_own_extension() => {
+                self.index = self.tokens.len();
+                Command::Notice("CREATE EXTENSION", "extension \"amphora\" already exists, skipping".into())
+            }
             "checkpoint" => return Ok(Some(Ast::Command(Command::Nothing("CHECKPOINT")))),
             "unlisten" => return Ok(Some(Ast::Command(Command::Nothing("UNLISTEN")))),
             "create" | "alter" | "drop" => match self.role()? {
@@ -251,7 +258,7 @@ impl<'a> CommandParser<'a> {
             }
             "time" if self.peek_word_at(1) == "zone" => {
                 self.index += 2;
-                let value = self.values()?.filter(|v| !v.eq_ignore_ascii_case("local"));
+                let value = self.time_zone()?;
                 return Ok(Command::Set { name: "timezone".into(), value, local });
             }
             "names" => {
@@ -311,10 +318,6 @@ impl<'a> CommandParser<'a> {
             let _ = !negative && self.token(&Token::Plus);
             let value = match self.next()? {
                 Token::Word(word) if word.quote_style.is_some() => word.value.clone(),
-                Token::Word(word) if word.value.eq_ignore_ascii_case("interval") => match self.next()? {
-                    Token::SingleQuotedString(s) => s.clone(),
-                    _ => return Err(self.error_at(self.index - 1)),
-                },
                 Token::Word(word) => word.value.to_lowercase(),
                 Token::Number(n, _) => n.clone(),
                 Token::SingleQuotedString(s) | Token::EscapedStringLiteral(s) => s.clone(),
@@ -325,6 +328,43 @@ impl<'a> CommandParser<'a> {
                 return Ok(Some(values.join(", ")));
             }
         }
+    }
+
+    /// True of `CREATE EXTENSION IF NOT EXISTS amphora`, as dumps of schemas say: it is always there.
+    fn is_own_extension(&self) -> bool {
+        let words = ["extension", "if", "not", "exists"];
+        words.iter().enumerate().all(|(i, word)| self.peek_word_at(i + 1) == *word)
+            && matches!(self.tokens.get(self.index + 5).map(|t| &t.token), Some(Token::Word(w)) if w.value == "amphora")
+            && self.tokens.len() == self.index + 6
+    }
+
+    /// What follows SET TIME ZONE: a name, a number of hours, an interval, LOCAL or DEFAULT (both `None`).
+    fn time_zone(&mut self) -> Result<Option<String>> {
+        if self.accept("local") {
+            return Ok(None);
+        }
+        if !self.accept("interval") {
+            return self.values();
+        }
+        let Token::SingleQuotedString(text) = self.next()? else {
+            return Err(self.error_at(self.index - 1));
+        };
+        let mut text = text.clone();
+        let at = self.index;
+        let field = if self.index < self.tokens.len() { self.name()? } else { String::new() };
+        if !field.is_empty() && !(field == "hour" && (!self.accept("to") || self.accept("minute"))) {
+            let error = SqlError::syntax_error("time zone interval must be HOUR or HOUR TO MINUTE");
+            return Err(match self.tokens.get(at).and_then(|t| self.positions.of_span(&t.span)) {
+                Some(position) => error.at(position),
+                None => error,
+            });
+        }
+        if field == "hour" && text.trim().parse::<f64>().is_ok() {
+            text.push_str(" hours");
+        }
+        let mut value = String::from("INTERVAL '");
+        let _ = format_interval(&parse_interval(&text)?, IntervalStyle::Postgres, &mut value);
+        Ok(Some(value + "'"))
     }
 
     fn prepare(&mut self, dialect: &AmphoraDialect) -> Result<Ast> {

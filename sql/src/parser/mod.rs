@@ -20,6 +20,7 @@ mod limits;
 mod position;
 mod rewrite;
 mod role;
+mod sequence_name;
 #[cfg(test)]
 mod tests;
 
@@ -75,6 +76,8 @@ pub(crate) enum Ast {
     Execute { name: String, args: Vec<ast::Expr> },
     /// ANALYZE and VACUUM
     Analyze(Analyze),
+    /// LOCK TABLE … IN ACCESS SHARE MODE
+    Lock(Vec<ast::ObjectName>),
     /// COPY
     Copy(Box<CopyStatement>),
     /// DECLARE: bound as its query
@@ -303,6 +306,7 @@ fn parse_tokens(tokens: Vec<TokenWithSpan>, sql: &str, positions: &Positions) ->
     if let Some(pair) = tokens.windows(2).find(|pair| rewrite::is_misplaced_string(&pair[0], &pair[1])) {
         return Err(near(&pair[1], positions, sql));
     }
+    let tokens = sequence_name::take_sequence_name(tokens)?;
     let (tokens, overriding) = rewrite::take_overriding(tokens);
     let tokens = rewrite::rewrite(clauses::rewrite(tokens)?);
     let mut parser = parser(&dialect, tokens);

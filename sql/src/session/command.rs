@@ -128,6 +128,11 @@ impl Session {
             Command::Nothing("VACUUM") if !matches!(self.tx.block, Block::Idle) => {
                 return Err(SqlError::active_sql_transaction("VACUUM cannot run inside a transaction block"));
             }
+            Command::Nothing("LOCK TABLE") if self.outside_block() => {
+                return Err(SqlError::no_active_sql_transaction(
+                    "LOCK TABLE can only be used in transaction blocks",
+                ));
+            }
             Command::Nothing(tag) => {
                 if *tag == "DISCARD SEQUENCES" {
                     self.shared.sequences.discard();

@@ -63,6 +63,7 @@ fn context(shared: &Arc<SessionShared>, catalog: &Arc<Catalog>) -> EvalContext {
         format: FormatContext {
             timezone: effective.timezone.clone(),
             extra_float_digits: effective.extra_float_digits,
+            interval_style: effective.interval_style,
             now: 0,
             names: Some(names.clone()),
         },
@@ -144,6 +145,12 @@ impl SessionHook for Facts {
                 Some(name) => Datum::text(name),
                 None => Datum::text(format!("unknown (OID={})", oid())),
             },
+            "acldefault" => {
+                let role =
+                    args.get(1).and_then(Datum::as_i64).and_then(|o| u32::try_from(o).ok()).unwrap_or(0);
+                let role = catalog::role_name(&self.catalog, role).unwrap_or_else(|| role.to_string());
+                default_privileges(args.first().and_then(Datum::as_str).unwrap_or(""), &role)?
+            }
             "pg_table_is_visible" => self.names.relation_is_visible(oid()).map_or(Datum::Null, Datum::Bool),
             // Amphora's own functions are in its schema, all else of these in pg_catalog.
             "pg_function_is_visible" => {
@@ -306,7 +313,9 @@ impl Facts {
 
     fn constraint_definition(&self, oid: u32, pretty: bool) -> Datum {
         let mut tables = self.catalog.tables();
-        let found = tables.find_map(|t| catalog::constraint_definition(&self.catalog, t, oid, pretty));
+        let visible = |oid| self.names.relation_is_visible(oid).unwrap_or(false);
+        let found =
+            tables.find_map(|t| catalog::constraint_definition(&self.catalog, t, oid, pretty, &visible));
         let found = found.or_else(|| catalog::domain_constraint_definition(&self.catalog, oid));
         found.map_or(Datum::Null, Datum::text)
     }
@@ -351,4 +360,28 @@ impl Facts {
             Ok(())
         })
     }
+}
+
+/// What an owner and everybody may do with an object of a kind before anything is granted: `acldefault`.
+fn default_privileges(kind: &str, owner: &str) -> Result<Datum> {
+    let (public, own) = match kind {
+        "c" => ("", ""),
+        "r" => ("", "arwdDxt"),
+        "s" => ("", "rwU"),
+        "d" => ("Tc", "CTc"),
+        "f" => ("X", "X"),
+        "l" | "T" => ("U", "U"),
+        "L" => ("", "rw"),
+        "n" => ("", "UC"),
+        "p" => ("", "sA"),
+        "t" => ("", "C"),
+        "F" | "S" => ("", "U"),
+        _ => return Err(SqlError::new("XX000", format!("unrecognized object type abbreviation: {kind}"))),
+    };
+    let owner = catalog::quoted(owner);
+    let granted = [("", public), (owner.as_str(), own)].into_iter().filter(|(_, what)| !what.is_empty());
+    Ok(Datum::array(
+        DataType::Text,
+        granted.map(|(to, what)| Datum::text(format!("{to}={what}/{owner}"))).collect(),
+    ))
 }

@@ -274,8 +274,147 @@ fn iso_interval(text: &str) -> Option<Sum> {
     (any && number.is_empty()).then_some(sum)
 }
 
-/// Writes an interval in style `postgres`: `1 year 2 mons -3 days +04:05:06.7`.
-pub fn format_interval(interval: &Interval, out: &mut (impl Write + ?Sized)) -> fmt::Result {
+/// `IntervalStyle`: how intervals are written. All of them are read, whatever it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IntervalStyle {
+    /// `1 year 2 mons -3 days +04:05:06.7`
+    #[default]
+    Postgres,
+    /// `@ 1 year 2 mons -3 days 4 hours 5 mins 6.7 secs`
+    PostgresVerbose,
+    /// `+1-2 -3 +4:05:06.7`
+    SqlStandard,
+    /// `P1Y2M-3DT4H5M6.7S`
+    Iso8601,
+}
+
+impl IntervalStyle {
+    /// The style of this name, in lower case.
+    pub fn parse(name: &str) -> Option<IntervalStyle> {
+        Some(match name {
+            "postgres" => IntervalStyle::Postgres,
+            "postgres_verbose" => IntervalStyle::PostgresVerbose,
+            "sql_standard" => IntervalStyle::SqlStandard,
+            "iso_8601" => IntervalStyle::Iso8601,
+            _ => return None,
+        })
+    }
+}
+
+/// Writes an interval in a style, as PostgreSQL's `EncodeInterval` does.
+pub fn format_interval(
+    interval: &Interval,
+    style: IntervalStyle,
+    out: &mut (impl Write + ?Sized),
+) -> fmt::Result {
+    match style {
+        IntervalStyle::Postgres => format_postgres(interval, out),
+        IntervalStyle::PostgresVerbose => format_verbose(interval, out),
+        IntervalStyle::SqlStandard => format_sql_standard(interval, out),
+        IntervalStyle::Iso8601 => format_iso(interval, out),
+    }
+}
+
+/// An interval's time: hours, minutes, seconds, microseconds, without the sign.
+fn clock_fields(interval: &Interval) -> (u64, u64, u64, i64) {
+    let micros = interval.micros.unsigned_abs();
+    let (hour, minute, second) = (HOUR as u64, MINUTE as u64, SECOND as u64);
+    (micros / hour, micros / minute % 60, micros / second % 60, (micros % second) as i64)
+}
+
+fn format_iso(interval: &Interval, out: &mut (impl Write + ?Sized)) -> fmt::Result {
+    let Interval { months, days, micros } = *interval;
+    if (months, days, micros) == (0, 0, 0) {
+        return out.write_str("PT0S");
+    }
+    let sign = if micros < 0 { "-" } else { "" };
+    let (h, m, s, fraction) = clock_fields(interval);
+    out.write_char('P')?;
+    for (value, unit) in [(months / 12, 'Y'), (months % 12, 'M'), (days, 'D')] {
+        if value != 0 {
+            write!(out, "{value}{unit}")?;
+        }
+    }
+    if micros != 0 {
+        out.write_char('T')?;
+    }
+    for (value, unit) in [(h, 'H'), (m, 'M')] {
+        if value != 0 {
+            write!(out, "{sign}{value}{unit}")?;
+        }
+    }
+    if s != 0 || fraction != 0 {
+        write!(out, "{sign}{s}")?;
+        write_fraction(fraction, out)?;
+        out.write_char('S')?;
+    }
+    Ok(())
+}
+
+fn format_sql_standard(interval: &Interval, out: &mut (impl Write + ?Sized)) -> fmt::Result {
+    let Interval { months, days, micros } = *interval;
+    let (h, m, s, fraction) = clock_fields(interval);
+    let negative = months < 0 || days < 0 || micros < 0;
+    let positive = months > 0 || days > 0 || micros > 0;
+    let (years, rest) = (months.unsigned_abs() / 12, months.unsigned_abs() % 12);
+    let day = days.unsigned_abs();
+    if !negative && !positive {
+        return out.write_char('0');
+    }
+    // The standard has one sign for all, and no months beside days.
+    if negative && positive || months != 0 && (days != 0 || micros != 0) {
+        let sign = |below: bool| if below { '-' } else { '+' };
+        write!(out, "{}{years}-{rest} {}{day} ", sign(months < 0), sign(days < 0))?;
+        write!(out, "{}{h}:{m:02}:{s:02}", sign(micros < 0))?;
+        return write_fraction(fraction, out);
+    }
+    if negative {
+        out.write_char('-')?;
+    }
+    if months != 0 {
+        return write!(out, "{years}-{rest}");
+    }
+    if days != 0 {
+        write!(out, "{day} ")?;
+    }
+    write!(out, "{h}:{m:02}:{s:02}")?;
+    write_fraction(fraction, out)
+}
+
+fn format_verbose(interval: &Interval, out: &mut (impl Write + ?Sized)) -> fmt::Result {
+    let (h, m, s, fraction) = clock_fields(interval);
+    let time = |value: u64| if interval.micros < 0 { -(value as i64) } else { value as i64 };
+    let parts = [
+        (i64::from(interval.months / 12), "year"),
+        (i64::from(interval.months % 12), "mon"),
+        (i64::from(interval.days), "day"),
+        (time(h), "hour"),
+        (time(m), "min"),
+    ];
+    out.write_char('@')?;
+    // The first field decides whether all of it is "ago".
+    let mut ago = None;
+    for (value, unit) in parts {
+        if value != 0 {
+            let value = if *ago.get_or_insert(value < 0) { -value } else { value };
+            write!(out, " {value} {unit}{}", if value == 1 { "" } else { "s" })?;
+        }
+    }
+    if s != 0 || fraction != 0 {
+        let below = interval.micros < 0;
+        let sign = if *ago.get_or_insert(below) == below { "" } else { "-" };
+        write!(out, " {sign}{s}")?;
+        write_fraction(fraction, out)?;
+        write!(out, " sec{}", if s == 1 && fraction == 0 { "" } else { "s" })?;
+    }
+    match ago {
+        None => out.write_str(" 0"),
+        Some(true) => out.write_str(" ago"),
+        Some(false) => Ok(()),
+    }
+}
+
+fn format_postgres(interval: &Interval, out: &mut (impl Write + ?Sized)) -> fmt::Result {
     let (mut first, mut before) = (true, false);
     let mut part = |value: i32, name: &str, out: &mut dyn Write| -> fmt::Result {
         if value == 0 {
@@ -300,11 +439,9 @@ pub fn format_interval(interval: &Interval, out: &mut (impl Write + ?Sized)) -> 
             false if before => "+",
             false => "",
         };
-        let micros = interval.micros.unsigned_abs();
-        let (hour, minute, second) = (HOUR as u64, MINUTE as u64, SECOND as u64);
-        let (h, m, s) = (micros / hour, micros / minute % 60, micros / second % 60);
+        let (h, m, s, fraction) = clock_fields(interval);
         write!(out, "{space}{sign}{h:02}:{m:02}:{s:02}")?;
-        write_fraction((micros % second) as i64, out)?;
+        write_fraction(fraction, out)?;
     }
     Ok(())
 }

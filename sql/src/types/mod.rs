@@ -44,7 +44,7 @@ pub use datetime::{
     DAY, HOUR, INFINITY_DATE, MINUTE, SECOND, date_from_civil, join_timestamp, month_number, parse_date,
     parse_time, parse_timestamp, parse_timestamptz, split_timestamp,
 };
-pub use interval::{format_interval, parse_interval};
+pub use interval::{IntervalStyle, format_interval, parse_interval};
 pub use json_text::{parse_json, validate_json, write_json_string};
 pub use modifier::coerce_to_modifier;
 pub(crate) use modifier::round_micros;
@@ -69,6 +69,8 @@ pub struct FormatContext {
     pub timezone: TimeZone,
     /// `extra_float_digits`; above 0 floats print as the shortest text that reads back the same
     pub extra_float_digits: i32,
+    /// `IntervalStyle`
+    pub interval_style: IntervalStyle,
     /// The transaction's start, for `'now'` and `'today'`: microseconds since 2000-01-01 UTC
     pub now: i64,
     /// The catalog's names, where there is a catalog
@@ -77,7 +79,13 @@ pub struct FormatContext {
 
 impl Default for FormatContext {
     fn default() -> FormatContext {
-        FormatContext { timezone: TimeZone::UTC, extra_float_digits: 1, now: zone::now(), names: None }
+        FormatContext {
+            timezone: TimeZone::UTC,
+            extra_float_digits: 1,
+            interval_style: IntervalStyle::Postgres,
+            now: zone::now(),
+            names: None,
+        }
     }
 }
 

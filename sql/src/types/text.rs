@@ -1,5 +1,6 @@
 //! Text input and output of every type: what `'…'::type` reads and what psql shows.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
@@ -146,7 +147,7 @@ pub(super) fn write_value(
             let offset = ctx.timezone.offset_at(*t);
             write_timestamp(ctx.timezone.to_local(*t), Some(offset), ' ', out)
         }
-        Datum::Interval(i) => format_interval(i, out),
+        Datum::Interval(i) => format_interval(i, ctx.interval_style, out),
         Datum::Uuid(u) => write!(out, "{}", uuid::Uuid::from_bytes(**u).as_hyphenated()),
         Datum::Jsonb(j) => write!(out, "{j}"),
         Datum::Enum(label) => out.write_str(&label_text(label, data_type)),
@@ -263,6 +264,16 @@ fn parse_uuid(text: &str) -> Result<[u8; 16]> {
     Ok(out)
 }
 
+/// A type's name without the quotes that are not needed: `"pg_catalog"."int4"` is `pg_catalog.int4`.
+fn unquoted_type(text: &str) -> Cow<'_, str> {
+    let plain = |part: &str| !part.is_empty() && part != "char" && !part.contains(['.', ' ']);
+    let quoted = text.split('"').skip(1).step_by(2);
+    match text.contains('"') && quoted.clone().all(|part| plain(part) && part == part.to_lowercase()) {
+        true => Cow::Owned(text.replace('"', "")),
+        false => Cow::Borrowed(text),
+    }
+}
+
 /// `regclass` and its like: an OID, `-` for none, or a name.
 fn parse_name(text: &str, data_type: &DataType, ctx: &FormatContext) -> Result<u32> {
     if text == "-" {
@@ -272,7 +283,8 @@ fn parse_name(text: &str, data_type: &DataType, ctx: &FormatContext) -> Result<u
         return Ok(parse_int(text, &DataType::Oid)? as u32);
     }
     if *data_type == DataType::Regtype {
-        let plain = text.trim().strip_prefix("pg_catalog.").unwrap_or(text.trim());
+        let name = unquoted_type(text.trim());
+        let plain = name.strip_prefix("pg_catalog.").unwrap_or(&name);
         if let Some(found) = type_from_name(None, plain, &[]) {
             return Ok(found.oid());
         }
@@ -284,7 +296,8 @@ fn parse_name(text: &str, data_type: &DataType, ctx: &FormatContext) -> Result<u
         {
             return Ok(found);
         }
-        return Err(SqlError::undefined_object(format!("type \"{text}\" does not exist")));
+        let shown = text.replace('"', "");
+        return Err(SqlError::undefined_object(format!("type \"{shown}\" does not exist")));
     }
     let found = match &ctx.names {
         Some(names) => names.oid_of(data_type, text)?,

@@ -2,10 +2,17 @@
 
 use chrono::{DateTime, NaiveDateTime, Offset, TimeZone as _, Utc};
 
+use amphora_storage::datum::Interval;
+
 use super::datetime::DAY;
+use super::interval::parse_interval;
+use crate::error::{Result, SqlError};
 
 /// Seconds from 1970 to 2000.
 const EPOCH_2000: i64 = 946_684_800;
+
+/// How far from Greenwich a zone given as a number may be, in seconds.
+const MAX_OFFSET: i64 = 167 * 3600;
 
 /// A session's or value's time zone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,8 +64,8 @@ impl TimeZone {
     /// Coordinated universal time.
     pub const UTC: TimeZone = TimeZone::Named(chrono_tz::UTC);
 
-    /// The zone of this name, whatever its case; an abbreviation; or an offset (`+02`, `-3`, `+05:30`)
-    /// in ISO's sense, east positive.
+    /// The zone of this name, whatever its case; an abbreviation; or a POSIX zone without summer time
+    /// (`UTC+3`, `<+05>-05`, `-08`), whose offset counts west of Greenwich.
     pub fn parse(name: &str) -> Option<TimeZone> {
         let name = name.trim();
         if name.eq_ignore_ascii_case("utc") {
@@ -70,11 +77,53 @@ impl TimeZone {
         if let Some(offset) = TimeZone::abbreviation(name) {
             return Some(TimeZone::Fixed(offset, name.to_ascii_uppercase()));
         }
-        if let Some(offset) = parse_offset(name) {
+        if let Some((_, offset)) = posix(name) {
             return Some(TimeZone::Fixed(offset, name.to_string()));
         }
         let found = chrono_tz::TZ_VARIANTS.iter().find(|tz| tz.name().eq_ignore_ascii_case(name))?;
         Some(TimeZone::Named(*found))
+    }
+
+    /// What `SET timezone` takes besides the names: hours east of Greenwich as a number, or `INTERVAL '…'`.
+    pub fn setting(value: &str) -> Result<Option<TimeZone>> {
+        let seconds = if let Some(text) = interval_literal(value) {
+            let Interval { months, days, micros } = parse_interval(text)?;
+            for (amount, unit) in [(months, "months"), (days, "days")] {
+                if amount != 0 {
+                    let error = format!("invalid value for parameter \"TimeZone\": \"{value}\"");
+                    return Err(SqlError::invalid_parameter_value(error)
+                        .with_detail(format!("Cannot specify {unit} in time zone interval.")));
+                }
+            }
+            micros / 1_000_000
+        } else {
+            match value.parse::<f64>() {
+                Ok(hours) if hours.is_finite() => (hours * 3600.0) as i64,
+                _ => return Ok(TimeZone::parse(value)),
+            }
+        };
+        TimeZone::east(seconds).map(Some).ok_or_else(|| {
+            let error = format!("invalid value for parameter \"TimeZone\": \"{value}\"");
+            SqlError::invalid_parameter_value(error).with_detail("UTC timezone offset is out of range.")
+        })
+    }
+
+    /// The zone this many seconds east of Greenwich, named as PostgreSQL names it: `<+05:30>-05:30`. None if
+    /// it is too far from there.
+    pub fn east(seconds: i64) -> Option<TimeZone> {
+        if seconds.abs() > MAX_OFFSET {
+            return None;
+        }
+        let clock = |sign: char| {
+            let (h, m, s) = (seconds.abs() / 3600, seconds.abs() / 60 % 60, seconds.abs() % 60);
+            match (m, s) {
+                (0, 0) => format!("{sign}{h:02}"),
+                (_, 0) => format!("{sign}{h:02}:{m:02}"),
+                _ => format!("{sign}{h:02}:{m:02}:{s:02}"),
+            }
+        };
+        let (east, west) = if seconds < 0 { ('-', '+') } else { ('+', '-') };
+        Some(TimeZone::Fixed(seconds as i32, format!("<{}>{}", clock(east), clock(west))))
     }
 
     /// Seconds east of Greenwich of an abbreviation such as `EST`.
@@ -136,9 +185,43 @@ impl TimeZone {
     pub fn abbreviation_at(&self, utc: i64) -> String {
         match self {
             TimeZone::Named(tz) => tz.offset_from_utc_datetime(&naive(utc)).to_string(),
-            TimeZone::Fixed(_, name) => name.clone(),
+            TimeZone::Fixed(_, name) => {
+                posix(name).map_or(name.as_str(), |(abbreviation, _)| abbreviation).into()
+            }
         }
     }
+}
+
+/// The text of `INTERVAL 'text'`.
+fn interval_literal(value: &str) -> Option<&str> {
+    let (word, rest) = value.split_at_checked("interval".len())?;
+    let text = rest.trim_start().strip_prefix('\'')?.strip_suffix('\'')?;
+    word.eq_ignore_ascii_case("interval").then_some(text)
+}
+
+/// A POSIX zone without summer time: its abbreviation and seconds east of Greenwich.
+fn posix(text: &str) -> Option<(&str, i32)> {
+    let (name, offset) = match text.strip_prefix('<') {
+        Some(rest) => rest.split_once('>')?,
+        None => text.split_at(text.find(|c: char| !c.is_ascii_alphabetic())?),
+    };
+    let (sign, digits) = match offset.strip_prefix('-') {
+        Some(digits) => (1, digits),
+        None => (-1, offset.strip_prefix('+').unwrap_or(offset)),
+    };
+    let mut seconds = 0;
+    for (i, part) in digits.split(':').enumerate() {
+        let (unit, most) = *[(3600, 24 * 7 - 1), (60, 59), (1, 59)].get(i)?;
+        if part.is_empty() || part.len() > 3 || !part.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let value: i32 = part.parse().ok()?;
+        if value > most {
+            return None;
+        }
+        seconds += unit * value;
+    }
+    Some((name, sign * seconds))
 }
 
 /// `+02`, `-3`, `+05:30`, `+0530`, `+05:30:15`: seconds east of Greenwich.

@@ -1,5 +1,8 @@
-//! Schemas, rows and queries from a seed.
+//! Schemas, rows, queries and stories from a seed.
 
+mod story;
+
+use std::collections::VecDeque;
 use std::fmt::Write;
 
 use rand::rngs::StdRng;
@@ -54,12 +57,20 @@ pub struct Generator {
     pub tables: Vec<Table>,
     parameters: Option<Vec<Option<String>>>,
     aliases: usize,
+    /// What is left of the story that is told
+    story: VecDeque<Made>,
 }
 
 impl Generator {
     /// A generator.
     pub fn new(seed: u64) -> Generator {
-        Generator { rng: StdRng::seed_from_u64(seed), tables: Vec::new(), parameters: None, aliases: 0 }
+        Generator {
+            rng: StdRng::seed_from_u64(seed),
+            tables: Vec::new(),
+            parameters: None,
+            aliases: 0,
+            story: VecDeque::new(),
+        }
     }
 
     fn chance(&mut self, percent: u32) -> bool {
@@ -86,8 +97,9 @@ impl Generator {
 
     /// A new schema: statements that make tables, indexes and rows.
     pub fn schema(&mut self) -> Vec<String> {
-        let mut statements: Vec<String> =
-            self.tables.iter().rev().map(|t| format!("DROP TABLE IF EXISTS {}", t.name)).collect();
+        self.story.clear();
+        let mut statements: Vec<String> = story::LEFT_BEHIND.iter().map(|sql| (*sql).to_owned()).collect();
+        statements.extend(self.tables.iter().rev().map(|t| format!("DROP TABLE IF EXISTS {}", t.name)));
         self.tables.clear();
         let stored: Vec<Type> = TYPES.to_vec();
         for t in 0..3 {
@@ -148,9 +160,17 @@ impl Generator {
 
     /// A statement of any kind.
     pub fn statement(&mut self) -> Made {
+        if let Some(made) = self.story.pop_front() {
+            return made;
+        }
         self.aliases = 0;
         match self.below(100) {
-            0..=54 => self.select(),
+            0 | 1 => {
+                self.begin_story();
+                self.statement()
+            }
+            2..=52 => self.select(),
+            53 | 54 => self.writing_with(),
             55..=69 => self.expression_alone(),
             70..=77 => self.insert(),
             78..=83 => self.update(),
@@ -209,8 +229,26 @@ impl Generator {
             .collect();
         let mut sql =
             format!("INSERT INTO {} ({}) VALUES {}", table.name, columns.join(", "), rows.join(", "));
-        match self.below(6) {
+        match self.below(8) {
             0 | 1 => sql += " ON CONFLICT DO NOTHING",
+            4 => {
+                let scope = Scope {
+                    relations: vec![
+                        Relation { alias: table.name.clone(), columns: table.columns.clone() },
+                        Relation { alias: "excluded".into(), columns: table.columns.clone() },
+                    ],
+                    partial: false,
+                };
+                let (name, ty) = self.column(&table);
+                let (value, condition) = (self.expression(ty, 1, &scope), self.condition(1, &scope));
+                let constraint = self.pick(&["(id)", "ON CONSTRAINT"]);
+                let target = if constraint == "(id)" {
+                    "(id)".into()
+                } else {
+                    format!("{constraint} {}_pkey", table.name)
+                };
+                let _ = write!(sql, " ON CONFLICT {target} DO UPDATE SET {name} = {value} WHERE {condition}");
+            }
             2 => sql += " ON CONFLICT (id) DO NOTHING",
             3 => {
                 let (name, _) = self.column(&table);

@@ -10,13 +10,17 @@
 //! tag, the SQLSTATE. PostgreSQL is right by definition. What is different on purpose stands in `known.rs`,
 //! each entry as narrow as it can be and with its reason.
 //!
+//! A case that differs is made small by [`shrink`] and printed as SQL that can be run.
+//!
 //! Two sources of statements: [`sweep`] takes every operator, cast and function of PostgreSQL's catalog;
-//! [`generate`] makes schemas, rows and queries from a seed.
+//! [`generate`] makes schemas, rows, queries and
+//! stories (transactions, altered tables, foreign keys, sequences, views, cursors) from a seed.
 
 pub mod compare;
 pub mod generate;
 pub mod known;
 pub mod samples;
+pub mod shrink;
 pub mod sweep;
 pub mod template;
 pub mod wire;

@@ -134,8 +134,13 @@ pub(super) static DEFINITIONS: &[Definition] = &[
         .reported("in_hot_standby"),
     setting("integer_datetimes", "on", Fixed, "Shows whether datetimes are integer based.")
         .reported("integer_datetimes"),
-    setting("intervalstyle", "postgres", Enum(&["postgres"]), "Sets the display format for interval values.")
-        .reported("IntervalStyle"),
+    setting(
+        "intervalstyle",
+        "postgres",
+        Enum(&["postgres", "postgres_verbose", "sql_standard", "iso_8601"]),
+        "Sets the display format for interval values.",
+    )
+    .reported("IntervalStyle"),
     setting("is_superuser", "on", Fixed, "Shows whether the current user is a superuser.")
         .reported("is_superuser"),
     setting("jit", "off", Bool, "Allow JIT compilation."),
@@ -328,7 +333,7 @@ fn max_staleness(value: &str) -> Result<String> {
 
 fn time_zone(value: &str) -> Result<String> {
     let value = value.trim();
-    TimeZone::parse(value).map(|zone| zone.name()).ok_or_else(|| invalid("TimeZone", value))
+    TimeZone::setting(value)?.map(|zone| zone.name()).ok_or_else(|| invalid("TimeZone", value))
 }
 
 fn temp_file_limit(value: &str) -> Result<String> {
@@ -426,9 +431,8 @@ pub(super) fn normalize(definition: &Definition, value: &str) -> Result<String> 
             let lower = if values.contains(&"on") && lower == "true" { "on".into() } else { lower };
             match values.iter().find(|v| **v == lower) {
                 Some(value) => Ok((*value).to_owned()),
-                None => {
-                    Err(invalid(shown, value).with_hint(format!("Available values: {}.", values.join(", "))))
-                }
+                None => Err(invalid(definition.name, value)
+                    .with_hint(format!("Available values: {}.", values.join(", ")))),
             }
         }
         Checked(check) => check(value),

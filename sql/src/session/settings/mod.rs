@@ -14,7 +14,7 @@ use amphora_replication::IsolationLevel;
 
 use crate::error::{Result, SqlError};
 use crate::frontend::PlannerOptions;
-use crate::types::TimeZone;
+use crate::types::{IntervalStyle, TimeZone};
 use definition::{
     DEFINITIONS, MEMORY_UNITS, TIME_UNITS, definition, is_planner_switch, normalize, parse_amount,
     parse_bool, unrecognized,
@@ -52,6 +52,7 @@ pub(super) struct SettingsMark {
 pub(super) struct Effective {
     pub(super) timezone: TimeZone,
     pub(super) extra_float_digits: i32,
+    pub(super) interval_style: IntervalStyle,
     pub(super) statement_timeout: Duration,
     pub(super) lock_timeout: Duration,
     pub(super) idle_in_transaction_timeout: Duration,
@@ -89,6 +90,7 @@ impl Settings {
             effective: Effective {
                 timezone: TimeZone::UTC,
                 extra_float_digits: 1,
+                interval_style: IntervalStyle::Postgres,
                 statement_timeout: Duration::ZERO,
                 lock_timeout: Duration::ZERO,
                 idle_in_transaction_timeout: Duration::ZERO,
@@ -240,6 +242,7 @@ impl Settings {
         self.effective = Effective {
             timezone: TimeZone::parse(&get("timezone")).unwrap_or(TimeZone::UTC),
             extra_float_digits: get("extra_float_digits").parse().unwrap_or(1),
+            interval_style: IntervalStyle::parse(&get("intervalstyle")).unwrap_or_default(),
             statement_timeout: duration("statement_timeout"),
             lock_timeout: duration("lock_timeout"),
             idle_in_transaction_timeout: duration("idle_in_transaction_session_timeout"),

@@ -1,0 +1,1 @@
+"""A Django application with every usual kind of field, index and constraint."""
