@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use super::subquery::CompiledSubquery;
 use super::{Builder, Context};
 use crate::error::{Result, SqlError};
 use crate::expr::{DomainChecks, Expr};
-use crate::functions::{Call, ScalarFunction};
+use crate::functions::{Call, ScalarFunction, Volatility};
 use crate::types::{CastContext, cast};
 
 /// A constant IN list longer than this is looked up in a hash set.
@@ -92,6 +93,8 @@ enum Node {
         array: Box<Node>,
         index: Box<Node>,
     },
+    /// What has one value in all of an execution, kept once somebody has asked for it
+    Once(Box<Node>, OnceCell<Datum>),
 }
 
 #[derive(Clone, Copy)]
@@ -277,6 +280,28 @@ pub(crate) fn eval_all(exprs: &[Expression], row: &[Datum], context: &Context<'_
 }
 
 fn compile(expr: &Expr, builder: &mut Builder) -> Result<Node> {
+    let node = compile_anew(expr, builder)?;
+    let once = matches!(expr, Expr::Call { .. } | Expr::Cast { .. }) && is_constant(expr, CONSTANT_DEPTH);
+    Ok(if once { Node::Once(Box::new(node), OnceCell::new()) } else { node })
+}
+
+/// Levels of operands that are looked at to see whether an expression is constant.
+const CONSTANT_DEPTH: u32 = 6;
+
+/// True of what has one value in all of an execution: made of constants and parameters by functions that are
+/// not volatile.
+fn is_constant(expr: &Expr, depth: u32) -> bool {
+    match expr {
+        Expr::Literal(..) | Expr::Parameter(..) => true,
+        Expr::Call { function, args, .. } if depth > 0 => {
+            function.volatility != Volatility::Volatile && args.iter().all(|e| is_constant(e, depth - 1))
+        }
+        Expr::Cast { input, .. } if depth > 0 => is_constant(input, depth - 1),
+        _ => false,
+    }
+}
+
+fn compile_anew(expr: &Expr, builder: &mut Builder) -> Result<Node> {
     let boxed = |e: &Expr, b: &mut Builder| compile(e, b).map(Box::new);
     Ok(match expr {
         Expr::Literal(value, _) => Node::Literal(value.clone()),
@@ -394,6 +419,13 @@ impl Node {
             Node::Column(position) => Cow::Borrowed(column(row, *position)?),
             Node::Outer { depth, position } => Cow::Borrowed(context.outer_column(*depth, *position)?),
             Node::Parameter(index) => Cow::Borrowed(parameter(context, *index)?),
+            Node::Once(node, value) => match value.get() {
+                Some(value) => Cow::Borrowed(value),
+                None => {
+                    let first = node.eval(row, context)?;
+                    Cow::Borrowed(value.get_or_init(|| first))
+                }
+            },
             other => Cow::Owned(other.eval(row, context)?),
         })
     }
@@ -404,6 +436,7 @@ impl Node {
             Node::Column(position) => column(row, *position)?.clone(),
             Node::Outer { depth, position } => context.outer_column(*depth, *position)?.clone(),
             Node::Parameter(index) => parameter(context, *index)?.clone(),
+            Node::Once(..) => self.value(row, context)?.into_owned(),
             Node::Call(call) => call.eval(row, context)?,
             Node::Sequence(call) => call.eval_sequence(row, context)?,
             Node::Cast(node) => {

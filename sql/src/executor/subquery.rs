@@ -1,18 +1,20 @@
 //! Subqueries in expressions.
 //!
 //! An uncorrelated subquery runs once a statement and its result is kept: a value, a truth, an array, or
-//! for IN a hash set. A correlated one is reset and run for every row.
+//! for IN a hash set. A correlated one is reset and run for every row whose values have not been asked for
+//! before, as far as its answers can be kept.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use amphora_storage::{DataType, Datum, Row};
 
 use super::expression::Operation;
-use super::guard::Held;
+use super::guard::{Held, row_memory};
 use super::{Builder, Context, Expression, Operator};
 use crate::error::{Result, SqlError};
-use crate::expr::{Subquery, SubqueryKind};
+use crate::expr::{Expr, Subquery, SubqueryKind};
+use crate::optimizer::is_volatile_plan;
 
 /// A subquery with its operators.
 pub(super) struct CompiledSubquery {
@@ -28,6 +30,72 @@ struct State {
     /// The rows of an uncorrelated ANY or ALL
     members: Option<Members>,
     started: bool,
+    memo: Option<Memo>,
+}
+
+/// Values of a correlated scalar subquery or EXISTS by what it reads of outer rows.
+struct Memo {
+    /// What it reads: how many levels out, 0 being the row of the expression, and which column
+    reads: Vec<(usize, usize)>,
+    values: HashMap<Vec<Datum>, Datum>,
+    held: Held,
+    asked: usize,
+    found: usize,
+}
+
+/// After so many questions a memo that has seldom known the answer is given up.
+const MEMO_TRIAL: usize = 1000;
+
+/// Things that a memo's key may be made of.
+const MEMO_KEY: usize = 4;
+
+impl Memo {
+    fn of(subquery: &Subquery) -> Option<Memo> {
+        if !subquery.correlated || !matches!(subquery.kind, SubqueryKind::Scalar | SubqueryKind::Exists) {
+            return None;
+        }
+        let mut reads: Vec<(usize, usize)> = Vec::new();
+        subquery.plan.references(1, &mut |e, level| {
+            if let Expr::Outer { depth, position, .. } = e
+                && *depth >= level
+                && !reads.contains(&(depth - level, *position))
+            {
+                reads.push((depth - level, *position));
+            }
+        });
+        let fits = reads.len() <= MEMO_KEY && !is_volatile_plan(&subquery.plan);
+        fits.then(|| Memo { reads, values: HashMap::new(), held: Held::default(), asked: 0, found: 0 })
+    }
+
+    fn key(&self, row: &[Datum], context: &Context<'_>) -> Result<Vec<Datum>> {
+        let read = |&(level, position): &(usize, usize)| match level {
+            0 => row.get(position).cloned().ok_or_else(|| SqlError::internal("no such outer column")),
+            level => context.outer_column(level, position).cloned(),
+        };
+        self.reads.iter().map(read).collect()
+    }
+
+    fn get(&mut self, key: &[Datum]) -> Option<Datum> {
+        self.asked += 1;
+        let value = self.values.get(key).cloned();
+        self.found += usize::from(value.is_some());
+        value
+    }
+
+    fn is_useless(&self) -> bool {
+        self.asked >= MEMO_TRIAL && self.found * 10 < self.asked
+    }
+
+    /// Keeps a value, as long as there is room.
+    fn put(&mut self, key: Vec<Datum>, value: &Datum, context: &Context<'_>) -> Result<()> {
+        let guard = &context.run.guard;
+        let bytes = row_memory(&key) + value.memory() + 32;
+        if self.held.bytes() + bytes <= guard.work_memory() && guard.has_room(bytes) {
+            self.held.add_bytes(guard, bytes)?;
+            self.values.insert(key, value.clone());
+        }
+        Ok(())
+    }
 }
 
 enum Kind {
@@ -62,7 +130,8 @@ impl CompiledSubquery {
                 Kind::AnyAll { left: Expression::compile(left, builder)?, operator, all: *all }
             }
         };
-        let state = State { operator, value: None, members: None, started: false };
+        let memo = Memo::of(subquery);
+        let state = State { operator, value: None, members: None, started: false, memo };
         Ok(CompiledSubquery { kind, correlated: subquery.correlated, state: RefCell::new(state) })
     }
 
@@ -76,7 +145,22 @@ impl CompiledSubquery {
         if let Some(value) = &state.value {
             return Ok(value.clone());
         }
+        let mut key = None;
+        if let Some(memo) = &mut state.memo {
+            let asked = memo.key(row, context)?;
+            if let Some(value) = memo.get(&asked) {
+                return Ok(value);
+            }
+            key = Some(asked);
+        }
         let value = context.inside(row, |inner| state.run(&self.kind, inner))?;
+        if let Some((memo, key)) = state.memo.as_mut().zip(key) {
+            memo.put(key, &value, context)?;
+            if memo.is_useless() {
+                memo.held.release(&context.run.guard);
+                state.memo = None;
+            }
+        }
         if !self.correlated {
             state.value = Some(value.clone());
         }

@@ -17,6 +17,7 @@ use crate::walk::same_expr;
 use super::ranges::is_bound;
 
 /// A set of equal columns.
+#[derive(Clone)]
 pub(super) struct Class {
     /// Columns, in the numbering of the whole cluster
     pub(super) members: Vec<usize>,

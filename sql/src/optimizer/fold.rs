@@ -149,8 +149,13 @@ fn call(
     let Some(values) = args.iter().map(|a| literal(a).cloned()).collect::<Option<Vec<Datum>>>() else {
         return Ok(None);
     };
-    // Text forms of dates and times depend on the session.
-    if args.iter().any(|a| depends_on_session(&a.ty())) || depends_on_session(ty) {
+    // Text forms of dates and times depend on the session, sums of them do not.
+    let text = |t: &DataType| t.is_string() || t.element().is_some();
+    let timely = args.iter().any(|a| is_plain_time(&a.ty()));
+    if args.iter().any(|a| depends_on_session(&a.ty()) && !is_plain_time(&a.ty()))
+        || (depends_on_session(ty) && !(is_plain_time(ty) && args.iter().all(|a| !text(&a.ty()))))
+        || (timely && text(ty))
+    {
         return Ok(None);
     }
     let arg_types = args.iter().map(Expr::ty).collect();
@@ -166,7 +171,12 @@ fn call(
 fn cast(input: &Expr, from: &DataType, to: &DataType, explicit: bool) -> Result<Option<Expr>> {
     let Some(value) = literal(input) else { return Ok(None) };
     if !value.is_null() && (depends_on_session(from) || depends_on_session(to)) {
-        return Ok(None);
+        let written = from.is_string()
+            && matches!(to.base(), DataType::Date | DataType::Timestamp)
+            && value.as_str().is_some_and(is_iso);
+        if !written && !(is_plain_time(from) && is_plain_time(to)) {
+            return Ok(None);
+        }
     }
     // What reads an array's text is not the same in every session.
     if from.is_string() && matches!(to, DataType::Array(_)) {
@@ -233,6 +243,20 @@ fn case(branches: &mut Vec<(Expr, Expr)>, otherwise: &mut Expr) -> Result<Option
     Ok(branches.is_empty().then(|| otherwise.clone()))
 }
 
+/// Times whose values, not their texts, are the same in every session.
+fn is_plain_time(ty: &DataType) -> bool {
+    matches!(ty.base(), DataType::Date | DataType::Time | DataType::Timestamp | DataType::Interval)
+}
+
+/// `2026-11-21`, perhaps with `12:30:00` behind it: what every DateStyle reads alike.
+fn is_iso(text: &str) -> bool {
+    let shape = |pattern: &str, text: &str| {
+        pattern.len() == text.len()
+            && pattern.bytes().zip(text.bytes()).all(|(p, t)| if p == b'0' { t.is_ascii_digit() } else { p == t })
+    };
+    shape("0000-00-00", text) || shape("0000-00-00 00:00", text) || shape("0000-00-00 00:00:00", text)
+}
+
 fn depends_on_session(ty: &DataType) -> bool {
     match ty.base() {
         DataType::Date
@@ -278,4 +302,16 @@ pub(crate) fn is_volatile(e: &Expr) -> bool {
         Expr::Call { function, .. } => function.volatility == Volatility::Volatile,
         _ => false,
     })
+}
+
+/// True of a plan that does not give the same rows each time it is run.
+pub(crate) fn is_volatile_plan(plan: &Plan) -> bool {
+    let mut found = false;
+    plan.node.exprs(&mut |e| {
+        found = found
+            || is_volatile(e)
+            || e.any(&mut |e| matches!(e, Expr::Subquery(s) if is_volatile_plan(&s.plan)));
+    });
+    plan.node.inputs(&mut |input, _| found = found || is_volatile_plan(input));
+    found || matches!(plan.node, Node::FunctionScan { .. } | Node::ProjectSet { .. } | Node::WorkTable(_))
 }

@@ -13,20 +13,22 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::access::{self, conjunction};
+use super::access::{self, Wanted, conjunction};
 use super::cost;
 use super::cost::Size;
 use super::equivalence::{self, Class};
 use super::fold::is_volatile;
 use super::join_order::{self, Graph, Link, MAX_RELATIONS, Method, Predicate, Tree, bit};
 use super::merge::{self, MERGE_ROWS, Source};
+use super::ordering;
 use super::planner::Planner;
-use super::push::{conjuncts, filtered, has_subquery, push, split};
+use super::push::{conjuncts, filtered, has_subquery, push, push_ordered, split};
 use super::ranges;
 use crate::expr::Expr;
-use crate::plan::{Field, JoinKind, Node, Plan};
+use crate::plan::{Field, JoinKind, Node, Plan, SortKey};
 
 /// A relation of a cluster of inner joins.
+#[derive(Clone)]
 struct Relation {
     plan: Plan,
     /// Its first column in the cluster's row
@@ -41,16 +43,21 @@ impl Relation {
     }
 }
 
-/// Plans a cluster of inner joins, with conditions over its output.
-pub(super) fn inner(p: &Planner<'_>, plan: Plan, conditions: Vec<Expr>) -> Plan {
+/// Plans a cluster of inner joins, with conditions over its output. True if it comes in the wanted order.
+pub(super) fn inner(
+    p: &Planner<'_>,
+    plan: Plan,
+    conditions: Vec<Expr>,
+    wanted: Option<&Wanted<'_>>,
+) -> (Plan, bool) {
     let schema = plan.schema.clone();
     let mut relations = Vec::new();
     let mut loose = conditions;
     flatten(plan, 0, &mut relations, &mut loose);
     if let [_] = relations[..] {
         return match relations.pop() {
-            Some(only) => lateral(p, only.plan, loose),
-            None => cost::nothing(),
+            Some(only) => (lateral(p, only.plan, loose), false),
+            None => (cost::nothing(), false),
         };
     }
     let (stay, mut loose) = split(loose, is_volatile);
@@ -80,7 +87,25 @@ pub(super) fn inner(p: &Planner<'_>, plan: Plan, conditions: Vec<Expr>) -> Plan 
         relations[home].conditions.push(condition);
         false
     });
-    filtered(p, Cluster::new(p, relations, loose, classes).plan(schema), stay)
+    let cluster = Cluster::new(p, relations, loose, classes);
+    let walked = wanted.and_then(|wanted| cluster.walked(&schema, wanted));
+    let (plan, ordered) = best(p, cluster.plan(schema), walked, wanted);
+    (filtered(p, plan, stay), ordered)
+}
+
+/// The cheaper of a plan that is still to be sorted and one that comes in the wanted order and is read only
+/// as far as is wanted.
+fn best(
+    p: &Planner<'_>,
+    plan: Plan,
+    walked: Option<Plan>,
+    wanted: Option<&Wanted<'_>>,
+) -> (Plan, bool) {
+    let Some((wanted, walked)) = wanted.zip(walked) else { return (plan, false) };
+    let limit = wanted.limit.unwrap_or(plan.rows);
+    let share = (limit / plan.rows.max(1.0)).min(1.0);
+    let sorted = plan.cost + cost::sort_cost(p, Size::of(&plan), limit);
+    if walked.cost * share < sorted { (walked, true) } else { (plan, false) }
 }
 
 /// Takes a tree of inner joins apart. A right side that reads its left row is not loose: the join with it
@@ -234,7 +259,65 @@ impl<'a> Cluster<'a> {
             });
             first = last;
         }
-        let Some(Joined { plan, columns, .. }) = joined else { return cost::nothing() };
+        match joined {
+            Some(joined) => self.whole(joined, schema),
+            None => cost::nothing(),
+        }
+    }
+
+    /// All relations joined by walking one of them in the wanted order and looking the others up, if its
+    /// indexes and theirs allow it: the best for the first few rows of many.
+    fn walked(&self, schema: &Arc<[Field]>, wanted: &Wanted<'_>) -> Option<Plan> {
+        wanted.limit?;
+        let mut keys = Vec::with_capacity(wanted.keys.len());
+        let mut home = None;
+        for key in wanted.keys {
+            let Expr::Column(column, ty) = &key.expr else { return None };
+            let relation = self.relation_of(*column);
+            if home.replace(relation).is_some_and(|other| other != relation) {
+                return None;
+            }
+            let own = column - self.relations.get(relation)?.offset;
+            keys.push(SortKey { expr: Expr::Column(own, ty.clone()), ..key.clone() });
+        }
+        let home = home?;
+        let relation = &self.relations[home];
+        Source::of(&relation.plan, &relation.conditions)?;
+        let own = Wanted { keys: &keys, limit: wanted.limit };
+        let (plan, ordered) =
+            push_ordered(self.p, relation.plan.clone(), relation.conditions.clone(), Some(&own));
+        if !ordered {
+            return None;
+        }
+        let mut copy = Cluster {
+            p: self.p,
+            relations: self.relations.clone(),
+            alone: self.alone.clone(),
+            loose: self.loose.clone(),
+            classes: self.classes.clone(),
+            lookups: RefCell::default(),
+        };
+        let mut joined = Joined { plan, columns: relation.columns().collect(), alone: None };
+        let mut rest: Vec<usize> = (0..self.relations.len()).filter(|r| *r != home).collect();
+        while !rest.is_empty() {
+            let known = |r: usize| !rest.contains(&r);
+            let next = rest
+                .iter()
+                .filter_map(|&r| self.lookup(r, &known).map(|size| (r, size.rows)))
+                .min_by(|a, b| a.1.total_cmp(&b.1))?
+                .0;
+            rest.retain(|r| *r != next);
+            let plan = std::mem::replace(&mut copy.alone[next], cost::nothing());
+            let right = Joined { plan, columns: self.relations[next].columns().collect(), alone: None };
+            joined = copy.join(joined, right, Method::Lookup, Some(next));
+        }
+        let whole = copy.whole(joined, schema.clone());
+        ordering::gives(&whole, wanted.keys).then_some(whole)
+    }
+
+    /// What has been joined, with its columns in the order that everyone above knows.
+    fn whole(mut self, joined: Joined, schema: Arc<[Field]>) -> Plan {
+        let Joined { plan, columns, .. } = joined;
         let loose = std::mem::take(&mut self.loose);
         if columns.iter().enumerate().all(|(i, &c)| i == c) {
             return filtered(self.p, Plan { schema, ..plan }, loose);
@@ -645,7 +728,7 @@ fn equal_sides(condition: &Expr, width: usize) -> Option<(Expr, Expr)> {
     Some((left.clone(), right))
 }
 
-fn hashes_alike(a: &amphora_storage::DataType, b: &amphora_storage::DataType) -> bool {
+pub(super) fn hashes_alike(a: &amphora_storage::DataType, b: &amphora_storage::DataType) -> bool {
     use amphora_storage::DataType as T;
     let kind = |t: &T| match t.base() {
         T::Int2 | T::Int4 | T::Int8 => 20,
@@ -658,16 +741,16 @@ fn hashes_alike(a: &amphora_storage::DataType, b: &amphora_storage::DataType) ->
     kind(a) == kind(b) && kind(a) != 0
 }
 
-/// Plans an outer join, with conditions over its output.
+/// Plans an outer join, with conditions over its output. True if it comes in the wanted order.
 pub(super) fn outer(
     p: &Planner<'_>,
     left: Plan,
     right: Plan,
-    kind: JoinKind,
-    condition: Option<Expr>,
+    (kind, condition): (JoinKind, Option<Expr>),
     conditions: Vec<Expr>,
     schema: Arc<[Field]>,
-) -> Plan {
+    wanted: Option<&Wanted<'_>>,
+) -> (Plan, bool) {
     let width = left.width();
     if kind == JoinKind::Left
         && !right.reads_nearest_row()
@@ -675,11 +758,11 @@ pub(super) fn outer(
     {
         let (left, right) = (Box::new(left), Box::new(right));
         let node = Node::NestedLoop { left, right, kind: JoinKind::Inner, condition };
-        return inner(p, cost::unplanned(node, schema), conditions);
+        return inner(p, cost::unplanned(node, schema), conditions, wanted);
     }
     let on: Vec<Expr> = condition.into_iter().flat_map(conjuncts).collect();
     match kind {
-        JoinKind::Right => mirrored(p, left, right, on, conditions, schema),
+        JoinKind::Right => (mirrored(p, left, right, on, conditions, schema), false),
         JoinKind::Left | JoinKind::Semi | JoinKind::Anti => {
             let (down, stay) =
                 split(conditions, |c| !is_volatile(c) && columns_of(c).iter().all(|&c| c < width));
@@ -702,7 +785,7 @@ pub(super) fn outer(
                     kind,
                     condition: conjunction(both),
                 };
-                return filtered(p, cost::plan(p, node, schema), stay);
+                return (filtered(p, cost::plan(p, node, schema), stay), false);
             }
             let mut right = right;
             right.shift_outer(-1);
@@ -714,9 +797,16 @@ pub(super) fn outer(
                 })
                 .collect();
             let alone = push(p, right.clone(), own.clone());
-            let sides = Sides::new(left, alone, both, kind, schema);
             let source = unplanned.as_ref().and_then(|(plan, conditions)| Source::of(plan, conditions));
-            filtered(p, join_sides(p, sides, source, &right, &own), stay)
+            let walked = wanted.filter(|w| w.limit.is_some()).zip(unplanned.as_ref()).and_then(|(w, left)| {
+                let (left, ordered) = push_ordered(p, left.0.clone(), left.1.clone(), Some(w));
+                let sides = Sides::new(left, alone.clone(), both.clone(), kind, schema.clone());
+                let found = sides.lookup(p, &right, &own).filter(|_| ordered)?;
+                Some(sides.looked_up(found)).filter(|plan| ordering::gives(plan, w.keys))
+            });
+            let sides = Sides::new(left, alone, both, kind, schema);
+            let (plan, ordered) = best(p, join_sides(p, sides, source, &right, &own), walked, wanted);
+            (filtered(p, plan, stay), ordered)
         }
         _ => {
             let unplanned = Source::of(&left, &[]).is_some().then(|| left.clone());
@@ -726,7 +816,7 @@ pub(super) fn outer(
             let alone = push(p, right.clone(), Vec::new());
             let sides = Sides::new(left, alone, on, kind, schema);
             let source = unplanned.as_ref().and_then(|plan| Source::of(plan, &[]));
-            filtered(p, join_sides(p, sides, source, &right, &[]), conditions)
+            (filtered(p, join_sides(p, sides, source, &right, &[]), conditions), false)
         }
     }
 }
@@ -755,8 +845,8 @@ fn mirrored(
             })
             .collect()
     };
-    let plan =
-        outer(p, right, left, JoinKind::Left, conjunction(swapped(on)), swapped(conditions), swapped_schema);
+    let how = (JoinKind::Left, conjunction(swapped(on)));
+    let (plan, _) = outer(p, right, left, how, swapped(conditions), swapped_schema, None);
     let exprs = schema.iter().enumerate().map(|(c, field)| Expr::Column(swap(c), field.ty.clone())).collect();
     cost::plan(p, Node::Project { input: Box::new(plan), exprs }, schema)
 }

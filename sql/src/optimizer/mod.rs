@@ -5,6 +5,7 @@
 //!   inline    WITH queries that are read once                                            inline.rs
 //!   fold      constants, so that a literal cast to the column's type is a literal       fold.rs
 //!   unnest    EXISTS and IN into joins                                                  unnest.rs
+//!             scalar aggregates into joins with their groups                       decorrelate.rs
 //!   push      conditions down to where their columns come from                          push.rs
 //!              ├─ into a scan: which index, which ranges, which order                   access.rs
 //!              └─ into joins: which columns are equal,                                equivalence.rs
@@ -22,6 +23,7 @@
 
 mod access;
 mod cost;
+mod decorrelate;
 mod equivalence;
 mod fold;
 mod hoist;
@@ -38,7 +40,7 @@ mod selectivity;
 mod tidy;
 mod unnest;
 
-pub(crate) use fold::{fold, is_volatile};
+pub(crate) use fold::{fold, is_volatile, is_volatile_plan};
 
 use std::sync::Arc;
 

@@ -162,18 +162,27 @@ pub(super) fn push_ordered(
                 rows,
                 cost: old_cost,
             };
-            (join::inner(p, plan, conditions), false)
+            join::inner(p, plan, conditions, wanted)
         }
         Node::NestedLoop { left, right, kind, condition } => {
-            (join::outer(p, *left, *right, kind, condition, conditions, schema), false)
+            join::outer(p, *left, *right, (kind, condition), conditions, schema, wanted)
         }
         Node::ProjectSet { input, exprs } => {
             let input = Box::new(push(p, *input, Vec::new()));
             (filtered(p, cost::plan(p, Node::ProjectSet { input, exprs }, schema), conditions), false)
         }
         Node::Window { input, functions } => {
-            let input = Box::new(push(p, *input, Vec::new()));
-            (filtered(p, cost::plan(p, Node::Window { input, functions }, schema), conditions), false)
+            // A condition over what every window is partitioned by keeps whole partitions.
+            let (down, stay) = split(conditions, |c| {
+                let mut whole = !is_volatile(c) && !has_subquery(c) && !c.is_row_free();
+                let is = |e: &Expr, i: usize| matches!(e, Expr::Column(k, _) if *k == i);
+                c.columns(&mut |i| {
+                    whole &= functions.iter().all(|call| call.partition_by.iter().any(|e| is(e, i)));
+                });
+                whole
+            });
+            let input = Box::new(push(p, *input, down));
+            (filtered(p, cost::plan(p, Node::Window { input, functions }, schema), stay), false)
         }
         Node::Lock { input, targets, mode, wait } => {
             let input = Box::new(push(p, *input, Vec::new()));

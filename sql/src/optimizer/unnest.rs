@@ -14,6 +14,7 @@ use std::sync::Arc;
 use amphora_storage::DataType;
 
 use super::cost;
+use super::decorrelate::{decorrelate, has_scalar};
 use super::fold::is_volatile;
 use super::push::{conjuncts, has_subquery};
 use crate::expr::{Expr, Subquery, SubqueryKind};
@@ -22,6 +23,13 @@ use crate::plan::{JoinKind, Node, Plan};
 /// Turns what it can in every filter of a plan.
 pub(super) fn unnest(plan: &mut Plan) {
     plan.node.inputs_mut(&mut |input, _| unnest(input));
+    if let Node::Project { input, exprs } = &mut plan.node
+        && exprs.iter().any(has_scalar)
+    {
+        let taken = std::mem::replace(&mut **input, cost::nothing());
+        **input = decorrelate(taken, exprs);
+        return;
+    }
     let Node::Filter { condition, .. } = &plan.node else { return };
     if !condition.any(&mut |e| matches!(e, Expr::Subquery(_))) {
         return;
@@ -41,6 +49,14 @@ pub(super) fn unnest(plan: &mut Plan) {
             }
             None => rest.push(condition),
         }
+    }
+    if rest.iter().any(has_scalar) {
+        let schema = left.schema.clone();
+        let left = decorrelate(left, &mut rest);
+        let exprs = schema.iter().enumerate().map(|(i, f)| Expr::Column(i, f.ty.clone())).collect();
+        let input = Box::new(kept(left, rest));
+        *plan = cost::unplanned(Node::Project { input, exprs }, schema);
+        return;
     }
     *plan = kept(left, rest);
 }
@@ -132,7 +148,7 @@ fn pull_up(plan: &Arc<Plan>, width: usize) -> Option<(Plan, Vec<Expr>, Vec<Expr>
 }
 
 /// A filter over a plan that is not planned yet.
-fn kept(plan: Plan, conditions: Vec<Expr>) -> Plan {
+pub(super) fn kept(plan: Plan, conditions: Vec<Expr>) -> Plan {
     let schema = plan.schema.clone();
     match super::access::conjunction(conditions) {
         None => plan,
@@ -140,14 +156,14 @@ fn kept(plan: Plan, conditions: Vec<Expr>) -> Plan {
     }
 }
 
-fn reads_outside(e: &Expr) -> bool {
+pub(super) fn reads_outside(e: &Expr) -> bool {
     let mut found = false;
     e.references(0, &mut |e, level| found |= matches!(e, Expr::Outer { depth, .. } if *depth > level));
     found
 }
 
 /// An expression of a subquery, as one over (outer row ++ subquery's row).
-fn beside(mut e: Expr, width: usize) -> Expr {
+pub(super) fn beside(mut e: Expr, width: usize) -> Expr {
     e.references_mut(0, &mut |e, _| match e {
         Expr::Column(position, _) => *position += width,
         Expr::Outer { depth: 1, position, ty } => *e = Expr::Column(*position, ty.clone()),
