@@ -6,8 +6,8 @@
 //! copying them.
 
 use std::borrow::Cow;
-use std::cmp::Ordering;
 use std::cell::OnceCell;
+use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -293,7 +293,8 @@ const CONSTANT_DEPTH: u32 = 6;
 fn is_constant(expr: &Expr, depth: u32) -> bool {
     match expr {
         Expr::Literal(..) | Expr::Parameter(..) => true,
-        Expr::Call { function, args, .. } if depth > 0 => {
+        // A setting may be changed by the same statement.
+        Expr::Call { function, args, .. } if depth > 0 && function.name != "current_setting" => {
             function.volatility != Volatility::Volatile && args.iter().all(|e| is_constant(e, depth - 1))
         }
         Expr::Cast { input, .. } if depth > 0 => is_constant(input, depth - 1),

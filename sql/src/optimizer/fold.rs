@@ -13,7 +13,7 @@ use crate::copy::Direction;
 use crate::error::{Result, SqlError};
 use crate::expr::Expr;
 use crate::functions::{EvalContext, Resolved, Volatility};
-use crate::plan::{Explain, Plan, Statement};
+use crate::plan::{Explain, Node, Plan, Statement};
 use crate::types::{self, CastContext, FormatContext};
 
 /// Folds every expression of a statement.
@@ -252,7 +252,10 @@ fn is_plain_time(ty: &DataType) -> bool {
 fn is_iso(text: &str) -> bool {
     let shape = |pattern: &str, text: &str| {
         pattern.len() == text.len()
-            && pattern.bytes().zip(text.bytes()).all(|(p, t)| if p == b'0' { t.is_ascii_digit() } else { p == t })
+            && pattern
+                .bytes()
+                .zip(text.bytes())
+                .all(|(p, t)| if p == b'0' { t.is_ascii_digit() } else { p == t })
     };
     shape("0000-00-00", text) || shape("0000-00-00 00:00", text) || shape("0000-00-00 00:00:00", text)
 }

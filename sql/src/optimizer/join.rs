@@ -95,12 +95,7 @@ pub(super) fn inner(
 
 /// The cheaper of a plan that is still to be sorted and one that comes in the wanted order and is read only
 /// as far as is wanted.
-fn best(
-    p: &Planner<'_>,
-    plan: Plan,
-    walked: Option<Plan>,
-    wanted: Option<&Wanted<'_>>,
-) -> (Plan, bool) {
+fn best(p: &Planner<'_>, plan: Plan, walked: Option<Plan>, wanted: Option<&Wanted<'_>>) -> (Plan, bool) {
     let Some((wanted, walked)) = wanted.zip(walked) else { return (plan, false) };
     let limit = wanted.limit.unwrap_or(plan.rows);
     let share = (limit / plan.rows.max(1.0)).min(1.0);
@@ -798,12 +793,13 @@ pub(super) fn outer(
                 .collect();
             let alone = push(p, right.clone(), own.clone());
             let source = unplanned.as_ref().and_then(|(plan, conditions)| Source::of(plan, conditions));
-            let walked = wanted.filter(|w| w.limit.is_some()).zip(unplanned.as_ref()).and_then(|(w, left)| {
-                let (left, ordered) = push_ordered(p, left.0.clone(), left.1.clone(), Some(w));
-                let sides = Sides::new(left, alone.clone(), both.clone(), kind, schema.clone());
-                let found = sides.lookup(p, &right, &own).filter(|_| ordered)?;
-                Some(sides.looked_up(found)).filter(|plan| ordering::gives(plan, w.keys))
-            });
+            let walked =
+                wanted.filter(|w| w.limit.is_some()).zip(unplanned.as_ref()).and_then(|(w, left)| {
+                    let (left, ordered) = push_ordered(p, left.0.clone(), left.1.clone(), Some(w));
+                    let sides = Sides::new(left, alone.clone(), both.clone(), kind, schema.clone());
+                    let found = sides.lookup(p, &right, &own).filter(|_| ordered)?;
+                    Some(sides.looked_up(found)).filter(|plan| ordering::gives(plan, w.keys))
+                });
             let sides = Sides::new(left, alone, both, kind, schema);
             let (plan, ordered) = best(p, join_sides(p, sides, source, &right, &own), walked, wanted);
             (filtered(p, plan, stay), ordered)
