@@ -322,6 +322,48 @@ async fn a_large_sort_uses_files() {
     assert!(words.iter().any(|w| w.contains("Sort Method: external merge  Disk: ")), "{words:?}");
 }
 
+/// Orders that indexes give are used for joins, groups and the first rows of a join.
+#[tokio::test]
+async fn plans_use_the_order_of_indexes() {
+    let mut s = session(&MemoryEngine::new());
+    for sql in [
+        "CREATE TABLE few (id int PRIMARY KEY, k int)",
+        "CREATE TABLE many (id int PRIMARY KEY, k int NOT NULL, x int)",
+        "CREATE INDEX ON many (k, id)",
+        "INSERT INTO few SELECT i, i % 3 FROM generate_series(1, 40) AS s(i)",
+        "INSERT INTO many SELECT i, i % 11, i % 7 FROM generate_series(1, 3000) AS s(i)",
+        "ANALYZE",
+    ] {
+        run(&mut s, sql).await;
+    }
+    for (sql, wanted, unwanted) in [
+        ("SELECT k, count(*) FROM many GROUP BY k", "GroupAggregate", "Sort"),
+        ("SELECT DISTINCT k FROM many", "Unique", "Sort"),
+        ("SELECT * FROM many a JOIN many b ON a.id = b.id", "Merge Join", "Sort"),
+        ("SELECT * FROM many a LEFT JOIN many b ON a.id = b.id", "Merge Left Join", "Sort"),
+        (
+            "SELECT many.id FROM many JOIN few ON few.id = many.k ORDER BY many.id LIMIT 5",
+            "Nested Loop",
+            "Sort",
+        ),
+        (
+            "SELECT many.id FROM many LEFT JOIN few ON few.id = many.k ORDER BY many.id LIMIT 5",
+            "Limit",
+            "Sort",
+        ),
+        (
+            "SELECT * FROM (SELECT k, rank() OVER (PARTITION BY k ORDER BY id) FROM many) w WHERE k = 3",
+            "Index Cond: (k = 3)",
+            "Filter",
+        ),
+        ("SELECT id, (SELECT sum(id) FROM many m WHERE m.x = few.k) FROM few", "Hash Left Join", "SubPlan"),
+    ] {
+        let plan = run(&mut s, &format!("EXPLAIN {sql}")).await;
+        assert!(plan.iter().any(|line| line.contains(wanted)), "{sql}: {plan:#?}");
+        assert!(!plan.iter().any(|line| line.contains(unwanted)), "{sql}: {plan:#?}");
+    }
+}
+
 /// `temp_file_limit` bounds the files of a statement, and they are gone when it is.
 #[tokio::test]
 async fn temporary_files_have_a_limit() {

@@ -16,10 +16,25 @@ async fn in_bounded_memory(rows: u64, limit: u64) {
     for (sql, expected) in [
         (format!("SELECT i FROM {series} AS s(i) ORDER BY -i OFFSET {half} LIMIT 1"), rows - half),
         (format!("SELECT count(*) FROM {series} AS a(i) JOIN {series} AS b(i) ON a.i = b.i"), rows),
-        (format!("SELECT sum(n) FROM (SELECT i % {half} AS k, count(*) AS n FROM {series} AS s(i) GROUP BY 1) t"), rows),
+        (
+            format!(
+                "SELECT sum(n) FROM (SELECT i % {half} AS k, count(*) AS n FROM {series} AS s(i) GROUP BY 1) t"
+            ),
+            rows,
+        ),
         (format!("SELECT count(DISTINCT i) FROM {series} AS s(i)"), rows),
-        (format!("SELECT count(*) FROM (SELECT i FROM {series} AS s(i) EXCEPT SELECT i * 2 FROM {series} AS s(i)) t"), rows - half),
-        (format!("WITH w AS (SELECT i FROM {series} AS s(i)) SELECT ((SELECT sum(i) FROM w) + (SELECT count(*) FROM w) - {rows})"), sum),
+        (
+            format!(
+                "SELECT count(*) FROM (SELECT i FROM {series} AS s(i) EXCEPT SELECT i * 2 FROM {series} AS s(i)) t"
+            ),
+            rows - half,
+        ),
+        (
+            format!(
+                "WITH w AS (SELECT i FROM {series} AS s(i)) SELECT ((SELECT sum(i) FROM w) + (SELECT count(*) FROM w) - {rows})"
+            ),
+            sum,
+        ),
     ] {
         let row = client.query_one(&format!("SELECT ({sql})::bigint"), &[]).await.unwrap();
         assert_eq!(row.get::<_, i64>(0), i64::try_from(expected).unwrap(), "{sql}");

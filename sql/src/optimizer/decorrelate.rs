@@ -123,7 +123,11 @@ fn grouped(subquery: &Subquery, width: usize) -> Option<(Plan, Vec<Expr>, Expr)>
             false => column,
         };
     });
-    let key_fields = keys.iter().map(|k| Field { name: "?column?".into(), ty: k.ty(), origin: None });
+    let unnamed = |ty: DataType| Field { name: "?column?".into(), ty, origin: None };
+    let key_fields = keys.iter().map(|key| match key {
+        Expr::Column(i, ty) => base.schema.get(*i).cloned().unwrap_or_else(|| unnamed(ty.clone())),
+        other => unnamed(other.ty()),
+    });
     let schema: Arc<[Field]> = key_fields.chain(plan.schema.iter().cloned()).collect();
     let node = Node::Aggregate {
         input: Box::new(kept((**base).clone(), local)),

@@ -22,7 +22,7 @@ use super::join_order::{self, Graph, Link, MAX_RELATIONS, Method, Predicate, Tre
 use super::merge::{self, MERGE_ROWS, Source};
 use super::ordering;
 use super::planner::Planner;
-use super::push::{conjuncts, filtered, has_subquery, push, push_ordered, split};
+use super::push::{conjuncts, filtered, has_correlated_subquery, has_subquery, push, push_ordered, split};
 use super::ranges;
 use crate::expr::Expr;
 use crate::plan::{Field, JoinKind, Node, Plan, SortKey};
@@ -759,8 +759,12 @@ pub(super) fn outer(
     match kind {
         JoinKind::Right => (mirrored(p, left, right, on, conditions, schema), false),
         JoinKind::Left | JoinKind::Semi | JoinKind::Anti => {
-            let (down, stay) =
-                split(conditions, |c| !is_volatile(c) && columns_of(c).iter().all(|&c| c < width));
+            // A question for every row is better asked of the rows that a semi join leaves.
+            let late =
+                |c: &Expr| matches!(kind, JoinKind::Semi | JoinKind::Anti) && has_correlated_subquery(c);
+            let (down, stay) = split(conditions, |c| {
+                !is_volatile(c) && !late(c) && columns_of(c).iter().all(|&c| c < width)
+            });
             let (mut to_right, both) = split(on, |c| {
                 let columns = columns_of(c);
                 !is_volatile(c) && !columns.is_empty() && columns.iter().all(|&c| c >= width)

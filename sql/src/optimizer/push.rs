@@ -358,7 +358,7 @@ pub(super) fn has_subquery(e: &Expr) -> bool {
     e.any(&mut |e| matches!(e, Expr::Subquery(_)))
 }
 
-fn has_correlated_subquery(e: &Expr) -> bool {
+pub(super) fn has_correlated_subquery(e: &Expr) -> bool {
     e.any(&mut |e| matches!(e, Expr::Subquery(s) if s.correlated))
 }
 

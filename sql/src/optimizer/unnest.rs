@@ -53,6 +53,10 @@ pub(super) fn unnest(plan: &mut Plan) {
     if rest.iter().any(has_scalar) {
         let schema = left.schema.clone();
         let left = decorrelate(left, &mut rest);
+        if left.width() == schema.len() {
+            *plan = kept(left, rest);
+            return;
+        }
         let exprs = schema.iter().enumerate().map(|(i, f)| Expr::Column(i, f.ty.clone())).collect();
         let input = Box::new(kept(left, rest));
         *plan = cost::unplanned(Node::Project { input, exprs }, schema);
