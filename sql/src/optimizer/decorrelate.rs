@@ -102,7 +102,7 @@ fn grouped(subquery: &Subquery, width: usize) -> Option<(Plan, Vec<Expr>, Expr)>
         // An index that begins with the key answers each question at once.
         if let Expr::Column(position, _) = inside {
             let column = scan.columns.get(*position)?;
-            if scan.table.all_indexes().any(|index| index.columns.first() == Some(column)) {
+            if scan.table.all_indexes().any(|i| i.predicate.is_none() && i.columns.first() == Some(column)) {
                 return None;
             }
         }
