@@ -172,7 +172,7 @@ fn cast(input: &Expr, from: &DataType, to: &DataType, explicit: bool) -> Result<
     let Some(value) = literal(input) else { return Ok(None) };
     if !value.is_null() && (depends_on_session(from) || depends_on_session(to)) {
         let written = from.is_string()
-            && matches!(to.base(), DataType::Date | DataType::Timestamp)
+            && matches!(to.base(), DataType::Date | DataType::Timestamp(_))
             && value.as_str().is_some_and(is_iso);
         if !written && !(is_plain_time(from) && is_plain_time(to)) {
             return Ok(None);
@@ -245,7 +245,7 @@ fn case(branches: &mut Vec<(Expr, Expr)>, otherwise: &mut Expr) -> Result<Option
 
 /// Times whose values, not their texts, are the same in every session.
 fn is_plain_time(ty: &DataType) -> bool {
-    matches!(ty.base(), DataType::Date | DataType::Time | DataType::Timestamp | DataType::Interval)
+    matches!(ty.base(), DataType::Date | DataType::Time(_) | DataType::Timestamp(_) | DataType::Interval(_))
 }
 
 /// `2026-11-21`, perhaps with `12:30:00` behind it: what every DateStyle reads alike.
