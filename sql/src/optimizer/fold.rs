@@ -174,7 +174,7 @@ fn cast(input: &Expr, from: &DataType, to: &DataType, explicit: bool) -> Result<
         let written = from.is_string()
             && matches!(to.base(), DataType::Date | DataType::Timestamp(_))
             && value.as_str().is_some_and(is_iso);
-        if !written && !(is_plain_time(from) && is_plain_time(to)) {
+        if !(written || is_plain_time(from) && is_plain_time(to)) {
             return Ok(None);
         }
     }
