@@ -45,7 +45,7 @@ fn optional(v: Option<i64>) -> Result<Datum> {
 /// The dimension of a number, from 1.
 fn dimension(a: &[Datum]) -> Result<Option<Dimension>> {
     let place = usize::try_from(int(&a[1])? - 1).ok();
-    Ok(place.and_then(|i| array(&a[0]).map(|a| a.dimensions().get(i).copied()).transpose()).transpose()?)
+    place.and_then(|i| array(&a[0]).map(|a| a.dimensions().get(i).copied()).transpose()).transpose()
 }
 
 // Parts.

@@ -13,6 +13,7 @@ use super::{CommandParser, ObjectAst, SequenceOption};
 use crate::error::Result;
 
 /// An action of ALTER TABLE.
+#[allow(clippy::large_enum_variant)] // there is one for a clause of a statement, and it is looked into by pattern
 #[derive(Clone, Debug)]
 pub(crate) enum TableAction {
     /// One that sqlparser reads

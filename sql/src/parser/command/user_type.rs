@@ -22,7 +22,7 @@ pub(crate) enum TypeAst {
     /// ALTER TYPE … RENAME VALUE
     RenameValue { name: ast::ObjectName, from: String, to: String },
     /// ALTER DOMAIN
-    AlterDomain { name: ast::ObjectName, action: DomainAction },
+    AlterDomain { name: ast::ObjectName, action: Box<DomainAction> },
     /// DROP TYPE, DROP DOMAIN (true)
     Drop { domain: bool, if_exists: bool, names: Vec<ast::ObjectName>, cascade: bool },
 }
@@ -200,7 +200,7 @@ impl CommandParser<'_> {
                 };
             }
         };
-        Ok(ObjectAst::Type(TypeAst::AlterDomain { name, action }))
+        Ok(ObjectAst::Type(TypeAst::AlterDomain { name, action: Box::new(action) }))
     }
 
     fn drop_type(&mut self, domain: bool) -> Result<TypeAst> {
