@@ -571,7 +571,7 @@ impl Draft {
             Some(name) => name,
             None => self.choose(&[], "pkey"),
         };
-        self.claim(&index.name)?;
+        self.claim_relation(&index.name)?;
         // Its entries are the rows: they hold everything as it is.
         self.table.primary_key = Some(index);
         Ok(())
@@ -594,7 +594,7 @@ impl Draft {
                 self.choose(&columns, "key")
             }
         };
-        self.claim(&index.name)?;
+        self.claim_relation(&index.name)?;
         self.table.uniques.push(index);
         Ok(())
     }
@@ -648,6 +648,15 @@ impl Draft {
         self.claim(name)?;
         self.table.checks.push((name.to_owned(), expression.to_owned()));
         Ok(())
+    }
+
+    /// A name that is also its index's: 42P07 if another index has it, 42710 if a constraint of another kind has.
+    fn claim_relation(&mut self, name: &str) -> Result<()> {
+        let indexes = self.table.primary_key.iter().chain(&self.table.uniques);
+        if indexes.into_iter().any(|index| index.name == name) {
+            return Err(SqlError::duplicate_table(format!("relation \"{name}\" already exists")));
+        }
+        self.claim(name)
     }
 
     /// 42710 if the name is taken.

@@ -174,3 +174,49 @@ pub fn column_comment(catalog: &Catalog, table: u32, number: i64) -> Option<Stri
     let column = table.visible_columns().get(usize::try_from(number.checked_sub(1)?).ok()?)?;
     column.comment.clone()
 }
+
+/// What an object is, in words, as `pg_describe_object` says it: `column id of table orders`. `class` is the OID of
+/// the catalog that lists it.
+pub fn describe_object(
+    catalog: &Catalog,
+    names: &dyn ObjectNames,
+    class: u32,
+    oid: u32,
+    column: i64,
+) -> Option<String> {
+    match class {
+        CLASS => {
+            let kind = relation_kind(catalog, oid)?;
+            let relation = format!("{kind} {}", names.name_of(&DataType::Regclass, oid)?);
+            match usize::try_from(column - 1) {
+                Ok(place) => {
+                    let table = catalog.table_by_id(TableId(oid))?;
+                    Some(format!("column {} of {relation}", table.visible_columns().get(place)?.name))
+                }
+                Err(_) => Some(relation),
+            }
+        }
+        NAMESPACE => super::schema_name(catalog, oid).map(|name| format!("schema {name}")),
+        TYPE => names.name_of(&DataType::Regtype, oid).map(|name| format!("type {name}")),
+        super::sequences::PG_PROC => {
+            names.name_of(&DataType::Regprocedure, oid).map(|name| format!("function {name}"))
+        }
+        super::sequences::PG_EXTENSION => Some("extension amphora".to_owned()),
+        _ => None,
+    }
+}
+
+fn relation_kind(catalog: &Catalog, oid: u32) -> Option<&'static str> {
+    match catalog.relation_by_id(TableId(oid)) {
+        Some(Relation::Table(_)) => Some("table"),
+        Some(Relation::View(_)) => Some("view"),
+        Some(Relation::Sequence(_)) => Some("sequence"),
+        None if catalog.tables().any(|table| table.all_indexes().any(|index| index.oid == oid)) => {
+            Some("index")
+        }
+        None => {
+            let system = super::system_views().iter().find(|view| view.oid == oid)?;
+            Some(if system.kind == 'v' { "view" } else { "table" })
+        }
+    }
+}

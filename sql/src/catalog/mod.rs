@@ -22,7 +22,9 @@ mod statistics;
 mod user_types;
 
 pub use constraints::{constraint_definition, pretty_expression};
-pub use definitions::{column_comment, comments, object_comment, shown_default, view_definition};
+pub use definitions::{
+    column_comment, comments, describe_object, object_comment, shown_default, view_definition,
+};
 pub use relations::{index_attribute, index_definition, quoted};
 pub use roles::{all_roles, find_role, is_built_in, oid_of_role, role_name, role_oid};
 pub use routine::{

@@ -202,8 +202,8 @@ pub(super) fn extensions(_: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<
 /// OIDs of catalogs.
 const PG_ATTRDEF: u32 = 2604;
 const PG_NAMESPACE: u32 = 2615;
-const PG_PROC: u32 = 1255;
-const PG_EXTENSION: u32 = 3079;
+pub(super) const PG_PROC: u32 = 1255;
+pub(super) const PG_EXTENSION: u32 = 3079;
 
 /// One whole object depends on another.
 fn dependency((class, object): (u32, u32), (on_class, on): (u32, u32), kind: char) -> Row {

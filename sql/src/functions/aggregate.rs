@@ -4,6 +4,7 @@
 //! DISTINCT, FILTER and ORDER BY are the caller's: it decides which rows a state sees, and in what order.
 //! Strict states skip rows whose first argument is NULL, as PostgreSQL's do.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
@@ -322,8 +323,12 @@ impl AggregateState for Extreme {
         if candidate.is_null() {
             return Ok(());
         }
-        let better = self.best.is_null()
-            || if self.greatest { *candidate > self.best } else { *candidate < self.best };
+        // Of values that are equal and not the same (`1.0` and `1.00`, `1 mon` and `30 days`) the last is kept.
+        let better = match candidate.cmp(&self.best) {
+            _ if self.best.is_null() => true,
+            Ordering::Equal => !matches!(candidate, Datum::Text(_) | Datum::Int8(_) | Datum::Int4(_)),
+            order => (order == Ordering::Greater) == self.greatest,
+        };
         if better {
             self.best = candidate.clone();
         }

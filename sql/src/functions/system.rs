@@ -273,6 +273,7 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     hook!("pg_relation_is_publishable", &[Regclass], Bool),
     hook!("obj_description", &[Oid], Text),
     hook!("obj_description", &[Oid, Name], Text),
+    hook!("pg_describe_object", &[Oid, Oid, Int4], Text),
     hook!("col_description", &[Oid, Int4], Text),
     hook!("shobj_description", &[Oid, Name], Text),
     hook!("pg_relation_size", &[Regclass], Int8),

@@ -191,7 +191,15 @@ impl Cursor {
     }
 
     /// The rows of ABSOLUTE and RELATIVE are one at most: goes there.
-    fn jump(&mut self, motion: Motion, txn: Option<&dyn Transaction>) -> Result<bool> {
+    fn jump(&mut self, motion: Motion, shows: bool, txn: Option<&dyn Transaction>) -> Result<bool> {
+        if matches!(motion, Motion::Relative(0)) {
+            let stands = self.position > 0 && self.position <= self.read();
+            // To show a row again is to go back to it; to count it is not.
+            if stands && shows {
+                self.may_go_back()?;
+            }
+            return Ok(stands);
+        }
         let target = match motion {
             Motion::Absolute(n) if n >= 0 => n.unsigned_abs(),
             Motion::Absolute(n) => {
@@ -398,7 +406,7 @@ impl Session {
                     let found = match jump {
                         Some(motion) => {
                             done = true;
-                            cursor.jump(motion, txn)?
+                            cursor.jump(motion, fetch.shows, txn)?
                         }
                         None if count.is_some_and(|n| moved >= n) => {
                             done = true;

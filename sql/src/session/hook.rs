@@ -191,6 +191,13 @@ impl SessionHook for Facts {
                 let class = args.get(1).and_then(Datum::as_str);
                 catalog::object_comment(&self.catalog, oid(), class).map_or(Datum::Null, Datum::text)
             }
+            "pg_describe_object" => {
+                let object = args.get(1).and_then(Datum::as_i64).and_then(|oid| u32::try_from(oid).ok());
+                let column = args.get(2).and_then(Datum::as_i64).unwrap_or(0);
+                optional(object.and_then(|object| {
+                    catalog::describe_object(&self.catalog, self.names.as_ref(), oid(), object, column)
+                }))
+            }
             "col_description" => {
                 let number = args.get(1).and_then(Datum::as_i64).unwrap_or(0);
                 catalog::column_comment(&self.catalog, oid(), number).map_or(Datum::Null, Datum::text)

@@ -64,3 +64,6 @@ select min(true);
 select range_agg(1);
 select max('2020-01-01'::timestamptz), min('10:00'::time);
 select mode() within group (order by k desc) from nums;
+-- of equal values the last
+select max(x), min(x) from (values (interval '30 days'), (interval '1 mon')) v(x);
+select max(x), min(x) from (values (1.0), (1.00)) v(x);

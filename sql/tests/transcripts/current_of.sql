@@ -70,3 +70,15 @@ PREPARE p AS SELECT 1;
 DEALLOCATE ALL;
 SELECT count(*) FROM pg_prepared_statements;
 EXPLAIN (COSTS OFF) EXECUTE p;
+-- a count of zero is the row the cursor stands on
+BEGIN;
+DECLARE z NO SCROLL CURSOR FOR SELECT 1 UNION ALL SELECT 2;
+MOVE 0 FROM z;
+FETCH 0 FROM z;
+FETCH z;
+MOVE 0 FROM z;
+FETCH ALL FROM z;
+FETCH 0 FROM z;
+MOVE -1 FROM z;
+ROLLBACK;
+SELECT length(convert_from('\x00'::bytea, 'UTF8')) FROM (SELECT 1 WHERE false) none;
