@@ -138,14 +138,19 @@ impl Generator {
     }
 }
 
-#[tokio::test]
-async fn any_plan_gives_the_same_rows() {
+/// What a test makes its data and queries from (AMPHORA_SEED, or any), and an empty database.
+fn seeded() -> (u64, Generator, Session) {
     let seed = std::env::var("AMPHORA_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
     println!("AMPHORA_SEED={seed}");
-    let mut random = Generator(StdRng::seed_from_u64(seed));
     let options =
         SessionOptions { user: "ann".into(), database: "d".into(), backend_pid: 1, settings: Vec::new() };
-    let mut session = Session::new(Arc::new(MemoryEngine::new()), options).unwrap();
+    let session = Session::new(Arc::new(MemoryEngine::new()), options).unwrap();
+    (seed, Generator(StdRng::seed_from_u64(seed)), session)
+}
+
+#[tokio::test]
+async fn any_plan_gives_the_same_rows() {
+    let (seed, mut random, mut session) = seeded();
     for t in 0..TABLES {
         run(&mut session, &format!("CREATE TABLE t{t} (id int PRIMARY KEY, a int, b int NOT NULL, s text)"))
             .await
@@ -248,12 +253,7 @@ impl Generator {
 /// What does not fit into `work_mem` goes to files, whatever the plan: the rows are the same.
 #[tokio::test]
 async fn files_give_the_same_rows() {
-    let seed = std::env::var("AMPHORA_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
-    println!("AMPHORA_SEED={seed}");
-    let mut random = Generator(StdRng::seed_from_u64(seed));
-    let options =
-        SessionOptions { user: "ann".into(), database: "d".into(), backend_pid: 1, settings: Vec::new() };
-    let mut session = Session::new(Arc::new(MemoryEngine::new()), options).unwrap();
+    let (seed, mut random, mut session) = seeded();
     for t in 0..2 {
         let (rows, kinds) = (random.0.random_range(1000..3000), random.0.random_range(2..2000));
         let skew = random.0.random_range(1..20);

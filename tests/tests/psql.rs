@@ -123,6 +123,9 @@ async fn every_describing_command_has_an_answer() {
         assert!(found && !err.contains("ERROR"), "{command}: {err}");
     }
     assert!(says(node, "\\dAo btree integer_ops").contains("<(integer,integer)"));
+    assert!(says(node, "\\dx+ amphora").contains("schema amphora"));
+    let described = "SELECT pg_describe_object('pg_class'::regclass, 's.p'::regclass, 2)";
+    assert!(says(node, described).contains("column name of table s.p"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -27,11 +27,13 @@
 //! means that nothing the writes were computed from has moved.
 
 mod buffer;
+mod commit;
 mod ddl;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod ddl_tests;
 mod leaderless_rows;
+mod locking;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod pick_tests;
@@ -52,7 +54,7 @@ use std::time::Duration;
 
 use amphora_storage::schema::{Catalog, Descriptor, IndexId, SequenceState, Table, TableId};
 use amphora_storage::store::Store;
-use amphora_storage::{Datum, Hlc, Row, Timestamp, codec, key};
+use amphora_storage::{Datum, Hlc, Row, Timestamp, key};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
@@ -63,13 +65,11 @@ use crate::api::{
 use crate::error::ErrorKind;
 use crate::leaderless;
 use crate::node::{CatalogCache, UniqueIds};
-use crate::strong::{
-    CommitRequest, Expected, Group, KeyLock, LockKey, LockRequest, Pick, ReadSet, SnapshotHold, Staged,
-    StagedParts, TableVersion, TransactionId, Write, in_catalog,
-};
+use crate::strong::{Group, KeyLock, LockKey, ReadSet, SnapshotHold, TransactionId};
 use crate::{Error, Result};
 
 use buffer::WriteBuffer;
+use locking::table_intent;
 
 /// What transactions of one node share.
 pub struct TransactionContext {
@@ -90,15 +90,6 @@ pub struct TransactionContext {
 /// How long a name that was not found is looked for elsewhere: longer than a failover takes, and no longer
 /// than somebody who mistyped it on a node without a quorum should have to wait.
 const CATALOG_PATIENCE: Duration = Duration::from_secs(2);
-
-/// A commit of more bytes goes ahead in parts.
-const STAGE_BYTES: usize = 8 << 20;
-
-/// After so many keys of one table, and again after as many more, the table itself is tried.
-const ESCALATE_EVERY: usize = 16_384;
-
-/// Keys in one request for locks: the leader reads the version of each, and a reply has its deadline.
-const MAX_LOCK_BATCH: usize = 4_096;
 
 /// The one implementation of [`Transaction`].
 pub struct HybridTransaction {
@@ -201,213 +192,6 @@ impl HybridTransaction {
         }
     }
 
-    /// Makes sure that no one else can commit to these keys before this transaction ends, and that the
-    /// versions given (ZERO for a key without a row) are still the newest.
-    async fn claim(&mut self, table: &Table, keys: Vec<(Vec<u8>, Timestamp)>, mode: LockMode) -> Result<()> {
-        if !self.pessimistic {
-            for (key, version) in &keys {
-                self.buffer.expect(key, *version, mode);
-            }
-            return Ok(());
-        }
-        if self.holds_table(table) {
-            return self.compare_here(&keys);
-        }
-        let granted = self.lock_keys(table, &keys, mode, WaitPolicy::Wait).await?;
-        debug_assert!(granted.iter().all(|g| *g));
-        if self.has_claimed_many(table, keys.len()) {
-            // Seldom, and a large future: not a part of every write's.
-            Box::pin(self.escalate(table)).await?;
-        }
-        Ok(())
-    }
-
-    /// True if no one else can write to the table before this transaction ends.
-    fn holds_table(&self, table: &Table) -> bool {
-        self.locks.get(&table_intent(table.id)) == Some(&LockMode::Exclusive)
-    }
-
-    /// With the table to itself, all that was ever committed to it is here: versions are compared without
-    /// asking the leader. A snapshot that is newer than the table's lock needs not even that.
-    fn compare_here(&self, keys: &[(Vec<u8>, Timestamp)]) -> Result<()> {
-        if self.latest.is_none() && self.options.isolation == IsolationLevel::ReadCommitted {
-            return Ok(());
-        }
-        for (key, version) in keys {
-            let newest = self.context.store.newest(key)?;
-            if newest != *version {
-                return Err(self.moved(newest));
-            }
-        }
-        Ok(())
-    }
-
-    /// Counts keys that were locked one by one; true each time that another [`ESCALATE_EVERY`] are full.
-    fn has_claimed_many(&mut self, table: &Table, keys: usize) -> bool {
-        let claimed = self.claimed.entry(table.id).or_default();
-        let before = *claimed / ESCALATE_EVERY;
-        *claimed += keys;
-        *claimed / ESCALATE_EVERY != before
-    }
-
-    /// After very many rows of a table it is cheaper for everyone to lock the table than to go on one by
-    /// one, if nobody else is writing to it. Whoever wants to write to it then waits for the end of this
-    /// transaction.
-    async fn escalate(&mut self, table: &Table) -> Result<()> {
-        let intent = LockKey { key: table_intent(table.id), mode: LockMode::Exclusive };
-        match self.request_locks(&table.name, vec![intent], WaitPolicy::NoWait).await {
-            // What was committed before the lock was granted must be here before versions are compared here.
-            Ok(_) => self.take_latest().await,
-            Err(e) if e.sqlstate == "55P03" => Ok(()),
-            Err(e) => Err(e),
-        }
-    }
-
-    /// Locks keys on the leader and compares versions. False where skipped.
-    async fn lock_keys(
-        &mut self,
-        table: &Table,
-        keys: &[(Vec<u8>, Timestamp)],
-        mode: LockMode,
-        wait: WaitPolicy,
-    ) -> Result<Vec<bool>> {
-        let held =
-            |locks: &HashMap<Vec<u8>, LockMode>, key: &[u8]| locks.get(key).is_some_and(|m| *m >= mode);
-        let mut wanted: Vec<usize> = (0..keys.len()).filter(|&i| !held(&self.locks, &keys[i].0)).collect();
-        let mut seen = std::collections::HashSet::new();
-        wanted.retain(|&i| seen.insert(keys[i].0.as_slice()));
-        let mut result = vec![true; keys.len()];
-        if wanted.is_empty() {
-            return Ok(result);
-        }
-        // The leader takes the keys of one request in their order; so that two large statements do not close
-        // a circle, many requests keep it too.
-        if wanted.len() > MAX_LOCK_BATCH {
-            wanted.sort_unstable_by(|&a, &b| keys[a].0.cmp(&keys[b].0));
-        }
-        let mut moved = None;
-        for wanted in wanted.chunks(MAX_LOCK_BATCH) {
-            let request = wanted.iter().map(|&i| LockKey { key: keys[i].0.clone(), mode }).collect();
-            let replies = self.request_row_locks(table, request, wait).await?;
-            moved = moved.or(self.compare_versions(keys, wanted, &replies, &mut result));
-        }
-        match moved {
-            Some(newest) => Err(self.moved(newest)),
-            None => Ok(result),
-        }
-    }
-
-    /// Locks keys of a table, and the table itself shared, so that whoever wants the table alone (CREATE
-    /// INDEX, DROP) waits for its writers.
-    async fn request_row_locks(
-        &mut self,
-        table: &Table,
-        mut request: Vec<LockKey>,
-        wait: WaitPolicy,
-    ) -> Result<Vec<KeyLock>> {
-        let intent = LockKey { key: table_intent(table.id), mode: LockMode::Shared };
-        if self.locks.contains_key(&intent.key) {
-            return self.request_locks(&table.name, request, wait).await;
-        }
-        request.insert(0, intent.clone());
-        let mut replies = self.request_locks(&table.name, request, wait).await?;
-        // SKIP LOCKED skips rows, not tables: no row may be written without the table's lock.
-        if replies.remove(0) == KeyLock::Skipped {
-            self.request_locks(&table.name, vec![intent], WaitPolicy::Wait).await?;
-        }
-        Ok(replies)
-    }
-
-    /// The newest version of the first key that has moved since it was read. Notes in `result` what was skipped.
-    fn compare_versions(
-        &mut self,
-        keys: &[(Vec<u8>, Timestamp)],
-        wanted: &[usize],
-        replies: &[KeyLock],
-        result: &mut [bool],
-    ) -> Option<Timestamp> {
-        let mut moved = None;
-        for (&i, reply) in wanted.iter().zip(replies) {
-            match reply {
-                KeyLock::Granted(newest) if *newest != keys[i].1 => {
-                    moved.get_or_insert(*newest);
-                    // The snapshot stays, and so must the refusal, if this is tried again after a savepoint:
-                    // what is not known as held is asked for and compared again.
-                    if self.options.isolation.has_one_snapshot() {
-                        self.locks.remove(&keys[i].0);
-                    }
-                }
-                KeyLock::Granted(_) => {}
-                KeyLock::Skipped | KeyLock::Moved | KeyLock::Untried => result[i] = false,
-            }
-        }
-        moved
-    }
-
-    async fn request_locks(
-        &mut self,
-        relation: &str,
-        keys: Vec<LockKey>,
-        wait: WaitPolicy,
-    ) -> Result<Vec<KeyLock>> {
-        let request = LockRequest {
-            id: self.id,
-            keys,
-            wait,
-            timeout: self.options.lock_timeout,
-            relation: relation.to_owned(),
-            pick: None,
-        };
-        self.send_locks(request).await
-    }
-
-    async fn send_locks(&mut self, request: LockRequest) -> Result<Vec<KeyLock>> {
-        let keys = request.keys.clone();
-        let replies = match self.context.group.lock(request).await {
-            Err(e) if self.may_start_over(&e) => return Err(self.start_over()),
-            replies => replies?,
-        };
-        for (key, reply) in keys.into_iter().zip(&replies) {
-            if matches!(reply, KeyLock::Granted(_)) {
-                let mode = self.locks.entry(key.key).or_insert(key.mode);
-                *mode = (*mode).max(key.mode);
-            }
-        }
-        Ok(replies)
-    }
-
-    /// Locks the first `wanted` of these keys that are free and have not moved.
-    async fn pick_keys(
-        &mut self,
-        table: &Table,
-        keys: &[(Vec<u8>, Timestamp)],
-        mode: LockMode,
-        wanted: usize,
-    ) -> Result<Vec<KeyLock>> {
-        let intent = table_intent(table.id);
-        let request = |tx: &HybridTransaction| LockRequest {
-            id: tx.id,
-            keys: keys.iter().map(|(key, _)| LockKey { key: key.clone(), mode }).collect(),
-            wait: WaitPolicy::Skip,
-            timeout: tx.options.lock_timeout,
-            relation: table.name.clone(),
-            pick: Some(Pick {
-                wanted,
-                versions: keys.iter().map(|(_, version)| *version).collect(),
-                table: intent.clone(),
-            }),
-        };
-        let mut replies = self.send_locks(request(self)).await?;
-        if replies.first() == Some(&KeyLock::Untried) && wanted > 0 {
-            // SKIP LOCKED skips rows, not tables: whoever has the table alone is waited for.
-            let table_lock = LockKey { key: intent.clone(), mode: LockMode::Shared };
-            self.request_locks(&table.name, vec![table_lock], WaitPolicy::Wait).await?;
-            replies = self.send_locks(request(self)).await?;
-        }
-        self.locks.entry(intent).or_insert(LockMode::Shared);
-        Ok(replies)
-    }
-
     /// True if a single statement can be run again by itself after this error: a row moved, or the leader
     /// that held the locks is gone. A deadlock is told to the client, as PostgreSQL does.
     fn may_start_over(&self, e: &Error) -> bool {
@@ -469,128 +253,6 @@ impl HybridTransaction {
         if tables.iter().all(current) { Ok(()) } else { Err(Error::catalog_moved()) }
     }
 
-    /// The commit; without the writes of rows if those were `staged`.
-    fn commit_request(&self, staged: Staged) -> CommitRequest {
-        let own_ddl = |id: &TableId| self.ddl.as_ref().is_some_and(|d| d.touches(*id));
-        let tables = self.buffer.tables().filter(|(id, _)| !own_ddl(id));
-        let expected = |(key, version, mode): (&Arc<[u8]>, Timestamp, LockMode)| Expected {
-            key: key.to_vec(),
-            version,
-            mode,
-        };
-        let ops: Vec<(TableId, Vec<u8>, leaderless::RowOp)> =
-            self.buffer.leaderless_ops().map(|(k, t, op)| (t.id, k.to_vec(), op.clone())).collect();
-        CommitRequest {
-            id: self.id,
-            locked: self.pessimistic,
-            expected: if self.pessimistic {
-                Vec::new()
-            } else {
-                self.buffer.expectations().map(expected).collect()
-            },
-            intents: if self.pessimistic {
-                Vec::new()
-            } else {
-                self.buffer.tables().map(|(id, _)| table_intent(id)).collect()
-            },
-            tables: tables
-                .map(|(id, version)| TableVersion { table: id, key: crate::node::catalog_key(id), version })
-                .collect(),
-            writes: self
-                .buffer
-                .strong_writes()
-                .filter(|(k, _)| staged.parts == 0 || in_catalog(k))
-                .map(write)
-                .collect(),
-            staged_into: if staged.parts == 0 { Vec::new() } else { self.buffer.keyspaces() },
-            staged,
-            reads: self.reads.as_ref().map(|reads| reads.lock().to_reads()),
-            leaderless: if ops.is_empty() { Vec::new() } else { codec::encode(&ops) },
-            clock: self.context.clock.last(),
-        }
-    }
-
-    async fn commit_strong(&mut self) -> Result<()> {
-        let parts = match self.buffer.bytes_to_commit() > STAGE_BYTES {
-            true => Some(self.stage().await?),
-            false => None,
-        };
-        let request = self.commit_request(parts.as_ref().map(StagedParts::staged).unwrap_or_default());
-        let mixed = !request.leaderless.is_empty();
-        let ddl = self.ddl.is_some();
-        let outcome = self.context.group.commit(request).await;
-        if let Some(parts) = parts
-            && outcome.as_ref().err().is_none_or(|e| e.sqlstate == "08007")
-        {
-            parts.keep();
-        }
-        let timestamp = outcome?;
-        self.locks.clear();
-        // What was written must be readable on this node at once where reads do not ask the leader:
-        // leaderless rows, and the catalog.
-        if mixed || ddl {
-            self.context.group.wait_applied(timestamp).await;
-            self.context.catalog.refresh();
-        }
-        Ok(())
-    }
-
-    /// Sends the writes of rows ahead of the commit. What the certifier looks at stays: the catalog's.
-    async fn stage(&mut self) -> Result<StagedParts> {
-        self.lock_expected().await?;
-        let rows = self.buffer.strong_writes().filter(|(key, _)| !in_catalog(key)).map(write);
-        self.context.group.stage(self.id, rows).await
-    }
-
-    /// Locks what was only to be compared at commit, and compares it now: what commits in parts must hold
-    /// locks from the first to the last.
-    async fn lock_expected(&mut self) -> Result<()> {
-        if self.pessimistic {
-            return Ok(());
-        }
-        let relation = "several tables";
-        let intents = self.buffer.tables().map(|(id, _)| table_intent(id));
-        let intents = intents.map(|key| LockKey { key, mode: LockMode::Shared }).collect();
-        self.request_locks(relation, intents, WaitPolicy::Wait).await?;
-        let lock = |(key, version, mode): (&Arc<[u8]>, Timestamp, LockMode)| {
-            (LockKey { key: key.to_vec(), mode }, version)
-        };
-        let expected: Vec<(LockKey, Timestamp)> = self.buffer.expectations().map(lock).collect();
-        for batch in expected.chunks(MAX_LOCK_BATCH) {
-            let keys = batch.iter().map(|(key, _)| key.clone());
-            let replies = self.request_locks(relation, keys.collect(), WaitPolicy::Wait).await?;
-            for ((_, version), reply) in batch.iter().zip(&replies) {
-                match reply {
-                    KeyLock::Granted(newest) if newest == version => {}
-                    KeyLock::Granted(newest) => return Err(self.moved(*newest)),
-                    KeyLock::Skipped | KeyLock::Moved | KeyLock::Untried => {
-                        return Err(Error::new("XX000", "a lock that was waited for was skipped"));
-                    }
-                }
-            }
-        }
-        self.pessimistic = true;
-        Ok(())
-    }
-
-    async fn commit_leaderless(&mut self) -> Result<()> {
-        let ops: Vec<_> = self
-            .buffer
-            .leaderless_ops()
-            .map(|(key, table, op)| (table.clone(), key.to_vec(), op.clone()))
-            .collect();
-        if ops.is_empty() {
-            return Ok(());
-        }
-        let outcome = self.context.leaderless.commit(ops).await;
-        match outcome {
-            // Another session of this node inserted the same key meanwhile: run the statement again and
-            // let it decide (ON CONFLICT, or 23505 with the row in sight).
-            Err(e) if e.sqlstate == "23505" && self.options.autocommit => Err(e.kind(ErrorKind::Restart)),
-            other => other.map(|_| ()),
-        }
-    }
-
     fn release_locks(&mut self) {
         self.present.clear();
         self.claimed.clear();
@@ -599,16 +261,6 @@ impl HybridTransaction {
             self.context.group.release(self.id);
         }
     }
-}
-
-fn write((key, value): (&Arc<[u8]>, &buffer::StrongWrite)) -> Write {
-    Write { key: key.to_vec(), value: value.as_ref().map(|v| v.to_vec()) }
-}
-
-/// The key that stands for a whole table in the lock table. It is no key of any row: rows have an index id
-/// and columns after the table's id.
-fn table_intent(id: TableId) -> Vec<u8> {
-    id.0.to_be_bytes().to_vec()
 }
 
 #[async_trait]

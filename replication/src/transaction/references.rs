@@ -36,7 +36,8 @@ use std::sync::Arc;
 use amphora_storage::schema::{IndexId, Table};
 use amphora_storage::{Datum, Timestamp, key};
 
-use super::{HybridTransaction, MAX_LOCK_BATCH};
+use super::HybridTransaction;
+use super::locking::MAX_LOCK_BATCH;
 use crate::api::{LockMode, StoredRow, WaitPolicy};
 use crate::strong::LockKey;
 use crate::{Error, Result};

@@ -424,17 +424,36 @@ impl<'a> CommandParser<'a> {
         Ok(Ast::Execute { name, args })
     }
 
+    /// An option in parentheses and whether it is on, as it is without a word: `VERBOSE`, `ANALYZE off`.
+    fn option_switch(&mut self) -> Result<(String, bool)> {
+        let option = self.word()?;
+        let on = match self.tokens.get(self.index).map(|t| &t.token) {
+            Some(Token::Comma | Token::RParen) | None => true,
+            Some(_) => !matches!(self.word()?.as_str(), "off" | "false" | "0"),
+        };
+        Ok((option, on))
+    }
+
+    /// The objects of a DROP, and whether CASCADE follows them.
+    fn dropped_names(&mut self) -> Result<(Vec<sqlparser::ast::ObjectName>, bool)> {
+        let mut names = vec![self.object_name()?];
+        while self.token(&Token::Comma) {
+            names.push(self.object_name()?);
+        }
+        let cascade = self.accept("cascade");
+        if !cascade {
+            self.accept("restrict");
+        }
+        Ok((names, cascade))
+    }
+
     /// `ANALYZE [(options)] [table [(columns)], …]`, and VACUUM, whose other options change nothing here.
     fn analyze(&mut self, tag: &'static str) -> Result<Ast> {
         self.index += 1;
         let mut looks = tag == "ANALYZE";
         if self.token(&Token::LParen) {
             loop {
-                let option = self.word()?;
-                let on = match self.tokens.get(self.index).map(|t| &t.token) {
-                    Some(Token::Comma | Token::RParen) | None => true,
-                    Some(_) => !matches!(self.word()?.as_str(), "off" | "false" | "0"),
-                };
+                let (option, on) = self.option_switch()?;
                 match option.as_str() {
                     "analyze" | "analyse" if tag == "VACUUM" => looks = on,
                     "verbose" | "skip_locked" => {}

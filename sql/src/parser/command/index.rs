@@ -50,14 +50,7 @@ impl CommandParser<'_> {
         self.index += 2;
         let concurrently = self.accept("concurrently");
         let if_exists = self.if_exists()?;
-        let mut names = vec![self.object_name()?];
-        while self.token(&Token::Comma) {
-            names.push(self.object_name()?);
-        }
-        let cascade = self.accept("cascade");
-        if !cascade {
-            self.accept("restrict");
-        }
+        let (names, cascade) = self.dropped_names()?;
         Ok(IndexAst::Drop { names, if_exists, concurrently, cascade })
     }
 
@@ -136,11 +129,7 @@ impl CommandParser<'_> {
         let mut concurrently = false;
         if self.token(&Token::LParen) {
             loop {
-                let option = self.word()?;
-                let on = match self.tokens.get(self.index).map(|t| &t.token) {
-                    Some(Token::Comma | Token::RParen) | None => true,
-                    Some(_) => !matches!(self.word()?.as_str(), "off" | "false" | "0"),
-                };
+                let (option, on) = self.option_switch()?;
                 match option.as_str() {
                     "concurrently" => concurrently = on,
                     "verbose" | "tablespace" => {}

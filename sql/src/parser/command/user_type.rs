@@ -205,14 +205,7 @@ impl CommandParser<'_> {
 
     fn drop_type(&mut self, domain: bool) -> Result<TypeAst> {
         let if_exists = self.if_exists()?;
-        let mut names = vec![self.object_name()?];
-        while self.token(&Token::Comma) {
-            names.push(self.object_name()?);
-        }
-        let cascade = self.accept("cascade");
-        if !cascade {
-            self.accept("restrict");
-        }
+        let (names, cascade) = self.dropped_names()?;
         Ok(TypeAst::Drop { domain, if_exists, names, cascade })
     }
 
