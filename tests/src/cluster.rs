@@ -6,13 +6,29 @@ use tempfile::TempDir;
 use tokio_postgres::Client;
 
 use crate::namespaces::Network;
+use crate::preload::FaultPage;
 use crate::{Node, eventually, free_port};
 
 /// A cluster under test.
 pub struct Cluster {
     nodes: Vec<Node>,
     network: Option<Network>,
+    pages: Vec<FaultPage>,
+    disk: Option<Disk>,
     dir: TempDir,
+}
+
+/// A small file system of one node's own. Unmounted when dropped.
+struct Disk {
+    node: usize,
+    path: std::path::PathBuf,
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: a node that was killed a moment ago may still be going.
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.path).status();
+    }
 }
 
 impl Cluster {
@@ -23,7 +39,7 @@ impl Cluster {
 
     /// As [`Cluster::start`], with more arguments for every node.
     pub async fn start_with(n: usize, extra: &[&str]) -> Cluster {
-        let mut cluster = Cluster { nodes: Vec::new(), network: None, dir: scratch() };
+        let mut cluster = Cluster::empty(None);
         for _ in 0..n {
             cluster.add_node(extra).await;
         }
@@ -34,12 +50,41 @@ impl Cluster {
     /// As [`Cluster::start`], with every node in a network namespace of its own. Needs root.
     pub async fn start_in_namespaces(n: usize) -> Cluster {
         let network = Network::create(n);
-        let mut cluster = Cluster { nodes: Vec::new(), network: Some(network), dir: scratch() };
+        let mut cluster = Cluster::empty(Some(network));
         for _ in 0..n {
             cluster.add_node(&[]).await;
         }
         cluster.wait_settled().await;
         cluster
+    }
+
+    /// As [`Cluster::start_in_namespaces`], with clocks and disks that can be made to fail: [`Cluster::faults`] and, if
+    /// `small_disk`, [`Cluster::fill_disk`] of the last node.
+    pub async fn start_for_faults(n: usize, small_disk: bool) -> Cluster {
+        let network = Network::create(n);
+        let mut cluster = Cluster::empty(Some(network));
+        for node in 0..n {
+            cluster.pages.push(FaultPage::create(cluster.dir.path(), &format!("node-{}", node + 1)));
+        }
+        if small_disk {
+            let path = cluster.dir.path().join(format!("node-{n}"));
+            std::fs::create_dir(&path).expect("a directory");
+            let mount = std::process::Command::new("mount")
+                .args(["-t", "tmpfs", "-o", "size=512m", "tmpfs"])
+                .arg(&path)
+                .status();
+            assert!(mount.is_ok_and(|status| status.success()), "a file system of its own needs root");
+            cluster.disk = Some(Disk { node: n - 1, path });
+        }
+        for _ in 0..n {
+            cluster.add_node(&[]).await;
+        }
+        cluster.wait_settled().await;
+        cluster
+    }
+
+    fn empty(network: Option<Network>) -> Cluster {
+        Cluster { nodes: Vec::new(), network, pages: Vec::new(), disk: None, dir: scratch() }
     }
 
     /// Adds one node, started and told to join the first. Does not wait.
@@ -62,6 +107,7 @@ impl Cluster {
         }
         let mut node = Node::new(self.dir.path(), &format!("node-{}", index + 1), pg, rpc, http, arguments);
         node.namespace = self.network.as_ref().map(|network| network.namespace(index));
+        node.environment = self.pages.get(index).map(FaultPage::environment).unwrap_or_default();
         node.start();
         self.nodes.push(node);
         if index == 0 {
@@ -172,6 +218,28 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// Node `at` hears nothing more from node `from`, which still hears it. In namespaces only.
+    pub fn silence(&self, at: usize, from: usize) {
+        self.network.as_ref().expect("links of one way need namespaces").cut(at, from);
+    }
+
+    /// A node's clock and disk, of a cluster that was started for it.
+    pub fn faults(&self, node: usize) -> &FaultPage {
+        self.pages.get(node).expect("a cluster that was started for faults")
+    }
+
+    /// Leaves no byte free on the disk of the node that has a small one. Returns the file to remove.
+    pub fn fill_disk(&self, node: usize) -> std::path::PathBuf {
+        let disk = self.disk.as_ref().filter(|disk| disk.node == node).expect("a small disk of its own");
+        let path = disk.path.join("ballast");
+        let mut file = std::fs::File::create(&path).expect("a ballast");
+        let block = vec![0u8; 1 << 16];
+        for size in [1 << 16, 1 << 12, 1] {
+            while std::io::Write::write_all(&mut file, &block[..size]).is_ok() {}
+        }
+        path
     }
 
     /// Mends all links.

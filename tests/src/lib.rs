@@ -22,12 +22,16 @@
 pub mod cluster;
 pub mod differential;
 pub mod isolation;
+pub mod linearizable;
 pub mod list_append;
 pub mod load;
 pub mod logic;
 pub mod namespaces;
+pub mod nemesis;
 pub mod node;
 pub mod postgres;
+pub mod preload;
+pub mod workload;
 
 pub use cluster::Cluster;
 pub use node::Node;
