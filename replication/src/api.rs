@@ -26,8 +26,9 @@ use amphora_storage::schema::{
 };
 use amphora_storage::{Datum, Row, Timestamp};
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 
-use crate::{NodeId, Result};
+use crate::{Error, NodeId, Result};
 
 /// What a statement is going to touch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -463,6 +464,18 @@ pub trait Engine: Send + Sync {
         None
     }
 
+    /// Compares the replicas of a strong table, and each with its indexes, at one timestamp (`verify/`). Takes
+    /// as long as it takes to read the table. 0A000 for a leaderless table.
+    fn verify_table(&self, table: TableId) -> BoxFuture<'_, Result<Vec<Verification>>> {
+        let _ = table;
+        Box::pin(async { Err(Error::new("0A000", "this node cannot compare replicas")) })
+    }
+
+    /// What the last check of each table found. Immediate.
+    fn verifications(&self) -> Vec<Verification> {
+        Vec::new()
+    }
+
     /// Bytes of a table's rows and indexes on this node, about, as of a few seconds ago. Quick. `None` if
     /// that is not known.
     fn table_size(&self, table: TableId) -> Option<u64> {
@@ -596,4 +609,87 @@ pub struct TableStatus {
     pub table_id: TableId,
     /// Bytes on this node's disk, about
     pub size_bytes: u64,
+}
+
+/// What a consistency check thinks of a table's rows, or of an index, on one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Verdict {
+    /// As it should be
+    Ok,
+    /// Not what most of the others have, or nobody knows who is right
+    Diverged,
+    /// Rows and entries do not fit together
+    Damaged,
+    /// It cannot be read
+    Unreadable,
+    /// The node did not answer
+    Unreachable,
+}
+
+impl Verdict {
+    /// As the view prints it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Ok => "ok",
+            Verdict::Diverged => "diverged",
+            Verdict::Damaged => "damaged",
+            Verdict::Unreadable => "unreadable",
+            Verdict::Unreachable => "unreachable",
+        }
+    }
+
+    /// True if somebody must look after it.
+    pub fn is_wrong(self) -> bool {
+        !matches!(self, Verdict::Ok | Verdict::Unreachable)
+    }
+}
+
+/// What a consistency check found of a table's rows, or of an index, on one node.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Verification {
+    /// The table
+    pub table: TableId,
+    /// Its schema
+    pub schema_name: String,
+    /// Its name
+    pub table_name: String,
+    /// The table itself, or the index
+    pub object: String,
+    /// Whose
+    pub node: NodeId,
+    /// As of when; the same for all nodes
+    pub at: Timestamp,
+    /// Rows or entries, if they could be read
+    pub rows: Option<u64>,
+    /// Over all of them, in hexadecimal digits
+    pub checksum: Option<String>,
+    /// What to think of it
+    pub verdict: Verdict,
+    /// Why, in words
+    pub detail: String,
+}
+
+impl Verification {
+    /// Without what was read.
+    pub fn new(
+        table: &Table,
+        object: &str,
+        node: NodeId,
+        at: Timestamp,
+        verdict: Verdict,
+        detail: String,
+    ) -> Verification {
+        Verification {
+            table: table.id,
+            schema_name: table.schema.clone(),
+            table_name: table.name.clone(),
+            object: object.to_owned(),
+            node,
+            at,
+            rows: None,
+            checksum: None,
+            verdict,
+            detail,
+        }
+    }
 }

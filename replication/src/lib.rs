@@ -16,12 +16,13 @@ pub mod node;
 pub mod rpc;
 pub mod strong;
 pub mod transaction;
+pub mod verify;
 
 pub use api::{
     Access, AdvisoryLock, ClusterStatus, Direction, Engine, IndexFunctions, InsertOutcome, IsolationLevel,
     KeyBound, KeyRange, LockMode, NodeRole, NodeState, NodeStatus, OnConflict, PeerLag, RaftStatus, RowLock,
     RowStream, SavepointId, Scan, SequenceGrant, Sequences, StoredRow, TableStatus, Transaction,
-    TransactionOptions, WaitPolicy,
+    TransactionOptions, Verdict, Verification, WaitPolicy,
 };
 pub use error::{ConflictingKey, Error, ErrorKind, Result};
 

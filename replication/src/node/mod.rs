@@ -38,6 +38,7 @@ use amphora_storage::schema::{Catalog, TableId};
 use amphora_storage::{
     DataDir, Hlc, Identity as StoredIdentity, RaftLog, RaftLogOptions, Store, StoreOptions,
 };
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -47,11 +48,12 @@ use uuid::Uuid;
 pub use catalog::{CatalogCache, catalog_key, load_catalog};
 pub use ids::{MAX_NODE_ID, UniqueIds};
 
-use crate::api::{AdvisoryLock, ClusterStatus, Engine, Transaction, TransactionOptions};
+use crate::api::{AdvisoryLock, ClusterStatus, Engine, Transaction, TransactionOptions, Verification};
 use crate::gossip::{Gossip, GossipConfig};
 use crate::rpc::{AddressBook, Client, Faults, Identity, RpcTransport, Server};
 use crate::strong::{Group, GroupConfig, LogLimits, Member, Timing};
 use crate::transaction::{HybridTransaction, TransactionContext};
+use crate::verify::{self, VerifyOptions};
 use crate::{NodeId, Result, leaderless};
 
 use peers::{LeaderlessTransport, PeerHandler};
@@ -83,6 +85,8 @@ pub struct NodeConfig {
     pub timing: Timing,
     /// How much Raft log is kept
     pub log_limits: LogLimits,
+    /// How tables are checked
+    pub verify: VerifyOptions,
 }
 
 /// A running node. [`shutdown`](Node::shutdown) stops it; merely dropping it does not.
@@ -105,6 +109,10 @@ pub struct Node {
     /// Peers' clocks minus ours, in milliseconds
     skew: Mutex<HashMap<NodeId, i64>>,
     sizes: TableSizes,
+    verify: VerifyOptions,
+    verify_jobs: verify::Jobs,
+    /// What the last check of each table found
+    pub(crate) verifications: Mutex<Vec<Verification>>,
     /// Why the cluster does not want this node any more
     removed: Mutex<Option<String>>,
     started: Instant,
@@ -196,6 +204,9 @@ impl Node {
             server: Mutex::new(None),
             skew: Mutex::default(),
             sizes: TableSizes::default(),
+            verify: config.verify,
+            verify_jobs: verify::Jobs::default(),
+            verifications: Mutex::default(),
             removed: Mutex::default(),
             started: Instant::now(),
             stop: CancellationToken::new(),
@@ -218,11 +229,12 @@ impl Node {
         self.spawn(self.clone().announce());
         self.spawn(self.clone().watch_clocks());
         self.spawn(self.clone().keep_up());
+        self.spawn(self.clone().verify_now_and_then());
         self.spawn(self.catalog.clone().follow());
     }
 
     /// Runs something until the node stops.
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             stop.run_until_cancelled(task).await;
@@ -247,6 +259,31 @@ impl Node {
             Ok(Err(e)) => tracing::error!("could not flush the store: {e}"),
             Err(e) => tracing::error!("could not flush the store: {e}"),
         }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Where a member is, if that is known.
+    pub(crate) fn address_of(&self, member: NodeId) -> Option<String> {
+        self.book.get(member).map(|address| address.to_string())
+    }
+
+    /// How peers are called.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// How tables are checked.
+    pub(crate) fn verify_options(&self) -> &VerifyOptions {
+        &self.verify
+    }
+
+    /// The checks that run here.
+    pub(crate) fn verify_jobs(&self) -> &verify::Jobs {
+        &self.verify_jobs
     }
 
     /// The Raft group.
@@ -317,6 +354,14 @@ impl Engine for Node {
 
     fn advisory_lock(&self, key: &[u8], lost: Arc<dyn Fn() + Send + Sync>) -> Option<Arc<dyn AdvisoryLock>> {
         Some(self.group.advisory_lock(key, lost))
+    }
+
+    fn verify_table(&self, table: TableId) -> BoxFuture<'_, Result<Vec<Verification>>> {
+        Box::pin(self.verify(table, None))
+    }
+
+    fn verifications(&self) -> Vec<Verification> {
+        self.verifications.lock().clone()
     }
 
     fn table_size(&self, table: TableId) -> Option<u64> {

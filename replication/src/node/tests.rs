@@ -27,6 +27,7 @@ fn config(dir: &Path, rpc_listen: &str, join: Vec<String>) -> NodeConfig {
         store: StoreOptions::default(),
         timing: Timing::default(),
         log_limits: LogLimits::default(),
+        verify: VerifyOptions::default(),
     }
 }
 
@@ -70,7 +71,7 @@ impl Cluster {
         until("all are voters and ready", || self.running().all(|n| is_voter(n) && n.ready().is_ok())).await;
     }
 
-    async fn stop(&mut self, i: usize) {
+    pub(crate) async fn stop(&mut self, i: usize) {
         let node = self.nodes[i].take().unwrap();
         node.shutdown().await;
         let weak = Arc::downgrade(&node);

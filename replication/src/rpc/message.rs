@@ -12,6 +12,7 @@ use crate::NodeId;
 use crate::api::ClusterStatus;
 use crate::leaderless::{PeerBody, PeerMessage, VersionVector};
 use crate::strong::{self, Member};
+use crate::verify::{VerifyReply, VerifyRequest};
 
 /// A request to a peer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -26,6 +27,8 @@ pub enum RpcRequest {
     Status,
     /// What time is it where you are?
     Clock,
+    /// About a consistency check
+    Verify(VerifyRequest),
 }
 
 /// A peer's answer.
@@ -41,6 +44,8 @@ pub enum RpcResponse {
     Status(Box<ClusterStatus>),
     /// Milliseconds since 1970 by the wall clock of the node that was asked
     Clock(u64),
+    /// About a consistency check
+    Verify(VerifyReply),
     /// The request could not be served here and now
     Failed(String),
 }
@@ -102,7 +107,7 @@ impl RpcRequest {
             RpcRequest::Leaderless(PeerMessage { body: PeerBody::Reseed(_), .. }) => Lane::Bulk,
             RpcRequest::Leaderless(_) if !small => Lane::Bulk,
             // Their answers may be of any size.
-            RpcRequest::Status | RpcRequest::Join(_) => Lane::Large,
+            RpcRequest::Status | RpcRequest::Join(_) | RpcRequest::Verify(_) => Lane::Large,
             _ if small => Lane::Urgent,
             _ => Lane::Large,
         }

@@ -68,6 +68,8 @@ use crate::node::{CatalogCache, UniqueIds};
 use crate::strong::{Group, KeyLock, LockKey, ReadSet, SnapshotHold, TransactionId};
 use crate::{Error, Result};
 
+pub(crate) use strong_rows::split_entry;
+
 use buffer::WriteBuffer;
 use locking::table_intent;
 

@@ -32,7 +32,7 @@ fn entry_value(table: &Table, index: &Index, row: &[Datum], row_key: &[u8]) -> R
 }
 
 /// The row's key in an entry's value, and what is included.
-pub(super) fn split_entry<'a>(index: &Index, value: &'a [u8]) -> Result<(&'a [u8], &'a [u8])> {
+pub(crate) fn split_entry<'a>(index: &Index, value: &'a [u8]) -> Result<(&'a [u8], &'a [u8])> {
     if index.include.is_empty() {
         return Ok((value, &[]));
     }

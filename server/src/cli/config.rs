@@ -4,8 +4,11 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use amphora_replication::strong::LogLimits;
+use amphora_replication::verify::VerifyOptions;
+use amphora_sql::index::SQL_INDEXES;
 use clap::Args;
 use serde::Deserialize;
 
@@ -118,6 +121,13 @@ pub struct StartArgs {
     /// Memory for what is read from disk, in MB [default: an eighth of the machine's]
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(8..))]
     pub cache_size: Option<u64>,
+    /// Hours between two comparisons of all replicas of strong tables, in the background; 0 makes none
+    /// [default: 24]
+    #[arg(long, value_name = "HOURS")]
+    pub verify_every: Option<u32>,
+    /// MB that each node reads in a second for that, at most [default: 8]
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(1..))]
+    pub verify_rate: Option<u32>,
     /// How log lines look
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -161,6 +171,8 @@ pub struct StartConfig {
     pub raft_log_keep: u64,
     /// Bytes of memory for what is read from disk
     pub cache_bytes: usize,
+    /// How replicas are compared in the background
+    pub verify: VerifyOptions,
     /// How log lines look
     pub log_format: LogFormat,
     /// The fault switch
@@ -198,6 +210,7 @@ impl StartConfig {
                 .cache_size
                 .or(file.cache_size)
                 .map_or_else(default_cache_bytes, |mb| (mb.max(8) as usize) << 20),
+            verify: verify_options(args.verify_every.or(file.verify_every), args.verify_rate.or(file.verify_rate)),
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             enable_faults: args.enable_faults || file.enable_faults,
             stop_with_stdin: args.stop_with_stdin,
@@ -229,6 +242,16 @@ impl StartConfig {
             }
         }
         Ok(())
+    }
+}
+
+/// How often, in hours, and how fast, in MB a second, replicas are compared.
+fn verify_options(hours: Option<u32>, rate: Option<u32>) -> VerifyOptions {
+    let default = VerifyOptions::default();
+    VerifyOptions {
+        every: hours.map_or(default.every, |hours| Duration::from_secs(u64::from(hours) * 3600)),
+        bytes_per_second: rate.map_or(default.bytes_per_second, |mb| u64::from(mb.max(1)) << 20),
+        indexes: Some(&SQL_INDEXES),
     }
 }
 

@@ -137,6 +137,7 @@ fn node_config(config: &StartConfig, pg: SocketAddr, http: SocketAddr) -> NodeCo
             flush_every: config.raft_log_keep.min(LogLimits::default().flush_every),
             ..LogLimits::default()
         },
+        verify: config.verify.clone(),
     }
 }
 

@@ -1,7 +1,8 @@
 //! `amphora.*`: the cluster as this node knows it. Local and immediate: these views answer on a node that
 //! has lost the quorum too, for that is when they are read.
 
-use amphora_storage::{Datum, Row};
+use amphora_replication::Verification;
+use amphora_storage::{Datum, Row, Timestamp};
 
 use super::{Columns, Definition, MakeRows, SystemContext, Ty, row, text};
 use crate::error::Result;
@@ -15,6 +16,7 @@ pub(super) const DEFINITIONS: &[Definition] = &[
     ours("tables", 13_502, TABLES, tables),
     ours("replication", 13_503, REPLICATION, replication),
     ours("raft", 13_504, RAFT, raft),
+    ours("verification", 13_505, VERIFICATION, verification),
 ];
 
 const NODES: Columns = &[
@@ -124,15 +126,19 @@ const RAFT: Columns = &[
 /// Milliseconds from 1970 to 2000, where PostgreSQL's clock begins.
 const POSTGRES_EPOCH_MS: i64 = 946_684_800_000;
 
+/// When a commit was, by the clock; NULL if there was none.
+fn time_of(at: Timestamp) -> Datum {
+    match at.millis() as i64 {
+        0 => Datum::Null,
+        ms => Datum::Timestamptz((ms - POSTGRES_EPOCH_MS) * 1000),
+    }
+}
+
 fn raft(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
     let status = context.engine.status();
     let raft = status.raft;
     let int = |n: u64| Datum::Int8(n as i64);
-    let applied_ms = raft.applied_timestamp.millis() as i64;
-    let applied_at = match applied_ms {
-        0 => Datum::Null,
-        ms => Datum::Timestamptz((ms - POSTGRES_EPOCH_MS) * 1000),
-    };
+    let applied_at = time_of(raft.applied_timestamp);
     Ok(vec![vec![
         int(context.engine.node_id()),
         Datum::uuid(*status.cluster_id.as_bytes()),
@@ -145,4 +151,41 @@ fn raft(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
         int(raft.purged_index),
         applied_at,
     ]])
+}
+
+const VERIFICATION: Columns = &[
+    ("schema_name", Ty::Name),
+    ("table_name", Ty::Name),
+    ("object", Ty::Text),
+    ("node_id", Ty::Int8),
+    ("rows", Ty::Int8),
+    ("checksum", Ty::Text),
+    ("verdict", Ty::Text),
+    ("detail", Ty::Text),
+    ("verified_at", Ty::Timestamptz),
+];
+
+fn verification(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let found = context.engine.verifications();
+    Ok(found
+        .iter()
+        .map(|one| {
+            let mut row = vec![text(&one.schema_name), text(&one.table_name)];
+            row.extend(verification_row(one));
+            row.push(time_of(one.at));
+            row
+        })
+        .collect())
+}
+
+/// What `amphora.verify_table` shows: object, node, rows, checksum, verdict, detail.
+pub fn verification_row(one: &Verification) -> Row {
+    vec![
+        text(&one.object),
+        Datum::Int8(one.node as i64),
+        one.rows.map_or(Datum::Null, |n| Datum::Int8(n as i64)),
+        one.checksum.as_ref().map_or(Datum::Null, text),
+        text(one.verdict.as_str()),
+        text(&one.detail),
+    ]
 }

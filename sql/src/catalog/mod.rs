@@ -21,6 +21,7 @@ mod session_views;
 mod statistics;
 mod user_types;
 
+pub use cluster::verification_row;
 pub use constraints::{constraint_definition, pretty_expression};
 pub use definitions::{
     column_comment, comments, describe_object, object_comment, shown_default, view_definition,

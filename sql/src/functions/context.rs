@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use amphora_storage::{DataType, Datum};
+use amphora_storage::{DataType, Datum, Row};
 
 use amphora_replication::Transaction;
 
@@ -37,6 +37,12 @@ pub trait SessionHook: Send + Sync {
     /// The session's cursors.
     fn cursors(&self) -> Vec<crate::session::ListedCursor> {
         Vec::new()
+    }
+
+    /// `amphora.verify_table`: what a check of a strong table finds, a row for each object and node.
+    fn verify_table(&self, table: u32) -> Result<Vec<Row>> {
+        let _ = table;
+        Err(SqlError::feature_not_supported("function verify_table is not available here"))
     }
 
     /// Answers one of the functions of `functions/system.rs` that need the session or the catalog:

@@ -321,6 +321,21 @@ fn options_to_table(a: &[Datum]) -> Result<Rows> {
     Ok(Box::new(rows.into_iter().map(Ok)))
 }
 
+/// The replicas of a table, compared: see `amphora_replication::verify`.
+fn verify_table(a: &[Datum], call: &Call<'_>) -> Result<Rows> {
+    let table = u32::try_from(int(&a[0])?).unwrap_or(0);
+    Ok(Box::new(call.context.session.verify_table(table)?.into_iter().map(Ok)))
+}
+
+const VERIFICATION: &[(&str, Ty)] = &[
+    ("object", Text),
+    ("node_id", Int8),
+    ("rows", Int8),
+    ("checksum", Text),
+    ("verdict", Text),
+    ("detail", Text),
+];
+
 /// A table that has no partitions is its own tree.
 fn partition_tree(a: &[Datum]) -> Result<Rows> {
     let row = vec![a[0].clone(), Datum::Null, Datum::Bool(true), Datum::Int4(0)];
@@ -363,6 +378,7 @@ pub(super) static SET_FUNCTIONS: &[SetFunction] = &[
     set("_pg_expandarray", &[AnyArray], AnyElement, |a, _| expand_array(a)).columns(EXPANDED),
     set("pg_options_to_table", &[Array(&Text)], Record, |a, _| options_to_table(a)).columns(OPTIONS),
     set("pg_partition_tree", &[Regclass], Record, |a, _| partition_tree(a)).columns(PARTITIONS),
+    set("verify_table", &[Regclass], Record, verify_table).columns(VERIFICATION),
     set("string_to_table", &[Text, Text], Text, |a, _| Ok(texts(pattern::split_text(a)?))),
     set("regexp_split_to_table", &[Text, Text], Text, |a, _| Ok(texts(pattern::regexp_split(a)?))),
     set("regexp_split_to_table", &[Text, Text, Text], Text, |a, _| Ok(texts(pattern::regexp_split(a)?))),

@@ -230,14 +230,14 @@ fn forget_unheld(keys: &mut BTreeMap<Key, Held>) {
 }
 
 /// Waits in a function's call, which is not asynchronous, until it is done, cancelled or late.
-fn wait_for<T>(
+pub(super) fn wait_for<T>(
     cancel: &CancelHandle,
     limit: Duration,
     work: impl Future<Output = amphora_replication::Result<T>>,
 ) -> Result<T> {
     let handle = match Handle::try_current() {
         Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => handle,
-        _ => return Err(SqlError::feature_not_supported("advisory locks need a runtime of several threads")),
+        _ => return Err(SqlError::feature_not_supported("functions that wait need a runtime of several threads")),
     };
     let limited = async {
         let late = async {

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use amphora_replication::Transaction;
 use amphora_storage::schema::{Catalog, Index, Sequence, Table, TableId};
-use amphora_storage::{DataType, Datum};
+use amphora_storage::{DataType, Datum, Row};
 
 use super::SessionShared;
+use super::advisory::wait_for;
 use super::object::schema_exists;
 use super::object_names::CatalogNames;
 use super::sequence::SessionSequences;
@@ -131,6 +132,21 @@ impl SessionHook for Facts {
                 }
             }
         })
+    }
+
+    fn verify_table(&self, table: u32) -> Result<Vec<Row>> {
+        if self.table(table).is_none() {
+            return Err(match self.catalog.relation_by_id(TableId(table)) {
+                Some(other) => {
+                    SqlError::wrong_object_type(format!("\"{}\" is not a table", other.name().1))
+                }
+                None => SqlError::undefined_table(format!("could not open relation with OID {table}")),
+            });
+        }
+        let limit = self.shared.settings.lock().effective().statement_timeout;
+        let engine = &self.shared.engine;
+        let found = wait_for(&self.shared.cancel, limit, engine.verify_table(TableId(table)))?;
+        Ok(found.iter().map(catalog::verification_row).collect())
     }
 
     fn call(&self, function: &str, args: &[Datum]) -> Result<Datum> {

@@ -152,6 +152,11 @@ impl Store {
         self.view().scan(range, at, direction)
     }
 
+    /// As [`scan`](Store::scan), for who reads much and once: what others read stays in memory.
+    pub fn scan_once(&self, range: Range<Vec<u8>>, at: Timestamp, direction: Direction) -> Result<Scan> {
+        self.view().scan_once(range, at, direction)
+    }
+
     /// A value of a plain column family.
     pub fn get_plain(&self, cf: Cf, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
         self.view().get_plain(cf, key)

@@ -105,6 +105,13 @@ impl View {
         Scan::new(self.generation.clone(), options, at, range, direction)
     }
 
+    /// See [`Store::scan_once`](super::Store::scan_once).
+    pub fn scan_once(&self, range: Range<Vec<u8>>, at: Timestamp, direction: Direction) -> Result<Scan> {
+        let mut options = self.as_of(at)?;
+        options.fill_cache(false);
+        Scan::new(self.generation.clone(), options, at, range, direction)
+    }
+
     /// See [`Store::get_plain`](super::Store::get_plain).
     pub fn get_plain(&self, cf: Cf, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
         let family = self.generation.plain(cf)?;
