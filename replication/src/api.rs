@@ -72,6 +72,8 @@ pub struct TransactionOptions {
     pub autocommit: bool,
     /// How long to wait for a lock; zero waits for ever
     pub lock_timeout: Duration,
+    /// Bytes of memory that its writes may take until it commits (54000); 0 is the default
+    pub write_memory: usize,
     /// Who computes what indexes have that is no column. Without it such indexes cannot be written (XX000).
     pub indexes: Option<&'static dyn IndexFunctions>,
 }

@@ -95,8 +95,28 @@ impl Error {
     /// 54000 for a transaction that writes more than it may.
     pub fn too_large(limit: usize) -> Error {
         Error::new("54000", "the transaction is too large")
-            .detail(format!("A transaction can write at most {} MB.", limit >> 20))
+            .detail(format!("A commit can have at most {} MB.", limit >> 20))
             .hint("Split it into several transactions.")
+    }
+
+    /// 54000 for a transaction whose writes take more memory than it may have.
+    pub fn too_much_memory(limit: usize) -> Error {
+        Error::new("54000", "the transaction is too large")
+            .detail(format!(
+                "Its writes would take more than {} MB of memory before it commits.",
+                limit >> 20
+            ))
+            .hint("Split it into several transactions, or raise amphora.transaction_memory.")
+    }
+
+    /// 53200 if the writes of all transactions together take all memory that there is for them.
+    pub fn out_of_write_memory(limit: usize) -> Error {
+        Error::new("53200", "out of memory")
+            .detail(format!(
+                "The writes of all transactions that have not committed would take more than {} MB on this node.",
+                limit >> 20
+            ))
+            .hint("Try again when others have committed, or start the node with a greater --write-memory.")
     }
 
     /// 54000 for a row that fits no message.

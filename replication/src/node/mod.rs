@@ -52,7 +52,7 @@ use crate::api::{AdvisoryLock, ClusterStatus, Engine, Transaction, TransactionOp
 use crate::gossip::{Gossip, GossipConfig};
 use crate::rpc::{AddressBook, Client, Faults, Identity, RpcTransport, Server};
 use crate::strong::{Group, GroupConfig, LogLimits, Member, Timing};
-use crate::transaction::{HybridTransaction, TransactionContext};
+use crate::transaction::{HybridTransaction, TransactionContext, WriteMemory};
 use crate::verify::{self, VerifyOptions};
 use crate::{NodeId, Result, leaderless};
 
@@ -87,6 +87,8 @@ pub struct NodeConfig {
     pub log_limits: LogLimits,
     /// How tables are checked
     pub verify: VerifyOptions,
+    /// Bytes of memory for the writes of all transactions until they commit
+    pub write_memory: usize,
 }
 
 /// A running node. [`shutdown`](Node::shutdown) stops it; merely dropping it does not.
@@ -185,6 +187,7 @@ impl Node {
             catalog: catalog.clone(),
             ids: ids.clone(),
             clock,
+            memory: Arc::new(WriteMemory::new(config.write_memory)),
         });
         let node = Arc::new(Node {
             id,

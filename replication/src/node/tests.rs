@@ -28,6 +28,7 @@ fn config(dir: &Path, rpc_listen: &str, join: Vec<String>) -> NodeConfig {
         timing: Timing::default(),
         log_limits: LogLimits::default(),
         verify: VerifyOptions::default(),
+        write_memory: 1 << 30,
     }
 }
 

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::NodeId;
 
 /// The version of the messages. Nodes of different versions refuse each other.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 const CLUSTER: HeaderName = HeaderName::from_static("amphora-cluster");
 const PROTOCOL: HeaderName = HeaderName::from_static("amphora-protocol");

@@ -17,6 +17,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use amphora_storage::Timestamp;
@@ -54,6 +55,29 @@ pub struct Item {
     pub held_under: Option<LeaderId>,
     /// Who waits
     pub reply: oneshot::Sender<Reply>,
+    /// What it takes of the leader's memory
+    pub bytes: QueuedBytes,
+}
+
+/// Bytes of a commit, counted until it has its answer.
+pub struct QueuedBytes {
+    all: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl QueuedBytes {
+    /// Counts a commit; `None` if there is no room for it. One that is alone always fits.
+    pub fn take(all: &Arc<AtomicUsize>, bytes: usize, limit: usize) -> Option<QueuedBytes> {
+        let fits = |queued: usize| (queued == 0 || queued + bytes <= limit).then_some(queued + bytes);
+        all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
+        Some(QueuedBytes { all: all.clone(), bytes })
+    }
+}
+
+impl Drop for QueuedBytes {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// A transaction in an entry in flight.
@@ -62,6 +86,7 @@ struct Proposed {
     timestamp: Timestamp,
     catalog_keys: Vec<Vec<u8>>,
     reply: oneshot::Sender<Reply>,
+    _bytes: QueuedBytes,
 }
 
 /// What became of an entry.
@@ -221,7 +246,7 @@ impl Certifier {
         let catalog_keys: Vec<Vec<u8>> =
             writes.iter().filter(|w| in_catalog(&w.key)).map(|w| w.key.clone()).collect();
         self.moving.extend(catalog_keys.iter().cloned());
-        let proposed = Proposed { id, timestamp, catalog_keys, reply: item.reply };
+        let proposed = Proposed { id, timestamp, catalog_keys, reply: item.reply, _bytes: item.bytes };
         (proposed, CommittedTransaction { id, timestamp, writes, staged, leaderless })
     }
 

@@ -25,7 +25,7 @@
 
 use std::ops::Range;
 use std::sync::Weak;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use amphora_storage::schema::{IndexId, TableId};
 use amphora_storage::store::Direction;
@@ -43,6 +43,11 @@ use crate::{Error, Result};
 const PART_BYTES: usize = 2 << 20;
 /// Parts on their way at a time.
 const PARTS_IN_FLIGHT: usize = 4;
+
+/// How long a leader that is overloaded is asked again to take a part …
+const OVERLOAD_PATIENCE: Duration = Duration::from_secs(30);
+/// … and how often.
+const OVERLOAD_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often the leader looks for what unfinished transactions left.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
@@ -134,12 +139,26 @@ impl Group {
             // Counted before it is sent: it may arrive even if this is given up.
             parts.staged.parts += 1;
             parts.staged.bytes += bytes as u64;
-            in_flight.push(self.commit(self.blind(vec![write])));
+            in_flight.push(self.commit_part(write));
         }
         while let Some(sent) = in_flight.next().await {
             sent?;
         }
         Ok(parts)
+    }
+
+    /// Commits a part. A leader that has too much to do for now is asked again: whoever sends a large transaction
+    /// has no better use for the time, and nobody waits behind it.
+    async fn commit_part(&self, part: Write) -> Result<Timestamp> {
+        let until = Instant::now() + OVERLOAD_PATIENCE;
+        loop {
+            match self.commit(self.blind(vec![part.clone()])).await {
+                Err(e) if e.sqlstate == "53300" && Instant::now() < until => {
+                    tokio::time::sleep(OVERLOAD_PAUSE).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Locks what stands for the parts of `owner`, for `id`.

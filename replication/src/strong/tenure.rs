@@ -12,7 +12,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use amphora_storage::Timestamp;
@@ -21,7 +21,7 @@ use openraft::metrics::RaftServerMetrics;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
-use super::certifier::{self, Item};
+use super::certifier::{self, Item, QueuedBytes};
 use super::leases::{Granted, Lease, Recall};
 use super::locks::{Event, LockTable, Progress};
 use super::replica::Replica;
@@ -34,6 +34,8 @@ use crate::api::{LockMode, WaitPolicy};
 
 /// Commits waiting for the certifier, at most.
 pub const MAX_QUEUED_COMMITS: usize = 16_384;
+/// Their bytes, and those of commits in flight, at most, but for a single one that has more.
+pub const MAX_QUEUED_BYTES: usize = 256 << 20;
 /// Transactions whose late commit is to be refused, remembered at most.
 const MAX_FENCED: usize = 65_536;
 /// A transaction not heard of for so long loses its locks.
@@ -130,6 +132,8 @@ pub struct TenureState {
 pub struct Tenure {
     state: Arc<TenureState>,
     queue: mpsc::Sender<Item>,
+    /// Bytes of commits that wait or are in flight
+    queued: Arc<AtomicUsize>,
     lease_suspended: AtomicBool,
     sequences: Sequences,
 }
@@ -197,7 +201,14 @@ impl Tenure {
         });
         let (queue, items) = mpsc::channel(MAX_QUEUED_COMMITS);
         tokio::spawn(certifier::run(state.clone(), raft, items));
-        Tenure { state, queue, lease_suspended: AtomicBool::new(false), sequences: Sequences::default() }
+        let queued = Arc::default();
+        Tenure {
+            state,
+            queue,
+            queued,
+            lease_suspended: AtomicBool::new(false),
+            sequences: Sequences::default(),
+        }
     }
 
     /// Deposed: those who wait for locks are told to look for the next leader.
@@ -412,6 +423,10 @@ impl Tenure {
             return Reply::NotLeader(None);
         }
         let id = request.id;
+        let Some(bytes) = QueuedBytes::take(&self.queued, request.size(), MAX_QUEUED_BYTES) else {
+            self.state.release([id]);
+            return Reply::Refused(Refusal::Overloaded);
+        };
         {
             let mut active = self.state.active.lock();
             if active.fenced.contains(&id) {
@@ -423,7 +438,7 @@ impl Tenure {
             }
         }
         let (reply, answer) = oneshot::channel();
-        match self.queue.try_send(Item { request, held_under, reply }) {
+        match self.queue.try_send(Item { request, held_under, reply, bytes }) {
             Ok(()) => answer.await.unwrap_or(Reply::Unknown),
             Err(e) => {
                 self.state.finish(id);

@@ -6,6 +6,9 @@
 //!
 //! Every change first pushes what it replaces on an undo stack. A savepoint is a height of that stack, and
 //! so is the start of a statement.
+//!
+//! All of it is in memory until the commit, so it is counted ([`memory.rs`](super::memory)): what a write takes,
+//! and what it replaces for as long as that could come back.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -19,16 +22,14 @@ use crate::api::LockMode;
 use crate::leaderless::RowOp;
 use crate::leaderless::surface::PendingRow;
 use crate::strong::{MAX_COMMIT_BYTES, WRITE_OVERHEAD};
+use crate::transaction::memory::Charged;
 use crate::{Error, Result};
 
-/// Bytes that a transaction may commit to strong tables. More is refused (54000).
-pub const MAX_TRANSACTION_BYTES: usize = 512 << 20;
-/// The most that may be written in the course of a transaction, what it overwrites or takes back again
-/// included: all of it is in memory. More is refused (54000).
-pub const MAX_BUFFERED_BYTES: usize = 2 * MAX_TRANSACTION_BYTES;
+/// What a write takes in memory beside its key and its value, about: its places in the map and on the undo stack.
+const OVERHEAD: usize = 160;
 
-/// A leaderless row and its table.
-type PendingWrite = (Arc<Table>, PendingRow);
+/// A leaderless row, its table, and what it takes in memory.
+type PendingWrite = (Arc<Table>, PendingRow, usize);
 
 /// A strong write: the new value, or `None` for a deletion.
 pub type StrongWrite = Option<Arc<[u8]>>;
@@ -53,13 +54,18 @@ pub struct WriteBuffer {
     /// Strong tables written, with the versions of their descriptors
     tables: BTreeMap<TableId, Timestamp>,
     undo: Vec<Undo>,
-    /// Bytes written so far, overwritten ones included
-    bytes: usize,
+    /// What all of it takes
+    memory: Charged,
     /// Bytes of strong writes and expectations that a commit would send
     to_commit: usize,
 }
 
 impl WriteBuffer {
+    /// An empty buffer that may take as much memory as this.
+    pub fn within(memory: Charged) -> WriteBuffer {
+        WriteBuffer { memory, ..WriteBuffer::default() }
+    }
+
     /// A copy of the writes as they stand, to be read and not to be written to.
     pub fn frozen(&self) -> WriteBuffer {
         WriteBuffer {
@@ -108,11 +114,16 @@ impl WriteBuffer {
         while self.undo.len() > mark {
             match self.undo.pop() {
                 Some(Undo::Strong(key, old)) => {
-                    self.to_commit -= self.strong.get(&key).map_or(0, |now| size(&key, now));
+                    let now = self.strong.get(&key).map_or(0, |now| size(&key, now));
+                    self.to_commit -= now;
+                    self.memory.give_back(now + OVERHEAD);
                     self.to_commit += old.as_ref().map_or(0, |old| size(&key, old));
                     restore(&mut self.strong, key, old);
                 }
-                Some(Undo::Leaderless(key, old)) => restore(&mut self.leaderless, key, old),
+                Some(Undo::Leaderless(key, old)) => {
+                    self.memory.give_back(self.leaderless.get(&key).map_or(0, |(.., bytes)| *bytes));
+                    restore(&mut self.leaderless, key, old);
+                }
                 Some(Undo::Expected(key, None)) => {
                     self.expected.remove(&key);
                     self.to_commit -= key.len() + WRITE_OVERHEAD;
@@ -132,19 +143,16 @@ impl WriteBuffer {
 
     /// Buffers a strong write.
     pub fn put(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<()> {
-        self.charge(key.len() + value.as_ref().map_or(0, Vec::len))?;
-        let (key, value): (Arc<[u8]>, StrongWrite) = (key.into(), value.map(Into::into));
-        let written = size(&key, &value);
+        let written = key.len() + value.as_ref().map_or(0, Vec::len) + WRITE_OVERHEAD;
         if written > MAX_COMMIT_BYTES {
             return Err(Error::row_too_large(MAX_COMMIT_BYTES));
         }
+        self.memory.take(written + OVERHEAD)?;
+        let (key, value): (Arc<[u8]>, StrongWrite) = (key.into(), value.map(Into::into));
         self.to_commit += written;
         let old = self.strong.insert(key.clone(), value);
         self.to_commit -= old.as_ref().map_or(0, |old| size(&key, old));
         self.undo.push(Undo::Strong(key, old));
-        if self.to_commit > MAX_TRANSACTION_BYTES {
-            return Err(Error::too_large(MAX_TRANSACTION_BYTES));
-        }
         Ok(())
     }
 
@@ -157,16 +165,17 @@ impl WriteBuffer {
     pub fn put_row(&mut self, key: Vec<u8>, table: &Arc<Table>, pending: PendingRow) -> Result<()> {
         let row = pending.row(table)?;
         let row: usize = row.iter().flatten().map(amphora_storage::Datum::memory).sum();
-        self.charge(key.len() + 2 * row + 64)?;
+        let bytes = key.len() + 2 * row + OVERHEAD;
+        self.memory.take(bytes)?;
         let key: Arc<[u8]> = key.into();
-        let old = self.leaderless.insert(key.clone(), (table.clone(), pending));
+        let old = self.leaderless.insert(key.clone(), (table.clone(), pending, bytes));
         self.undo.push(Undo::Leaderless(key, old));
         Ok(())
     }
 
     /// The buffered leaderless write of a key.
     pub fn get_row(&self, key: &[u8]) -> Option<&PendingRow> {
-        self.leaderless.get(key).map(|(_, pending)| pending)
+        self.leaderless.get(key).map(|(_, pending, _)| pending)
     }
 
     /// Demands at commit that this version of a key is still the newest, and that nobody else's commit in
@@ -217,7 +226,7 @@ impl WriteBuffer {
         }
         let bounds = (Bound::Included(from), Bound::Excluded(to));
         let rows = self.leaderless.range::<[u8], _>(bounds);
-        rows.map(|(key, (table, pending))| Ok((key.clone(), pending.row(table)?))).collect()
+        rows.map(|(key, (table, pending, _))| Ok((key.clone(), pending.row(table)?))).collect()
     }
 
     /// The strong writes, for the commit.
@@ -227,7 +236,7 @@ impl WriteBuffer {
 
     /// The leaderless operations, for the commit.
     pub fn leaderless_ops(&self) -> impl Iterator<Item = (&Arc<[u8]>, &Arc<Table>, &RowOp)> {
-        self.leaderless.iter().filter_map(|(k, (table, p))| p.op().map(|op| (k, table, op)))
+        self.leaderless.iter().filter_map(|(k, (table, p, _))| p.op().map(|op| (k, table, op)))
     }
 
     /// The versions demanded at commit.
@@ -242,15 +251,7 @@ impl WriteBuffer {
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        *self = WriteBuffer::default();
-    }
-
-    fn charge(&mut self, bytes: usize) -> Result<()> {
-        self.bytes += bytes;
-        if self.bytes > MAX_BUFFERED_BYTES {
-            return Err(Error::too_large(MAX_BUFFERED_BYTES));
-        }
-        Ok(())
+        *self = WriteBuffer::within(self.memory.emptied());
     }
 }
 

@@ -34,6 +34,7 @@ mod ddl;
 mod ddl_tests;
 mod leaderless_rows;
 mod locking;
+mod memory;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod pick_tests;
@@ -70,6 +71,8 @@ use crate::{Error, Result};
 
 pub(crate) use strong_rows::split_entry;
 
+pub use memory::{DEFAULT_TRANSACTION_MEMORY, WriteMemory};
+
 use buffer::WriteBuffer;
 use locking::table_intent;
 
@@ -87,6 +90,8 @@ pub struct TransactionContext {
     pub ids: Arc<UniqueIds>,
     /// The node's clock
     pub clock: Arc<Hlc>,
+    /// Memory for writes that are not committed
+    pub memory: Arc<WriteMemory>,
 }
 
 /// How long a name that was not found is looked for elsewhere: longer than a failover takes, and no longer
@@ -135,6 +140,7 @@ impl HybridTransaction {
     /// A transaction that has done nothing yet.
     pub fn new(context: Arc<TransactionContext>, options: TransactionOptions) -> HybridTransaction {
         let id = context.group.transaction_id();
+        let buffer = WriteBuffer::within(context.memory.begin(options.write_memory));
         HybridTransaction {
             context,
             options,
@@ -143,7 +149,7 @@ impl HybridTransaction {
             reads: None,
             check: None,
             latest: None,
-            buffer: WriteBuffer::default(),
+            buffer,
             held: None,
             see_all: false,
             statement: 0,

@@ -305,8 +305,10 @@ impl TableCheck<'_> {
                 }
             }
         }
-        let parts = [stray.tell("entry without its row", "entries without their rows"),
-            lacking.tell("row without its entry", "rows without their entries")];
+        let parts = [
+            stray.tell("entry without its row", "entries without their rows"),
+            lacking.tell("row without its entry", "rows without their entries"),
+        ];
         let told = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
         Ok(if told.is_empty() { "entries and rows do not fit".to_owned() } else { told })
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use amphora_storage::schema::{Table, TableId};
 use amphora_storage::Timestamp;
+use amphora_storage::schema::{Table, TableId};
 use futures::future::join_all;
 
 use super::check::{ObjectReport, Pace, TableCheck};
@@ -42,7 +42,8 @@ impl Node {
         }
         let order = CheckOrder { job: rand::random(), table: id, at, bytes_per_second };
         let members = self.group().members();
-        let asked = members.iter().map(|(member, ..)| async move { (*member, self.ask(*member, order).await) });
+        let asked =
+            members.iter().map(|(member, ..)| async move { (*member, self.ask(*member, order).await) });
         let mut answers = Answers { reports: Vec::new(), silent: Vec::new() };
         for (member, answer) in join_all(asked).await {
             match answer {

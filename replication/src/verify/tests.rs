@@ -73,10 +73,7 @@ async fn what_is_altered_behind_the_log_is_found_and_placed() {
     let misfit = "1 entry without its row: (k)=(5); 1 row without its entry: (k)=(5)";
     assert_eq!(
         wrong(&found),
-        [
-            ("t", id, Verdict::Diverged, "differs from nodes 1, 2"),
-            ("t_n_idx", id, Verdict::Damaged, misfit),
-        ]
+        [("t", id, Verdict::Diverged, "differs from nodes 1, 2"), ("t_n_idx", id, Verdict::Damaged, misfit),]
     );
     // Everybody has been told.
     for node in [cluster.node(0), asked.clone(), victim.clone()] {
@@ -95,12 +92,7 @@ async fn what_is_altered_behind_the_log_is_found_and_placed() {
     let found = verify(&victim, &table).await;
     assert_eq!(
         wrong(&found),
-        [(
-            "t_n_idx",
-            id,
-            Verdict::Damaged,
-            "differs from nodes 1, 2; 1 row without its entry: (k)=(0)"
-        )]
+        [("t_n_idx", id, Verdict::Damaged, "differs from nodes 1, 2; 1 row without its entry: (k)=(0)")]
     );
     let mut batch = Batch::new();
     batch.put_strong(&entry_key, ts, &value);

@@ -18,6 +18,8 @@ use crate::process::LogFormat;
 /// What is read from disk stays in so much memory, unless the configuration says otherwise.
 const MIN_CACHE_BYTES: usize = 48 << 20;
 const MAX_CACHE_BYTES: usize = 4 << 30;
+/// Writes that are not committed have so much memory at least.
+const MIN_WRITE_MEMORY: usize = 1152 << 20;
 
 /// `host:port`. The host is a name or an address; IPv6 addresses stand in brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +123,10 @@ pub struct StartArgs {
     /// Memory for what is read from disk, in MB [default: an eighth of the machine's]
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(8..))]
     pub cache_size: Option<u64>,
+    /// Memory for the writes of all transactions until they commit, in MB
+    /// [default: a quarter of the machine's]
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(16..))]
+    pub write_memory: Option<u64>,
     /// Hours between two comparisons of all replicas of strong tables, in the background; 0 makes none
     /// [default: 24]
     #[arg(long, value_name = "HOURS")]
@@ -171,6 +177,8 @@ pub struct StartConfig {
     pub raft_log_keep: u64,
     /// Bytes of memory for what is read from disk
     pub cache_bytes: usize,
+    /// Bytes of memory for the writes of all transactions until they commit
+    pub write_memory: usize,
     /// How replicas are compared in the background
     pub verify: VerifyOptions,
     /// How log lines look
@@ -210,7 +218,14 @@ impl StartConfig {
                 .cache_size
                 .or(file.cache_size)
                 .map_or_else(default_cache_bytes, |mb| (mb.max(8) as usize) << 20),
-            verify: verify_options(args.verify_every.or(file.verify_every), args.verify_rate.or(file.verify_rate)),
+            write_memory: args
+                .write_memory
+                .or(file.write_memory)
+                .map_or_else(default_write_memory, |mb| (mb.max(16) as usize) << 20),
+            verify: verify_options(
+                args.verify_every.or(file.verify_every),
+                args.verify_rate.or(file.verify_rate),
+            ),
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             enable_faults: args.enable_faults || file.enable_faults,
             stop_with_stdin: args.stop_with_stdin,
@@ -257,10 +272,20 @@ fn verify_options(hours: Option<u32>, rate: Option<u32>) -> VerifyOptions {
 
 /// An eighth of the machine's memory, within reason: the operating system caches files too.
 fn default_cache_bytes() -> usize {
+    (total_memory() / 8).clamp(MIN_CACHE_BYTES, MAX_CACHE_BYTES)
+}
+
+/// A quarter of the machine's memory, and room for one large transaction.
+fn default_write_memory() -> usize {
+    (total_memory() / 4).max(MIN_WRITE_MEMORY)
+}
+
+/// The machine's memory in bytes; 0 if it does not say.
+fn total_memory() -> usize {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kilobytes = total.and_then(|t| t.split_whitespace().next()?.parse::<usize>().ok()).unwrap_or(0);
-    (kilobytes / 8 * 1024).clamp(MIN_CACHE_BYTES, MAX_CACHE_BYTES)
+    kilobytes * 1024
 }
 
 fn read_file(path: &Path) -> Result<StartArgs, Failure> {

@@ -138,6 +138,7 @@ fn node_config(config: &StartConfig, pg: SocketAddr, http: SocketAddr) -> NodeCo
             ..LogLimits::default()
         },
         verify: config.verify.clone(),
+        write_memory: config.write_memory,
     }
 }
 

@@ -237,7 +237,11 @@ pub(super) fn wait_for<T>(
 ) -> Result<T> {
     let handle = match Handle::try_current() {
         Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => handle,
-        _ => return Err(SqlError::feature_not_supported("functions that wait need a runtime of several threads")),
+        _ => {
+            return Err(SqlError::feature_not_supported(
+                "functions that wait need a runtime of several threads",
+            ));
+        }
     };
     let limited = async {
         let late = async {

@@ -137,9 +137,7 @@ impl SessionHook for Facts {
     fn verify_table(&self, table: u32) -> Result<Vec<Row>> {
         if self.table(table).is_none() {
             return Err(match self.catalog.relation_by_id(TableId(table)) {
-                Some(other) => {
-                    SqlError::wrong_object_type(format!("\"{}\" is not a table", other.name().1))
-                }
+                Some(other) => SqlError::wrong_object_type(format!("\"{}\" is not a table", other.name().1)),
                 None => SqlError::undefined_table(format!("could not open relation with OID {table}")),
             });
         }

@@ -98,12 +98,16 @@ impl Session {
         let TransactionBlock { txn, autocommit: begun_autocommit, .. } = &mut self.tx;
         txn.get_or_insert_with(|| {
             *begun_autocommit = autocommit;
-            let lock_timeout = self.shared.settings.lock().effective().lock_timeout;
+            let (lock_timeout, write_memory) = {
+                let settings = self.shared.settings.lock();
+                (settings.effective().lock_timeout, settings.effective().transaction_memory)
+            };
             self.shared.engine.begin(TransactionOptions {
                 isolation,
                 read_only,
                 autocommit,
                 lock_timeout,
+                write_memory,
                 indexes: Some(&crate::index::SQL_INDEXES),
             })
         })

@@ -61,6 +61,12 @@ pub(super) static DEFINITIONS: &[Definition] = &[
         "How stale a read may be that needs no round trip to the leader.",
     ),
     setting("amphora.query_memory", "256MB", Kilobytes, "Memory for the rows of one statement."),
+    setting(
+        "amphora.transaction_memory",
+        "1GB",
+        Kilobytes,
+        "Memory for the writes of one transaction until it commits.",
+    ),
     setting("application_name", "", Text, "Sets the application name to be reported in statistics and logs.")
         .reported("application_name"),
     setting("bytea_output", "hex", Enum(&["hex"]), "Sets the output format for bytea."),

@@ -58,6 +58,7 @@ pub(super) struct Effective {
     pub(super) idle_in_transaction_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) query_memory: usize,
+    pub(super) transaction_memory: usize,
     pub(super) search_path: Arc<[String]>,
     pub(super) isolation: IsolationLevel,
     pub(super) read_only: bool,
@@ -96,6 +97,7 @@ impl Settings {
                 idle_in_transaction_timeout: Duration::ZERO,
                 idle_timeout: Duration::ZERO,
                 query_memory: crate::executor::DEFAULT_MEMORY,
+                transaction_memory: 0,
                 search_path: Arc::from([]),
                 isolation: IsolationLevel::ReadCommitted,
                 read_only: false,
@@ -231,6 +233,11 @@ impl Settings {
             Duration::from_millis(ms.unsigned_abs())
         };
         let memory = parse_amount("amphora.query_memory", &get("amphora.query_memory"), MEMORY_UNITS);
+        let writes =
+            parse_amount("amphora.transaction_memory", &get("amphora.transaction_memory"), MEMORY_UNITS);
+        let bytes = |amount: Result<i64>| {
+            usize::try_from(amount.unwrap_or(0)).unwrap_or(0).saturating_mul(1024).max(1 << 20)
+        };
         let work_memory = parse_amount("work_mem", &get("work_mem"), MEMORY_UNITS);
         let temp_limit = get("temp_file_limit");
         let temp_limit = match temp_limit.as_str() {
@@ -247,7 +254,8 @@ impl Settings {
             lock_timeout: duration("lock_timeout"),
             idle_in_transaction_timeout: duration("idle_in_transaction_session_timeout"),
             idle_timeout: duration("idle_session_timeout"),
-            query_memory: usize::try_from(memory.unwrap_or(0)).unwrap_or(0).saturating_mul(1024).max(1 << 20),
+            query_memory: bytes(memory),
+            transaction_memory: bytes(writes),
             search_path: path_entries(&get("search_path"), &self.user).into(),
             isolation: isolation_level(&get("default_transaction_isolation")),
             read_only: get("default_transaction_read_only") == "on",
