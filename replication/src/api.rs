@@ -28,7 +28,7 @@ use amphora_storage::{Datum, Row, Timestamp};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 
-use crate::{Error, NodeId, Result};
+use crate::{Error, NodeId, Result, Token};
 
 /// What a statement is going to touch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,19 @@ impl IsolationLevel {
     pub fn has_one_snapshot(self) -> bool {
         self != IsolationLevel::ReadCommitted
     }
+}
+
+/// How new a snapshot of strong tables is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadMode {
+    /// It shows everything acknowledged anywhere before it was taken.
+    #[default]
+    Linearizable,
+    /// It shows what this node has applied, if nothing that was acknowledged longer ago than this can be missing;
+    /// else it is linearizable. [`Duration::MAX`] is any age.
+    Stale(Duration),
+    /// It shows what was committed at this time. Such a transaction writes nothing.
+    AsOf(Timestamp),
 }
 
 /// How a transaction begins.
@@ -234,6 +247,24 @@ pub trait Transaction: Send {
     /// Fails with kind `CatalogMoved` if one of `tables` is no longer the version it was planned with,
     /// and with kind `Unavailable` if strong tables are needed and no quorum is in reach.
     async fn begin_statement(&mut self, access: Access, tables: &[Arc<Table>]) -> Result<()>;
+
+    /// How new the snapshots are to be that statements take from now on. Whoever writes wants
+    /// [`ReadMode::Linearizable`], which it is until this is called. The catalog is then this node's, too.
+    fn set_read_mode(&mut self, mode: ReadMode) {
+        let _ = mode;
+    }
+
+    /// How new the snapshot is that the current statement reads: what was wanted may not have been to be had.
+    fn read_mode(&self) -> ReadMode {
+        ReadMode::Linearizable
+    }
+
+    /// From now on statements see at least what the token stands for: they wait for it, for some seconds (57P03).
+    /// 22023 for a token of another cluster.
+    fn follow(&mut self, token: Option<Arc<Token>>) -> Result<()> {
+        let _ = token;
+        Ok(())
+    }
 
     /// Undoes the current statement's writes, keeps its locks, and takes a newer snapshot: what READ
     /// COMMITTED does after it waited for a row that then changed.
@@ -430,6 +461,7 @@ pub trait AdvisoryLock: Send + Sync {
 }
 
 /// A node as SQL sees it.
+#[async_trait]
 pub trait Engine: Send + Sync {
     /// Starts a transaction. Nothing is sent anywhere yet.
     fn begin(&self, options: TransactionOptions) -> Box<dyn Transaction>;
@@ -442,6 +474,11 @@ pub trait Engine: Send + Sync {
 
     /// This node's id.
     fn node_id(&self) -> NodeId;
+
+    /// What this node's sessions have seen and written until now, to be followed elsewhere.
+    async fn token(&self) -> Result<Token> {
+        Ok(Token::default())
+    }
 
     /// What the `amphora.*` views and `amphora status` show.
     fn status(&self) -> ClusterStatus;

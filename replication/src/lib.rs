@@ -15,16 +15,18 @@ pub mod leaderless;
 pub mod node;
 pub mod rpc;
 pub mod strong;
+pub mod token;
 pub mod transaction;
 pub mod verify;
 
 pub use api::{
     Access, AdvisoryLock, ClusterStatus, Direction, Engine, IndexFunctions, InsertOutcome, IsolationLevel,
-    KeyBound, KeyRange, LockMode, NodeRole, NodeState, NodeStatus, OnConflict, PeerLag, RaftStatus, RowLock,
-    RowStream, SavepointId, Scan, SequenceGrant, Sequences, StoredRow, TableStatus, Transaction,
+    KeyBound, KeyRange, LockMode, NodeRole, NodeState, NodeStatus, OnConflict, PeerLag, RaftStatus, ReadMode,
+    RowLock, RowStream, SavepointId, Scan, SequenceGrant, Sequences, StoredRow, TableStatus, Transaction,
     TransactionOptions, Verdict, Verification, WaitPolicy,
 };
 pub use error::{ConflictingKey, Error, ErrorKind, Result};
+pub use token::{NotAToken, Token};
 
 /// A node's id: never used again after the node is removed. 0 is no node.
 pub type NodeId = u64;

@@ -82,7 +82,7 @@ pub enum Command {
 }
 
 /// Modes of a transaction, where given.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TransactionModes {
     /// ISOLATION LEVEL
     pub isolation: Option<IsolationLevel>,
@@ -90,6 +90,8 @@ pub struct TransactionModes {
     pub read_only: Option<bool>,
     /// DEFERRABLE / NOT DEFERRABLE
     pub deferrable: Option<bool>,
+    /// AS OF SYSTEM TIME: a time, or an interval from now
+    pub as_of: Option<Box<str>>,
 }
 
 /// CREATE TABLE, checked and typed; ids are given when it runs.

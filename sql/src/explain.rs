@@ -22,17 +22,24 @@ pub struct Report<'a> {
     ctes: &'a [Plan],
     planning: Duration,
     ran: Option<(Statistics, Duration)>,
+    /// How old the rows were that it read, where that was chosen
+    read_mode: Option<String>,
 }
 
 impl<'a> Report<'a> {
     /// A report on a statement that was not run (yet).
     pub fn new(explain: &'a Explain, ctes: &'a [Plan], planning: Duration) -> Report<'a> {
-        Report { explain, ctes, planning, ran: None }
+        Report { explain, ctes, planning, ran: None, read_mode: None }
     }
 
     /// It was run, with these statistics, for so long.
     pub fn ran(&mut self, statistics: Statistics, elapsed: Duration) {
         self.ran = Some((statistics, elapsed));
+    }
+
+    /// It read rows of this age.
+    pub fn read(&mut self, mode: String) {
+        self.read_mode = Some(mode);
     }
 
     /// The report's rows: one a line, or one JSON document.
@@ -50,6 +57,9 @@ impl<'a> Report<'a> {
         }
         let mut lines = Vec::new();
         self.text(&tree, 0, &mut lines);
+        if let Some(mode) = &self.read_mode {
+            lines.push(format!("Read Mode: {mode}"));
+        }
         if self.explain.summary {
             lines.push(format!("Planning Time: {:.3} ms", millis(self.planning)));
             if let Some((_, elapsed)) = &self.ran {
@@ -123,6 +133,9 @@ impl<'a> Report<'a> {
     fn document(&self, tree: &Shown) -> Value {
         let mut document = Map::new();
         document.insert("Plan".into(), self.json_node(tree));
+        if let Some(mode) = &self.read_mode {
+            document.insert("Read Mode".into(), json!(mode));
+        }
         if self.explain.summary {
             document.insert("Planning Time".into(), json!(millis(self.planning)));
             if let Some((_, elapsed)) = &self.ran {

@@ -379,6 +379,8 @@ pub struct Prepared {
     pub writes: Vec<(usize, Statement)>,
     /// The positions in `ctes` of queries that lock their rows: they run before the statement, in order
     pub locks: Vec<usize>,
+    /// AS OF SYSTEM TIME: a time, an interval from now, or a text that says either
+    pub as_of: Option<Expr>,
     /// Types of `$1 …`
     pub parameters: Vec<DataType>,
     /// Output columns; empty if it gives no rows

@@ -258,10 +258,16 @@ impl Cluster {
         }
     }
 
+    /// The id of a node, as another knows it: nodes that join at the same time are numbered in any order.
+    async fn node_id(&self, at: usize, node: usize) -> i64 {
+        let query = "SELECT node_id FROM amphora.nodes WHERE pg_address = $1";
+        let client = self.client(at).await;
+        client.query_one(query, &[&self.nodes[node].pg]).await.expect("a member").get(0)
+    }
+
     async fn set_fault(&self, at: usize, peer: usize, cut: bool) {
-        // Node ids are given in the order of joining, which is the order of the harness.
         let word = if cut { "cut" } else { "heal" };
-        let body = format!("{{\"{word}\": [{}]}}", peer + 1);
+        let body = format!("{{\"{word}\": [{}]}}", self.node_id(at, peer).await);
         let reply = self.nodes[at].http("POST", "/faults", &body).await.expect("the fault switch answers");
         assert_eq!(reply.0, 200, "{}", reply.1);
     }

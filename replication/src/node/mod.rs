@@ -54,7 +54,7 @@ use crate::rpc::{AddressBook, Client, Faults, Identity, RpcTransport, Server};
 use crate::strong::{Group, GroupConfig, LogLimits, Member, Timing};
 use crate::transaction::{HybridTransaction, TransactionContext, WriteMemory};
 use crate::verify::{self, VerifyOptions};
-use crate::{NodeId, Result, leaderless};
+use crate::{NodeId, Result, Token, leaderless};
 
 use peers::{LeaderlessTransport, PeerHandler};
 use status::TableSizes;
@@ -181,6 +181,7 @@ impl Node {
         })
         .await?;
         let context = Arc::new(TransactionContext {
+            cluster,
             store: store.clone(),
             group: group.clone(),
             leaderless: leaderless.clone(),
@@ -325,6 +326,7 @@ impl Node {
     }
 }
 
+#[async_trait::async_trait]
 impl Engine for Node {
     fn begin(&self, options: TransactionOptions) -> Box<dyn Transaction> {
         Box::new(HybridTransaction::new(self.context.clone(), options))
@@ -340,6 +342,14 @@ impl Engine for Node {
 
     fn node_id(&self) -> NodeId {
         self.id
+    }
+
+    async fn token(&self) -> Result<Token> {
+        let strong = self.group.seen_timestamp();
+        let leaderless = self.leaderless.applied();
+        // What is read here before it is on disk may not be carried elsewhere: a crash could take it back.
+        self.leaderless.wait_covers(&leaderless, leaderless::QUORUM_TIMEOUT).await?;
+        Ok(Token { cluster: self.cluster, strong, leaderless })
     }
 
     fn status(&self) -> ClusterStatus {

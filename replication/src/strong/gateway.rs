@@ -13,6 +13,7 @@
 //!                                                         ──► nobody knows   ──► 08007
 //! ```
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -187,12 +188,14 @@ impl Group {
                 return Ok(self.applied_timestamp());
             }
         }
+        let least = self.inner.shown.newest();
         loop {
             let at = self.ask_and_apply().await?;
             // No further, even if more is applied here: the leader may not have, and then who reads there
             // next would see less. But plans rest on the newest catalog that is applied here, and rows as
-            // they were before it may not be what it says: then the leader is about to have applied it too.
-            if at >= self.inner.replica.catalog_version() {
+            // they were before it may not be what it says: then the leader is about to have applied it too. So
+            // it is with what a stale read here has shown.
+            if at >= self.inner.replica.catalog_version().max(least) {
                 return Ok(at);
             }
         }
@@ -219,7 +222,7 @@ impl Group {
     }
 
     /// Asks the leader once, and again for as long as statements wait.
-    fn drive_reads(&self) {
+    pub(super) fn drive_reads(&self) {
         let group = self.clone();
         tokio::spawn(async move {
             while let Some(batch) = group.inner.reads.next_batch() {
@@ -235,6 +238,7 @@ impl Group {
             Reply::ReadIndex { at, lease } => (at, lease),
             _ => return Err(no_leader()),
         };
+        self.inner.freshness.answered(asked, at, self.applied_timestamp());
         // What is behind now will not be much less so before the lease has run out: no one waits for it.
         if let Some(lease) = lease.filter(|_| self.applied_timestamp() >= at) {
             self.inner.lease.take(lease, asked);
@@ -335,11 +339,13 @@ impl Group {
     pub async fn commit(&self, request: CommitRequest) -> Result<Timestamp> {
         let id = request.id;
         let result = self.commit_somewhere(request).await;
-        if result.is_err() {
+        match &result {
             // The leader that refused it has released it; the one that never saw the commit has not.
-            self.release(id);
-        } else {
-            self.inner.open.lock().remove(&id);
+            Err(_) => self.release(id),
+            Ok(timestamp) => {
+                self.inner.acknowledged.fetch_max(timestamp.0, Ordering::AcqRel);
+                self.inner.open.lock().remove(&id);
+            }
         }
         result
     }

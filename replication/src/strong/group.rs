@@ -29,6 +29,7 @@ use super::network::NetworkFactory;
 use super::reads::ReadIndex;
 use super::replica::{ApplyHook, InstallHook, Replica};
 use super::snapshot::Incoming;
+use super::staleness::{Freshness, Shown};
 use super::state_machine::StateMachine;
 use super::tenure::{Peers, Tenure};
 use super::transport::{Reply, Request, SnapshotPart, Transport};
@@ -131,6 +132,12 @@ pub(super) struct Inner {
     pub reads: ReadIndex,
     /// Whether reads need not ask the leader, if this is a follower
     pub lease: Held,
+    /// How old what is applied here can be
+    pub freshness: Freshness,
+    /// What stale reads have shown
+    pub shown: Shown,
+    /// The newest commit that was acknowledged through this node
+    pub acknowledged: AtomicU64,
     /// Transactions of this node that may hold locks, and under which leadership
     pub open: Mutex<HashMap<TransactionId, Option<LeaderId>>>,
     pub releases: mpsc::Sender<TransactionId>,
@@ -197,6 +204,9 @@ impl Group {
             tenure: ArcSwapOption::empty(),
             reads: ReadIndex::default(),
             lease: Held::default(),
+            freshness: Freshness::default(),
+            shown: Shown::default(),
+            acknowledged: AtomicU64::new(0),
             open: Mutex::default(),
             releases,
             incoming: tokio::sync::Mutex::default(),
@@ -240,6 +250,12 @@ impl Group {
     /// The newest commit applied here. Immediate, and possibly stale.
     pub fn applied_timestamp(&self) -> Timestamp {
         self.inner.replica.applied_timestamp()
+    }
+
+    /// The newest commit applied here or acknowledged through this node: nothing that its sessions have seen or
+    /// written is newer.
+    pub fn seen_timestamp(&self) -> Timestamp {
+        self.applied_timestamp().max(Timestamp(self.inner.acknowledged.load(Ordering::Acquire)))
     }
 
     /// Keeps the versions that a snapshot at this timestamp sees until the returned value is dropped; 72000

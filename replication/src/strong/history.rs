@@ -53,6 +53,11 @@ impl History {
         Ok(Arc::new(SnapshotHold { history: self.clone(), at }))
     }
 
+    /// The oldest timestamp that is not refused.
+    pub fn low(&self) -> Timestamp {
+        self.state.lock().low
+    }
+
     /// Moves the oldest timestamp that may be read towards `wanted`, but past no registered snapshot, and
     /// returns where it is now. From this moment older snapshots are refused.
     pub fn advance(&self, wanted: Timestamp) -> Timestamp {

@@ -46,6 +46,7 @@ pub mod replica;
 pub mod sequences;
 mod snapshot;
 mod staging;
+mod staleness;
 mod state_machine;
 mod tenure;
 pub mod transport;
@@ -58,6 +59,7 @@ pub use read_set::{ReadRange, ReadSet, Reads};
 pub use replica::{ApplyHook, ApplyOps, InstallHook, in_catalog};
 pub use sequences::{SequenceAnswer, SequenceCall, sequence_key};
 pub use staging::StagedParts;
+pub(crate) use staleness::{FOLLOW_PATIENCE, not_caught_up};
 pub use transport::{Reply, Request, Transport, TransportError};
 pub use types::{
     CommitRequest, CommittedTransaction, Expected, KeyLock, LockKey, LockRequest, Member, Pick, Staged,

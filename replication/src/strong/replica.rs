@@ -238,6 +238,11 @@ impl Replica {
         self.history.register(at)
     }
 
+    /// The oldest timestamp that may be read, as far as snapshots are registered.
+    pub fn history_low(&self) -> Timestamp {
+        self.history.low()
+    }
+
     /// Gives up versions that no read at or after `wanted` and no running snapshot can see.
     pub fn forget_before(&self, wanted: Timestamp) -> Result<()> {
         let low = self.history.advance(wanted.min(self.applied_timestamp()));

@@ -225,6 +225,23 @@ pub struct CommitRequest {
 }
 
 impl CommitRequest {
+    /// A transaction that does nothing but to have a timestamp greater than `clock`.
+    pub fn empty(id: TransactionId, clock: Timestamp) -> CommitRequest {
+        CommitRequest {
+            id,
+            locked: false,
+            expected: Vec::new(),
+            tables: Vec::new(),
+            intents: Vec::new(),
+            writes: Vec::new(),
+            staged: Staged::default(),
+            staged_into: Vec::new(),
+            reads: None,
+            leaderless: Vec::new(),
+            clock,
+        }
+    }
+
     /// Bytes of what it writes and of what certifying it takes, about.
     pub fn size(&self) -> usize {
         let expected: usize = self.expected.iter().map(|e| e.key.len() + WRITE_OVERHEAD).sum();

@@ -38,6 +38,7 @@ mod memory;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod pick_tests;
+mod read_mode;
 mod references;
 mod scan;
 mod sequences;
@@ -60,14 +61,14 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use crate::api::{
-    Access, InsertOutcome, IsolationLevel, LockMode, OnConflict, RowLock, RowStream, SavepointId, Scan,
-    Sequences, StoredRow, Transaction, TransactionOptions, WaitPolicy,
+    Access, InsertOutcome, IsolationLevel, LockMode, OnConflict, ReadMode, RowLock, RowStream, SavepointId,
+    Scan, Sequences, StoredRow, Transaction, TransactionOptions, WaitPolicy,
 };
 use crate::error::ErrorKind;
 use crate::leaderless;
 use crate::node::{CatalogCache, UniqueIds};
 use crate::strong::{Group, KeyLock, LockKey, ReadSet, SnapshotHold, TransactionId};
-use crate::{Error, Result};
+use crate::{Error, Result, Token};
 
 pub(crate) use strong_rows::split_entry;
 
@@ -78,6 +79,8 @@ use locking::table_intent;
 
 /// What transactions of one node share.
 pub struct TransactionContext {
+    /// Which cluster it is
+    pub cluster: uuid::Uuid,
     /// Data
     pub store: Arc<Store>,
     /// The Raft group
@@ -103,6 +106,11 @@ pub struct HybridTransaction {
     context: Arc<TransactionContext>,
     options: TransactionOptions,
     id: TransactionId,
+    /// How new snapshots are to be, and how new the present one is
+    mode: ReadMode,
+    taken: ReadMode,
+    /// What every statement must see
+    token: Option<Arc<Token>>,
     /// What strong tables are read at; `None` before the first statement that needs it
     snapshot: Option<Arc<SnapshotHold>>,
     /// What it has read, if that is to be certified (SERIALIZABLE, and not READ ONLY)
@@ -145,6 +153,9 @@ impl HybridTransaction {
             context,
             options,
             id,
+            mode: ReadMode::Linearizable,
+            taken: ReadMode::Linearizable,
+            token: None,
             snapshot: None,
             reads: None,
             check: None,
@@ -188,6 +199,10 @@ impl HybridTransaction {
             let message = format!("cannot execute {what} in a read-only transaction");
             return Err(Error::new("25006", message));
         }
+        if let ReadMode::AsOf(_) = self.mode {
+            let message = format!("cannot execute {what} in a transaction that reads AS OF SYSTEM TIME");
+            return Err(Error::new("25006", message));
+        }
         Ok(())
     }
 
@@ -217,6 +232,12 @@ impl HybridTransaction {
 
     async fn take_snapshot(&mut self) -> Result<()> {
         self.snapshot = self.fresh_snapshot().await?;
+        self.taken = ReadMode::Linearizable;
+        self.begin_snapshot();
+        Ok(())
+    }
+
+    fn begin_snapshot(&mut self) {
         self.check = None;
         self.latest = None;
         // If there was one before, what was read at it counts as read then: DDL takes newer ones.
@@ -224,7 +245,6 @@ impl HybridTransaction {
         if certified && self.reads.is_none() {
             self.reads = Some(Arc::new(Mutex::new(ReadSet::new(self.snapshot()))));
         }
-        Ok(())
     }
 
     /// A snapshot that sees every commit acknowledged, and every lock given back, before the call.
@@ -284,6 +304,9 @@ impl Transaction for HybridTransaction {
         if self.ddl.is_some() {
             return;
         }
+        if self.mode != ReadMode::Linearizable {
+            return self.context.catalog.refresh();
+        }
         // Without a quorum there is nothing newer to be had: the caller reports what it did not find.
         let latest = self.context.group.read_timestamp();
         if let Ok(Ok(_)) = tokio::time::timeout(CATALOG_PATIENCE, latest).await {
@@ -299,12 +322,22 @@ impl Transaction for HybridTransaction {
         self.see_all = false;
         if access == Access::Strong {
             let keep = self.options.isolation.has_one_snapshot() && self.snapshot.is_some();
-            if !keep {
+            let chosen = self.mode != ReadMode::Linearizable || self.token.is_some();
+            if !keep && chosen {
+                // Seldom, and a large future: not a part of every statement's.
+                Box::pin(self.take_chosen_snapshot()).await?;
+            } else if !keep {
                 self.take_snapshot().await?;
             }
             self.context.catalog.refresh();
         }
+        if self.token.is_some() && tables.iter().any(|t| !t.is_strong()) {
+            Box::pin(self.follow_leaderless()).await?;
+        }
         self.check_tables(tables)?;
+        if let ReadMode::AsOf(_) = self.taken {
+            self.check_past(tables)?;
+        }
         // A snapshot kept from before a table's last change must not be read through indexes that were
         // filled after it.
         let newer = |t: &Arc<Table>| t.is_strong() && t.version > self.snapshot();
@@ -319,6 +352,24 @@ impl Transaction for HybridTransaction {
                 .filter(|t| t.is_strong())
                 .for_each(|t| reads.add_key(&crate::node::catalog_key(t.id)));
         }
+        Ok(())
+    }
+
+    fn set_read_mode(&mut self, mode: ReadMode) {
+        self.mode = mode;
+    }
+
+    fn read_mode(&self) -> ReadMode {
+        self.taken
+    }
+
+    fn follow(&mut self, token: Option<Arc<Token>>) -> Result<()> {
+        if let Some(token) = &token
+            && token.cluster != self.context.cluster
+        {
+            return Err(Error::new("22023", "the value of amphora.token is of another cluster"));
+        }
+        self.token = token;
         Ok(())
     }
 

@@ -148,6 +148,8 @@ pub(crate) struct Binder<'a> {
     expanding: Option<view::Expanding>,
     /// INSERT … OVERRIDING … VALUE
     overriding: Option<Overriding>,
+    /// AS OF SYSTEM TIME
+    as_of: Option<Expr>,
     /// The table that is written through a view, and the view's names for its columns
     written: Option<(TableId, updatable::Columns)>,
     /// Finished WITH queries
@@ -187,6 +189,7 @@ impl<'a> Binder<'a> {
             recording: None,
             expanding: None,
             overriding: None,
+            as_of: None,
             written: None,
             ctes: Vec::new(),
             writes: Vec::new(),
@@ -220,6 +223,7 @@ impl<'a> Binder<'a> {
             };
             visit_statement(&mut statement, &mut resolve);
             self.ctes.iter_mut().for_each(|plan| plan.visit_exprs_mut(&mut resolve));
+            self.as_of.iter_mut().for_each(|time| time.visit_mut(&mut resolve));
             self.writes.iter_mut().for_each(|(_, write)| visit_statement(write, &mut resolve));
         }
         let ddl = matches!(&statement, Statement::Command(c) if is_ddl(c));
@@ -229,6 +233,7 @@ impl<'a> Binder<'a> {
             ctes: self.ctes,
             writes: self.writes,
             locks: Vec::new(),
+            as_of: self.as_of,
             parameters,
             schema,
             tables: self.tables,
@@ -254,6 +259,10 @@ impl<'a> Binder<'a> {
                 let args =
                     args.iter().map(|a| self.constant_expr(a, "EXECUTE parameter")).collect::<Result<_>>()?;
                 Ok(self.command(Command::Execute { name: name.clone(), args }))
+            }
+            Ast::AsOf { query, time } => {
+                self.as_of = Some(self.constant_expr(time, "AS OF SYSTEM TIME")?);
+                self.ast(query)
             }
             Ast::Analyze(analyze) => self.ddl(|b| b.analyze(analyze)),
             Ast::Lock(names) => self.ddl(|b| b.lock(names)),

@@ -62,7 +62,7 @@ fn add_calendar(local: i64, months: i32, days: i32) -> Result<i64> {
 
 /// A timestamp plus an interval. With a zone it is a `timestamptz`: months and days are counted on the
 /// zone's clock, so that a day across a change of its offset is not 24 hours.
-pub(super) fn add_interval(value: i64, interval: &Span, zone: Option<&TimeZone>) -> Result<i64> {
+pub(crate) fn add_interval(value: i64, interval: &Span, zone: Option<&TimeZone>) -> Result<i64> {
     if value == i64::MAX || value == i64::MIN {
         return Ok(value);
     }

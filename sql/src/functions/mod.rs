@@ -46,6 +46,7 @@ mod to_char;
 mod to_char_number;
 mod trigonometry;
 
+pub(crate) use datetime_operator::add_interval;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 

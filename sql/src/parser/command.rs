@@ -182,6 +182,10 @@ impl<'a> CommandParser<'a> {
                     modes.deferrable = Some(false);
                 }
                 "deferrable" => modes.deferrable = Some(true),
+                "as" => {
+                    ["of", "system", "time"].into_iter().try_for_each(|word| self.expect(word))?;
+                    modes.as_of = Some(self.string()?.into());
+                }
                 _ => return Err(self.error_at(self.index - 1)),
             }
             self.token(&Token::Comma);

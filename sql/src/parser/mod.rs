@@ -18,6 +18,7 @@ mod dialect;
 pub(crate) mod exclusion;
 mod limits;
 mod position;
+mod read_mode;
 mod rewrite;
 mod role;
 mod sequence_name;
@@ -25,6 +26,7 @@ mod sequence_name;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlparser::ast;
 use sqlparser::parser::{Parser, ParserError};
@@ -43,6 +45,7 @@ pub(crate) use self::command::{
 };
 
 use self::dialect::AmphoraDialect;
+use self::read_mode::Hints;
 use crate::command::{Command, CursorOptions};
 use crate::error::{Result, SqlError};
 use crate::plan::ExplainFormat;
@@ -57,6 +60,7 @@ pub struct ParsedStatement {
     text: Arc<str>,
     positions: Arc<Positions>,
     deep: bool,
+    staleness: Option<Duration>,
 }
 
 /// What a statement is, syntactically.
@@ -84,6 +88,8 @@ pub(crate) enum Ast {
     Declare { options: CursorOptions, query: Box<Ast> },
     /// EXPLAIN
     Explain { statement: Box<Ast>, options: ExplainOptions },
+    /// A query … AS OF SYSTEM TIME
+    AsOf { query: Box<Ast>, time: Box<ast::Expr> },
 }
 
 /// ANALYZE or VACUUM of tables; of none named, all.
@@ -156,7 +162,13 @@ impl ParsedStatement {
             positions: Arc::new(Positions::of("")),
             // As deep as the statement it is part of may have been.
             deep: true,
+            staleness: None,
         }
+    }
+
+    /// How old the rows may be that it reads, if a hint before it says so.
+    pub fn staleness(&self) -> Option<Duration> {
+        self.staleness
     }
 
     /// The statement's own text, without its semicolon.
@@ -216,16 +228,26 @@ pub fn parse(sql: &str) -> Result<Vec<ParsedStatement>> {
     limits::check_length(sql)?;
     let positions = Arc::new(Positions::of(sql));
     let dialect = AmphoraDialect::new();
-    let tokens = tokenize(sql, &dialect, &positions)?;
+    let mut hints = Hints::default();
+    let tokens = tokenize_with(sql, &dialect, &positions, &mut |token| hints.look_at(token))?;
     limits::check_tokens(tokens.len())?;
 
     let mut statements = Vec::new();
+    let mut before = None;
     for (tokens, end) in split(tokens) {
+        let staleness =
+            hints.before(std::mem::replace(&mut before, end.as_ref().map(|t| t.span.start)), &tokens);
         let deep = limits::measure(&tokens)?;
         let text: Arc<str> = Arc::from(positions.slice(sql, &tokens));
         let ast = with_enough_stack(deep, || parse_tokens(tokens, sql, &positions))
             .map_err(|error| ends_at(error, end.as_ref(), &positions, sql))?;
-        statements.push(ParsedStatement { ast: Some(ast), text, positions: positions.clone(), deep });
+        statements.push(ParsedStatement {
+            ast: Some(ast),
+            text,
+            positions: positions.clone(),
+            deep,
+            staleness,
+        });
     }
     Ok(statements)
 }
@@ -257,9 +279,20 @@ fn parse_part<T>(
 
 /// The tokens that mean something.
 fn tokenize(sql: &str, dialect: &AmphoraDialect, positions: &Positions) -> Result<Vec<TokenWithSpan>> {
+    tokenize_with(sql, dialect, positions, &mut |_| Ok(()))
+}
+
+/// The tokens that mean something; every token is shown to `look` first.
+fn tokenize_with(
+    sql: &str,
+    dialect: &AmphoraDialect,
+    positions: &Positions,
+    look: &mut dyn FnMut(&TokenWithSpan) -> Result<()>,
+) -> Result<Vec<TokenWithSpan>> {
     let tokens = Tokenizer::new(dialect, sql)
         .tokenize_with_location()
         .map_err(|error| tokenizer_error(sql, positions, &error))?;
+    tokens.iter().try_for_each(look)?;
     let silent = |token: &Token| matches!(token, Token::Whitespace(_) | Token::EOF);
     Ok(tokens.into_iter().filter(|t| !silent(&t.token)).collect())
 }
@@ -308,6 +341,7 @@ fn parse_tokens(tokens: Vec<TokenWithSpan>, sql: &str, positions: &Positions) ->
     }
     let tokens = sequence_name::take_sequence_name(tokens)?;
     let (tokens, overriding) = rewrite::take_overriding(tokens);
+    let (tokens, as_of) = read_mode::take_as_of(tokens, sql, positions)?;
     let tokens = rewrite::rewrite(clauses::rewrite(tokens)?);
     let mut parser = parser(&dialect, tokens);
     let statement = parser.parse_statement().map_err(|e| syntax_error(e, &mut parser, positions, sql))?;
@@ -316,8 +350,12 @@ fn parse_tokens(tokens: Vec<TokenWithSpan>, sql: &str, positions: &Positions) ->
         return Err(near(&next, positions, sql));
     }
     let statement = Ast::Statement(Box::new(statement));
-    Ok(match overriding {
+    let statement = match overriding {
         Some(overriding) => Ast::Overriding { statement: Box::new(statement), overriding },
+        None => statement,
+    };
+    Ok(match as_of {
+        Some(time) => Ast::AsOf { query: Box::new(statement), time: Box::new(time) },
         None => statement,
     })
 }

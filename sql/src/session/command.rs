@@ -86,6 +86,10 @@ impl Session {
                 self.shared.settings.lock().reset_all();
                 Answer::tag("RESET")
             }
+            Command::Show(name) if name == "amphora.token" => {
+                let token = self.token().await?;
+                Answer { tag: "SHOW".into(), rows: vec![vec![Datum::text(token)]] }
+            }
             Command::Show(name) => self.show(name)?,
             Command::Discard => {
                 if !self.outside_block() {
@@ -173,6 +177,12 @@ impl Session {
     }
 
     fn set_characteristics(&mut self, modes: &TransactionModes) -> Result<()> {
+        if modes.as_of.is_some() {
+            return Err(SqlError::feature_not_supported(
+                "AS OF SYSTEM TIME cannot be a characteristic of a session",
+            )
+            .with_hint("Use SET TRANSACTION AS OF SYSTEM TIME in each transaction."));
+        }
         let mut settings = self.shared.settings.lock();
         if let Some(level) = modes.isolation {
             settings.set("default_transaction_isolation", Some(isolation_name(level)), false)?;

@@ -32,6 +32,7 @@ mod object_names;
 mod output;
 mod prepared;
 mod query;
+mod reads;
 mod replication_error;
 mod role;
 mod sequence;
@@ -52,6 +53,7 @@ pub use advisory::{HeldLock, Key as AdvisoryKey};
 pub use backends::{Backend, backends};
 pub use listing::{ListedCursor, ListedStatement};
 pub use output::{CancelHandle, Notice, Output, TransactionStatus};
+pub(crate) use settings::max_staleness;
 pub use settings::{SERVER_VERSION, Settings};
 
 use crate::error::{Result, SqlError};

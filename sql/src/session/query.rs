@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use amphora_replication::ReadMode;
 use amphora_storage::{Datum, Row};
 
 use super::statement::{Job, Outcome, Place, interruptible};
@@ -291,6 +292,14 @@ impl Session {
                     report.ran(executor::Statistics::default(), begin.elapsed());
                 }
             }
+        }
+        let (mode, _) = self.reads(job, prepared)?;
+        if explain.analyze
+            && mode != ReadMode::Linearizable
+            && prepared.strong
+            && let Some(txn) = &self.tx.txn
+        {
+            report.read(super::reads::shown(txn.read_mode()));
         }
         Ok(report.rows())
     }

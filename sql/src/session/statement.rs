@@ -113,7 +113,7 @@ impl Session {
                 Ok(outcome) => return Ok(outcome),
                 Err(error) => error,
             };
-            if *sent || !self.recover(&error, &mut attempts, deadline).await? {
+            if *sent || !self.recover(&job, &error, &mut attempts, deadline).await? {
                 self.shared.sequences.settle().await;
                 return Err(error);
             }
@@ -179,7 +179,7 @@ impl Session {
             Ok(prepared) => Ok(prepared),
             // Perhaps it was made on another node a moment ago.
             Err(error) if may_be_news(&error) => {
-                let newer = self.newer_catalog().await;
+                let newer = self.newer_catalog(statement.parsed.as_ref().and_then(|p| p.staleness())).await;
                 if Arc::ptr_eq(&newer, &catalog) || newer.version == catalog.version {
                     return Err(error);
                 }
@@ -189,12 +189,16 @@ impl Session {
         }
     }
 
-    async fn newer_catalog(&mut self) -> Arc<Catalog> {
+    /// The newest catalog; for a statement that would read what is here, the newest that is here.
+    async fn newer_catalog(&mut self, hint: Option<Duration>) -> Arc<Catalog> {
+        let mode = self.wanted_mode(hint);
         if let Some(txn) = &mut self.tx.txn {
+            txn.set_read_mode(mode);
             txn.refresh_catalog().await;
             return txn.catalog();
         }
         let mut txn = self.shared.engine.begin(Default::default());
+        txn.set_read_mode(mode);
         txn.refresh_catalog().await;
         let catalog = txn.catalog();
         txn.rollback().await;
@@ -327,7 +331,14 @@ impl Session {
             let access = if prepared.strong { Access::Strong } else { Access::Local };
             // What can only be read once cannot be run again: it locks as it goes.
             let once = matches!(&prepared.statement, Statement::Command(_) | Statement::Copy(_));
+            let (mode, followed) = self.reads(job, &prepared)?;
+            let follows = followed.is_some() || self.tx.follows;
+            self.tx.follows = followed.is_some();
             let txn = self.transaction(autocommit && !once);
+            txn.set_read_mode(mode);
+            if follows {
+                txn.follow(followed)?;
+            }
             interruptible(&cancel, deadline, txn.begin_statement(access, &prepared.tables)).await?;
             check_views(&prepared, &txn.catalog())?;
         }
@@ -367,6 +378,7 @@ impl Session {
     /// After an error of the statement, before anything was shown: true if it should be tried again.
     async fn recover(
         &mut self,
+        job: &Job,
         error: &SqlError,
         attempts: &mut Attempts,
         deadline: Option<Instant>,
@@ -397,8 +409,9 @@ impl Session {
                     .await?;
                 }
                 if attempts.alone {
+                    let hint = job.statement.parsed.as_ref().and_then(|p| p.staleness());
                     self.start_anew().await;
-                    self.newer_catalog().await;
+                    self.newer_catalog(hint).await;
                     return Ok(true);
                 }
                 let Some(txn) = &mut self.tx.txn else { return Ok(false) };

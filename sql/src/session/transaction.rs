@@ -12,6 +12,7 @@
 //! SET TRANSACTION may still choose how it begins.
 
 use amphora_replication::{IsolationLevel, SavepointId, Transaction, TransactionOptions};
+use amphora_storage::Timestamp;
 
 use super::settings::SettingsMark;
 use super::{Notice, Output, Session};
@@ -47,6 +48,10 @@ pub(super) struct TransactionBlock {
     isolation: Option<IsolationLevel>,
     read_only: Option<bool>,
     deferrable: Option<bool>,
+    /// SET TRANSACTION AS OF SYSTEM TIME
+    pub(super) as_of: Option<Timestamp>,
+    /// The engine's transaction follows a token
+    pub(super) follows: bool,
     /// `now()`: microseconds since 2000-01-01 UTC
     pub(super) started: i64,
     /// A query has run: the isolation level is fixed
@@ -93,23 +98,22 @@ impl Session {
 
     /// The engine's transaction, begun if it has not been.
     pub(super) fn transaction(&mut self, autocommit: bool) -> &mut Box<dyn Transaction> {
-        let isolation = self.isolation();
-        let read_only = self.is_read_only();
-        let TransactionBlock { txn, autocommit: begun_autocommit, .. } = &mut self.tx;
+        let TransactionBlock { txn, autocommit: begun_autocommit, isolation, read_only, .. } = &mut self.tx;
         txn.get_or_insert_with(|| {
             *begun_autocommit = autocommit;
-            let (lock_timeout, write_memory) = {
+            let options = {
                 let settings = self.shared.settings.lock();
-                (settings.effective().lock_timeout, settings.effective().transaction_memory)
+                let effective = settings.effective();
+                TransactionOptions {
+                    isolation: isolation.unwrap_or(effective.isolation),
+                    read_only: read_only.unwrap_or(effective.read_only),
+                    autocommit,
+                    lock_timeout: effective.lock_timeout,
+                    write_memory: effective.transaction_memory,
+                    indexes: Some(&crate::index::SQL_INDEXES),
+                }
             };
-            self.shared.engine.begin(TransactionOptions {
-                isolation,
-                read_only,
-                autocommit,
-                lock_timeout,
-                write_memory,
-                indexes: Some(&crate::index::SQL_INDEXES),
-            })
+            self.shared.engine.begin(options)
         })
     }
 
@@ -186,6 +190,18 @@ impl Session {
                 ));
             }
             self.tx.deferrable = Some(deferrable);
+        }
+        if let Some(time) = &modes.as_of {
+            if self.tx.queried {
+                return Err(SqlError::active_sql_transaction(
+                    "SET TRANSACTION AS OF SYSTEM TIME must be called before any query",
+                ));
+            }
+            let catalog = self.catalog();
+            let format = self.eval.context(&self.shared, &catalog, self.tx.started).format;
+            self.tx.as_of = Some(self.time_of_text(time, &format)?);
+            // What has passed is not written.
+            self.tx.read_only = Some(true);
         }
         Ok(())
     }

@@ -1,5 +1,9 @@
 //! The settings there are, and what values they take.
 
+use std::time::Duration;
+
+use amphora_replication::Token;
+
 use crate::error::{Result, SqlError};
 use crate::session::SERVER_VERSION;
 use crate::types::TimeZone;
@@ -58,9 +62,15 @@ pub(super) static DEFINITIONS: &[Definition] = &[
         "amphora.max_staleness",
         "0",
         Checked(max_staleness),
-        "How stale a read may be that needs no round trip to the leader.",
+        "How old rows of strong tables may be that are read without asking the leader: a time, or any.",
     ),
     setting("amphora.query_memory", "256MB", Kilobytes, "Memory for the rows of one statement."),
+    setting(
+        "amphora.token",
+        "",
+        Checked(token),
+        "What reads must see at least: what SHOW amphora.token gave, here or on another node.",
+    ),
     setting(
         "amphora.transaction_memory",
         "1GB",
@@ -329,11 +339,40 @@ fn synchronous_commit(value: &str) -> Result<String> {
     }
 }
 
+/// `amphora.max_staleness` as a time; [`Duration::MAX`] is any. 22023
+pub(crate) fn staleness(value: &str) -> Result<Duration> {
+    const NAME: &str = "amphora.max_staleness";
+    if value.trim().eq_ignore_ascii_case("any") {
+        return Ok(Duration::MAX);
+    }
+    let ms = match parse_amount(NAME, value, TIME_UNITS) {
+        Ok(ms) => ms,
+        // An interval that is no amount of one unit: `1 min 30 s`.
+        Err(error) => match crate::types::parse_interval(value) {
+            Ok(i) if i.months == 0 && i.days >= 0 && i.micros >= 0 => {
+                i64::from(i.days).saturating_mul(86_400_000).saturating_add(i.micros / 1000)
+            }
+            _ => {
+                let hint = "Give a time, such as '5s', or 'any'.";
+                return Err(if error.hint.is_some() { error } else { error.with_hint(hint) });
+            }
+        },
+    };
+    Ok(Duration::from_millis(ms.unsigned_abs()))
+}
+
 fn max_staleness(value: &str) -> Result<String> {
-    match parse_amount("amphora.max_staleness", value, TIME_UNITS)? {
-        0 => Ok("0".into()),
-        _ => Err(SqlError::feature_not_supported("bounded-stale reads are not yet supported")
-            .with_hint("Reads of strong tables are linearizable on every node.")),
+    match staleness(value)? {
+        Duration::MAX => Ok("any".into()),
+        bound => Ok(show_amount(i64::try_from(bound.as_millis()).unwrap_or(i64::MAX), TIME_UNITS)),
+    }
+}
+
+fn token(value: &str) -> Result<String> {
+    let value = value.trim();
+    match value.is_empty() || value.parse::<Token>().is_ok() {
+        true => Ok(value.to_owned()),
+        false => Err(invalid("amphora.token", value).with_hint("Give what SHOW amphora.token showed.")),
     }
 }
 

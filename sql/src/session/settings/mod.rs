@@ -10,14 +10,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amphora_replication::IsolationLevel;
+use amphora_replication::{IsolationLevel, Token};
 
 use crate::error::{Result, SqlError};
 use crate::frontend::PlannerOptions;
 use crate::types::{IntervalStyle, TimeZone};
+pub(crate) use definition::staleness as max_staleness;
 use definition::{
     DEFINITIONS, MEMORY_UNITS, TIME_UNITS, definition, is_planner_switch, normalize, parse_amount,
-    parse_bool, unrecognized,
+    parse_bool, staleness, unrecognized,
 };
 
 /// The version clients are told: PostgreSQL's, so that they know what to expect, and ours.
@@ -67,6 +68,10 @@ pub(super) struct Effective {
     pub(super) work_memory: usize,
     /// Bytes of a statement's temporary files
     pub(super) temp_limit: u64,
+    /// How old rows may be; zero is not at all, [`Duration::MAX`] any age
+    pub(super) max_staleness: Duration,
+    /// What reads must see
+    pub(super) token: Option<Arc<Token>>,
 }
 
 impl Settings {
@@ -105,6 +110,8 @@ impl Settings {
                 statistics_target: 100,
                 work_memory: crate::executor::DEFAULT_MEMORY,
                 temp_limit: u64::MAX,
+                max_staleness: Duration::ZERO,
+                token: None,
             },
         };
         settings.refresh();
@@ -263,6 +270,8 @@ impl Settings {
             temp_limit: temp_limit
                 .map_or(u64::MAX, |kilobytes| kilobytes.unsigned_abs().saturating_mul(1024)),
             statistics_target: get("default_statistics_target").parse().unwrap_or(100),
+            max_staleness: staleness(&get("amphora.max_staleness")).unwrap_or_default(),
+            token: get("amphora.token").parse().ok().map(Arc::new),
             planner: PlannerOptions {
                 hashjoin: get("enable_hashjoin") == "on",
                 mergejoin: get("enable_mergejoin") == "on",
@@ -370,7 +379,37 @@ mod tests {
         assert_eq!(s.set("extra_float_digits", Some("9"), false).unwrap_err().sqlstate, "22023");
         assert_eq!(s.set("statement_timeout", Some("5 apples"), false).unwrap_err().sqlstate, "22023");
         assert_eq!(s.set("synchronous_commit", Some("off"), false).unwrap_err().sqlstate, "0A000");
-        assert_eq!(s.set("amphora.max_staleness", Some("5s"), false).unwrap_err().sqlstate, "0A000");
+        for bad in ["-5s", "soon", "", "5 apples", "-1 min 3 s", "1 month"] {
+            let error = s.set("amphora.max_staleness", Some(bad), false).unwrap_err();
+            assert_eq!(error.sqlstate, "22023", "{bad}");
+        }
+        assert_eq!(s.set("amphora.token", Some("00"), false).unwrap_err().sqlstate, "22023");
+    }
+
+    #[test]
+    fn staleness_is_a_time_or_any() {
+        let mut s = settings();
+        for (given, shown, bound) in [
+            ("5s", "5s", Duration::from_secs(5)),
+            ("5000", "5s", Duration::from_secs(5)),
+            ("5 seconds", "5s", Duration::from_secs(5)),
+            ("1 min 30 s", "90s", Duration::from_secs(90)),
+            ("Any", "any", Duration::MAX),
+            ("0", "0", Duration::ZERO),
+        ] {
+            assert_eq!(s.set("amphora.max_staleness", Some(given), false).unwrap(), shown);
+            assert_eq!(s.effective().max_staleness, bound);
+        }
+    }
+
+    #[test]
+    fn a_token_is_followed_until_it_is_reset() {
+        let mut s = settings();
+        let token = Token { strong: amphora_storage::Timestamp(7), ..Token::default() };
+        s.set("amphora.token", Some(&token.to_string()), true).unwrap();
+        assert_eq!(s.effective().token.as_deref(), Some(&token));
+        s.end_transaction();
+        assert_eq!(s.effective().token, None);
     }
 
     #[test]
