@@ -276,6 +276,12 @@ pub trait Transaction: Send {
     /// One row by primary key.
     fn get(&self, table: &Arc<Table>, key: &[Datum]) -> Result<Option<StoredRow>>;
 
+    /// Some columns of one row by primary key: those at these positions, in this order.
+    fn get_columns(&self, table: &Arc<Table>, key: &[Datum], columns: &[usize]) -> Result<Option<Row>> {
+        let part = |row: Row| columns.iter().filter_map(|&c| row.get(c).cloned()).collect();
+        Ok(self.get(table, key)?.map(|stored| part(stored.row)))
+    }
+
     /// The rows of a range, in index order, at the statement's snapshot and with this transaction's own
     /// writes up to now.
     fn scan(&self, scan: &Scan) -> Result<Box<dyn RowStream>>;
@@ -416,6 +422,11 @@ pub trait Transaction: Send {
     /// On an error of kind `Restart` (autocommit only) nothing was written and the caller may call
     /// `restart_statement` and run the statement again.
     async fn commit(&mut self) -> Result<()>;
+
+    /// The commit of a transaction that has nothing to commit. False if it has: nothing was done then.
+    fn commit_nothing(&mut self) -> bool {
+        false
+    }
 
     /// Forgets everything and gives back all locks.
     async fn rollback(&mut self);

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use amphora_replication::{Direction, LockMode, OnConflict, WaitPolicy};
-use amphora_storage::DataType;
 use amphora_storage::schema::{IndexId, Table, View};
+use amphora_storage::{DataType, Datum};
 
 use crate::expr::Expr;
 use crate::functions::{AggregateFunction, SetFunction};
@@ -391,6 +391,28 @@ pub struct Prepared {
     pub views: Vec<Arc<View>>,
     /// True if one of `tables` is strong, or if it is DDL
     pub strong: bool,
+    /// What the statement is, if it is no more than this
+    pub point: Option<PointRead>,
+}
+
+/// A query of one row by its whole primary key: it is run without operators.
+#[derive(Clone, Debug)]
+pub struct PointRead {
+    /// The table
+    pub table: Arc<Table>,
+    /// The key's values, in its order
+    pub key: Vec<PointKey>,
+    /// Positions in `Table::columns` of the output columns
+    pub columns: Vec<usize>,
+}
+
+/// A value of a primary key that is asked for.
+#[derive(Clone, Debug)]
+pub enum PointKey {
+    /// `$1` is index 0
+    Parameter(usize),
+    /// A constant
+    Constant(Datum),
 }
 
 /// What a statement does.

@@ -400,6 +400,16 @@ impl Transaction for HybridTransaction {
         }
     }
 
+    fn get_columns(&self, table: &Arc<Table>, key: &[Datum], columns: &[usize]) -> Result<Option<Row>> {
+        if !table.is_strong() {
+            let part = |row: Row| columns.iter().filter_map(|&c| row.get(c).cloned()).collect();
+            return Ok(self.get(table, key)?.map(|stored| part(stored.row)));
+        }
+        let key = key::row_key(table, key)?;
+        self.note_reads(std::slice::from_ref(&key));
+        self.strong_columns(table, &key, columns)
+    }
+
     fn scan(&self, scan: &Scan) -> Result<Box<dyn RowStream>> {
         scan::open(self, scan)
     }
@@ -643,6 +653,14 @@ impl Transaction for HybridTransaction {
         }
         self.finish();
         Ok(())
+    }
+
+    fn commit_nothing(&mut self) -> bool {
+        let nothing = self.buffer.is_empty() && self.sequences.get().is_none();
+        if nothing {
+            self.finish();
+        }
+        nothing
     }
 
     async fn rollback(&mut self) {

@@ -139,6 +139,19 @@ impl HybridTransaction {
         Ok(self.context.store.get(key, self.latest())?.map_or(Timestamp::ZERO, |v| v.ts))
     }
 
+    /// The columns at these positions, in this order, of a row that this transaction may see.
+    pub(super) fn strong_columns(&self, table: &Table, key: &[u8], columns: &[usize]) -> Result<Option<Row>> {
+        match self.visible().get(key) {
+            Some(own) => {
+                Ok(own.as_ref().map(|bytes| row::decode_listed(table, bytes, columns)).transpose()?)
+            }
+            None => {
+                let read = |_, bytes: &[u8]| row::decode_listed(table, bytes, columns);
+                Ok(self.context.store.get_with(key, self.snapshot(), read)?)
+            }
+        }
+    }
+
     /// The row as this buffer over the snapshot has it.
     pub(super) fn strong_get_in(
         &self,

@@ -6,6 +6,7 @@
 //!                                  └──▶ ErrorResponse, then everything up to Sync is skipped
 //! ```
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,7 +94,7 @@ impl Inbox {
     async fn frame(
         &mut self,
         entry: &Entry,
-        shutdown: &CancellationToken,
+        stopped: &mut Stopped,
         limit: Option<(Duration, SqlError)>,
     ) -> Result<Frame, End> {
         let mut idle = None;
@@ -112,12 +113,26 @@ impl Inbox {
                 biased;
                 received = self.receive() => received?,
                 error = silence(silent_until, &mut idle) => return Err(End::Fatal(error)),
-                () = shutdown.cancelled() => return Err(End::Fatal(shutting_down())),
-                () = entry.terminated() => return Err(End::Fatal(shutting_down())),
+                () = &mut *stopped => return Err(End::Fatal(shutting_down())),
             }
             entry.set_busy(true);
         }
     }
+}
+
+/// Resolves when the node stops or the session is to end. One future for all of a connection's life: who
+/// waits for a message would otherwise enter two queues each time, and leave them again.
+pub type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// See [`Stopped`].
+pub fn stopped(entry: Arc<Entry>, shutdown: CancellationToken) -> Stopped {
+    Box::pin(async move {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {}
+            () = entry.terminated() => {}
+        }
+    })
 }
 
 /// Resolves with the error when the client has been silent until then; never if there is no limit.
@@ -149,8 +164,8 @@ pub struct Connection<'a, S> {
     pub session: S,
     /// Its public part
     pub entry: Arc<Entry>,
-    /// Set when the node stops
-    pub shutdown: CancellationToken,
+    /// Ends it, once
+    pub stopped: Stopped,
 }
 
 impl<S: SqlSession> Connection<'_, S> {
@@ -159,7 +174,7 @@ impl<S: SqlSession> Connection<'_, S> {
         let mut skipping = false;
         loop {
             let limit = self.session.idle_limit();
-            let frame = match self.inbox.frame(&self.entry, &self.shutdown, limit).await {
+            let frame = match self.inbox.frame(&self.entry, &mut self.stopped, limit).await {
                 Ok(frame) => frame,
                 Err(end) => return end,
             };

@@ -245,8 +245,8 @@ async fn converse<F: SessionFactory>(
     if let Err(e) = outbox.flush().await {
         return End::Io(e);
     }
-    let shutdown = shared.stop.clone();
-    Connection { inbox, outbox, session, entry, shutdown }.run().await
+    let stopped = connection::stopped(Arc::clone(&entry), shared.stop.clone());
+    Connection { inbox, outbox, session, entry, stopped }.run().await
 }
 
 /// The opening packet that is not about encryption, which is refused as often as it is asked for.

@@ -239,6 +239,7 @@ impl<'a> Binder<'a> {
             tables: self.tables,
             views: self.views,
             strong,
+            point: None,
         })
     }
 

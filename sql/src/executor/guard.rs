@@ -16,6 +16,17 @@ pub const DEFAULT_MEMORY: usize = 256 << 20;
 /// How many rows an inner loop may turn over between two looks at the clock.
 const ROWS_PER_CHECK: u32 = 1024;
 
+/// 57014 if the statement was cancelled or has run out of time.
+pub(crate) fn check_interrupt(cancel: &CancelHandle, deadline: Option<Instant>) -> Result<()> {
+    if cancel.is_cancelled() {
+        return Err(SqlError::query_canceled("canceling statement due to user request"));
+    }
+    match deadline {
+        Some(deadline) if Instant::now() >= deadline => Err(timed_out()),
+        _ => Ok(()),
+    }
+}
+
 /// What a statement may use, and what it has used.
 #[derive(Debug)]
 pub struct Guard {
@@ -46,13 +57,7 @@ impl Guard {
 
     /// 57014 if the statement was cancelled or has run out of time.
     pub fn check(&self) -> Result<()> {
-        if self.cancel.is_cancelled() {
-            return Err(SqlError::query_canceled("canceling statement due to user request"));
-        }
-        match self.deadline {
-            Some(deadline) if Instant::now() >= deadline => Err(timed_out()),
-            _ => Ok(()),
-        }
+        check_interrupt(&self.cancel, self.deadline)
     }
 
     /// [`check`](Guard::check), most times for free: for loops that turn over one row.

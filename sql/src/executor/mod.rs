@@ -64,7 +64,7 @@ pub use write::{Written, run_delete, run_insert, run_update};
 
 pub(crate) use expression::eval_all;
 pub(crate) use foreign_key::{check_deferred, validate as validate_foreign_key};
-pub(crate) use guard::{row_memory, timed_out};
+pub(crate) use guard::{check_interrupt, row_memory, timed_out};
 
 use amphora_replication::Transaction;
 use amphora_storage::{Datum, Row};

@@ -33,6 +33,7 @@ mod join_order;
 mod merge;
 mod ordering;
 mod planner;
+mod point;
 mod prune;
 mod push;
 mod ranges;
@@ -71,6 +72,7 @@ pub fn optimize(mut prepared: Prepared, context: &PlannerContext) -> Result<Prep
         optimize_plan(p, plan);
     }
     statement(p, &mut prepared.statement);
+    prepared.point = point::find(&prepared);
     Ok(prepared)
 }
 

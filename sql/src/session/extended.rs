@@ -96,7 +96,7 @@ impl Session {
             )));
         }
         let catalog = self.catalog();
-        let format = self.eval.context(&self.shared, &catalog, self.tx.started).format;
+        let format = self.eval.format(&self.shared, &catalog, self.tx.started);
         let values = params
             .iter()
             .zip(types)
@@ -203,7 +203,7 @@ impl Session {
             PortalState::Buffered { mut rows, tag } => {
                 self.check_not_failed(&statement)?;
                 let catalog = self.catalog();
-                let format = self.eval.context(&self.shared, &catalog, self.tx.started).format;
+                let format = self.eval.format(&self.shared, &catalog, self.tx.started);
                 out.fields(&schema, &formats, &format);
                 let count = if max_rows == 0 { rows.len() } else { rows.len().min(max_rows as usize) };
                 show(&mut rows, count, out).await?;

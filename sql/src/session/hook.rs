@@ -35,22 +35,29 @@ impl EvalCache {
         catalog: &Arc<Catalog>,
         transaction_timestamp: i64,
     ) -> EvalContext {
-        let generation = shared.settings.lock().generation();
-        let fresh = match &self.cached {
-            Some((c, g, _)) => Arc::ptr_eq(c, catalog) && *g == generation,
-            None => false,
-        };
-        if !fresh {
-            self.cached = Some((catalog.clone(), generation, context(shared, catalog)));
-        }
-        let mut context = match &self.cached {
-            Some((_, _, context)) => context.clone(),
-            None => context(shared, catalog),
-        };
+        let mut context = self.current(shared, catalog).clone();
         context.statement_timestamp = crate::types::current_timestamp();
         context.transaction_timestamp = transaction_timestamp;
         context.format.now = transaction_timestamp;
         context
+    }
+
+    /// Only what texts depend on.
+    pub(super) fn format(
+        &mut self,
+        shared: &Arc<SessionShared>,
+        catalog: &Arc<Catalog>,
+        transaction_timestamp: i64,
+    ) -> FormatContext {
+        FormatContext { now: transaction_timestamp, ..self.current(shared, catalog).format.clone() }
+    }
+
+    fn current(&mut self, shared: &Arc<SessionShared>, catalog: &Arc<Catalog>) -> &EvalContext {
+        let generation = shared.settings.lock().generation();
+        let fresh = |c: &Arc<Catalog>, g: u64| Arc::ptr_eq(c, catalog) && g == generation;
+        let kept = self.cached.take().filter(|(c, g, _)| fresh(c, *g));
+        let made = || (catalog.clone(), generation, context(shared, catalog));
+        &self.cached.insert(kept.unwrap_or_else(made)).2
     }
 }
 

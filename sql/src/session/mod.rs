@@ -30,6 +30,7 @@ mod listing;
 mod object;
 mod object_names;
 mod output;
+mod point;
 mod prepared;
 mod query;
 mod reads;
@@ -48,6 +49,7 @@ use std::time::Duration;
 
 use amphora_replication::Engine;
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 
 pub use advisory::{HeldLock, Key as AdvisoryKey};
 pub use backends::{Backend, backends};
@@ -109,8 +111,8 @@ impl Drop for Session {
 pub struct Session {
     shared: Arc<SessionShared>,
     tx: TransactionBlock,
-    statements: HashMap<String, Arc<PreparedStatement>>,
-    portals: HashMap<String, Portal>,
+    statements: FxHashMap<String, Arc<PreparedStatement>>,
+    portals: FxHashMap<String, Portal>,
     cursors: HashMap<String, Cursor>,
     texts: TextCache,
     eval: EvalCache,
@@ -140,8 +142,8 @@ impl Session {
         Ok(Session {
             shared,
             tx: TransactionBlock::default(),
-            statements: HashMap::new(),
-            portals: HashMap::new(),
+            statements: FxHashMap::default(),
+            portals: FxHashMap::default(),
             cursors: HashMap::new(),
             texts: TextCache::default(),
             eval: EvalCache::default(),

@@ -347,7 +347,10 @@ impl Session {
                 let options = declares.cloned().unwrap_or_default();
                 self.open_cursor(job, &options, plan, &prepared, deadline, out).await
             }
-            Statement::Query(plan) => self.run_query(job, plan, &prepared, deadline, sent, out).await,
+            Statement::Query(plan) => match &prepared.point {
+                Some(point) => self.run_point(job, point, &prepared, deadline, sent, out).await,
+                None => self.run_query(job, plan, &prepared, deadline, sent, out).await,
+            },
             Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) | Statement::Merge(_) => {
                 self.run_write(job, &prepared, deadline, out).await
             }
@@ -459,7 +462,7 @@ impl Session {
         out: &mut dyn Output,
     ) -> Result<Outcome> {
         let catalog = self.catalog();
-        let format = self.eval.context(&self.shared, &catalog, self.tx.started).format;
+        let format = self.eval.format(&self.shared, &catalog, self.tx.started);
         let suspended = job.max_rows > 0 && rows.len() > job.max_rows as usize;
         if !suspended {
             self.end_statement(job.place).await?;

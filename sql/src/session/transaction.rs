@@ -245,6 +245,7 @@ impl Session {
             return Err(error);
         }
         if let Some(txn) = &mut self.tx.txn
+            && !txn.commit_nothing()
             && let Err(error) = txn.commit().await
         {
             use amphora_replication::ErrorKind;

@@ -124,9 +124,9 @@ pub(super) fn write_value(
     match value {
         Datum::Null => Ok(()),
         Datum::Bool(b) => out.write_char(if *b { 't' } else { 'f' }),
-        Datum::Int2(v) => write!(out, "{v}"),
-        Datum::Int4(v) => write!(out, "{v}"),
-        Datum::Int8(v) => write!(out, "{v}"),
+        Datum::Int2(v) => out.write_str(itoa::Buffer::new().format(*v)),
+        Datum::Int4(v) => out.write_str(itoa::Buffer::new().format(*v)),
+        Datum::Int8(v) => out.write_str(itoa::Buffer::new().format(*v)),
         Datum::Oid(v) => write_oid(*v, data_type, ctx, out),
         Datum::Float4(v) => out.write_str(&format_float4(*v, ctx.extra_float_digits)),
         Datum::Float8(v) => out.write_str(&format_float8(*v, ctx.extra_float_digits)),

@@ -184,6 +184,17 @@ pub fn decode_row(table: &Table, bytes: &[u8]) -> Result<Row> {
     Ok(row)
 }
 
+/// Decodes the columns at these positions of `table.columns`, in this order.
+pub fn decode_listed(table: &Table, bytes: &[u8], positions: &[usize]) -> Result<Row> {
+    let view = RowView::new(bytes)?;
+    let mut row = Row::with_capacity(positions.len());
+    for &position in positions {
+        let column = table.columns.get(position).ok_or_else(|| damaged("lacks a column"))?;
+        row.push(view.column(column.id, &column.ty)?.unwrap_or_else(|| column.missing.clone()));
+    }
+    Ok(row)
+}
+
 /// Decodes the columns at these positions of `table.columns` into the same positions of `out`, which is
 /// made as wide as the table; the rest of `out` stays as it is.
 pub fn decode_columns(table: &Table, bytes: &[u8], positions: &[usize], out: &mut Row) -> Result<()> {

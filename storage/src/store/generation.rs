@@ -68,7 +68,21 @@ fn ts_of(bytes: &[u8]) -> u64 {
 fn compare_versions(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
     let (a_key, a_ts) = a.split_at(a.len().saturating_sub(8));
     let (b_key, b_ts) = b.split_at(b.len().saturating_sub(8));
-    a_key.cmp(b_key).then_with(|| ts_of(b_ts).cmp(&ts_of(a_ts)))
+    compare_bytes(a_key, b_key).then_with(|| ts_of(b_ts).cmp(&ts_of(a_ts)))
+}
+
+/// As `a.cmp(b)`, faster for short keys: a point read compares some thirty of them, and a call of memcmp costs more
+/// than two steps of eight bytes.
+fn compare_bytes(mut a: &[u8], mut b: &[u8]) -> std::cmp::Ordering {
+    while let (Some((a_word, a_rest)), Some((b_word, b_rest))) =
+        (a.split_first_chunk::<8>(), b.split_first_chunk::<8>())
+    {
+        if a_word != b_word {
+            return u64::from_be_bytes(*a_word).cmp(&u64::from_be_bytes(*b_word));
+        }
+        (a, b) = (a_rest, b_rest);
+    }
+    a.cmp(b)
 }
 
 impl Generation {
@@ -233,11 +247,17 @@ fn database_options(fresh: bool, options: &StoreOptions) -> Options {
 /// A piece of an index or a filter.
 const METADATA_BLOCK_BYTES: usize = 8 << 10;
 
+/// After so many entries of a block a whole key is written, not only where it differs from the one before. A point
+/// read walks half of them, each as dear as a step of the binary search that finds them; rows are much longer than
+/// keys, so that it takes one percent more room than RocksDB's 16.
+const RESTART_INTERVAL: i32 = 4;
+
 fn family_options(cf: Cf, cache: &Cache, options: &StoreOptions) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
     table.set_bloom_filter(10.0, false);
     table.set_format_version(6);
+    table.set_block_restart_interval(RESTART_INTERVAL);
     // Indexes and filters are in the cache, so that all memory is bounded by it, and in pieces, so that a
     // read needs a few kilobytes of them and not all that a file has.
     table.set_cache_index_and_filter_blocks(true);
@@ -349,5 +369,27 @@ impl Layout {
             found.extend(number);
         }
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Few values, so that long common beginnings are frequent.
+        #[test]
+        fn bytes_compare_as_slices_do(
+            a in prop::collection::vec(prop::sample::select(vec![0u8, 1, 0x7f, 0x80, 0xff]), 0..28),
+            b in prop::collection::vec(prop::sample::select(vec![0u8, 1, 0x7f, 0x80, 0xff]), 0..28),
+            common in 0usize..28,
+        ) {
+            prop_assert_eq!(compare_bytes(&a, &b), a.cmp(&b));
+            let b = [&a[..common.min(a.len())], &b[..]].concat();
+            prop_assert_eq!(compare_bytes(&a, &b), a.cmp(&b));
+            prop_assert_eq!(compare_bytes(&b, &a), b.cmp(&a));
+        }
     }
 }

@@ -136,6 +136,16 @@ impl Store {
         self.view().get(key, at)
     }
 
+    /// As [`get`](Store::get), of which `read` makes something, without a copy.
+    pub fn get_with<T>(
+        &self,
+        key: impl AsRef<[u8]>,
+        at: Timestamp,
+        read: impl FnOnce(Timestamp, &[u8]) -> Result<T>,
+    ) -> Result<Option<T>> {
+        self.view().get_with(key, at, read)
+    }
+
     /// As [`get`](Store::get), for many keys at once; one answer per key, in order.
     pub fn multi_get<K: AsRef<[u8]>>(&self, keys: &[K], at: Timestamp) -> Result<Vec<Option<Version>>> {
         self.view().multi_get(keys, at)

@@ -1,5 +1,6 @@
 //! Reads of one generation of the data.
 
+use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -10,6 +11,11 @@ use super::generation::Generation;
 use super::scan::{Direction, PlainScan, Scan};
 use crate::error::{Result, StorageError};
 use crate::hlc::Timestamp;
+
+thread_local! {
+    /// The options of point reads: making them anew costs as much as finding the filter.
+    static POINT_OPTIONS: RefCell<ReadOptions> = RefCell::default();
+}
 
 /// A version of a key of a strong table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,12 +50,14 @@ impl View {
         &self.generation
     }
 
+    fn check_history(&self, at: Timestamp) -> Result<()> {
+        let low = self.generation.history_low();
+        if at < low { Err(StorageError::SnapshotTooOld { at, low }) } else { Ok(()) }
+    }
+
     /// Read options "as of" a timestamp, if its history is still there.
     fn as_of(&self, at: Timestamp) -> Result<ReadOptions> {
-        let low = self.generation.history_low();
-        if at < low {
-            return Err(StorageError::SnapshotTooOld { at, low });
-        }
+        self.check_history(at)?;
         let mut options = ReadOptions::default();
         options.set_timestamp(at.0.to_le_bytes());
         Ok(options)
@@ -63,13 +71,27 @@ impl View {
 
     /// See [`Store::get`](super::Store::get).
     pub fn get(&self, key: impl AsRef<[u8]>, at: Timestamp) -> Result<Option<Version>> {
-        let (generation, options) = (&self.generation, self.as_of(at)?);
-        let found = generation.db().get_pinned_cf_opt(generation.cf(Cf::Strong)?, key, &options);
+        self.get_with(key, at, |ts, value| Ok(Version { ts, value: value.to_vec() }))
+    }
+
+    /// See [`Store::get_with`](super::Store::get_with).
+    pub fn get_with<T>(
+        &self,
+        key: impl AsRef<[u8]>,
+        at: Timestamp,
+        read: impl FnOnce(Timestamp, &[u8]) -> Result<T>,
+    ) -> Result<Option<T>> {
+        self.check_history(at)?;
+        let (db, family) = (self.generation.db(), self.generation.cf(Cf::Strong)?);
+        let found = POINT_OPTIONS.with_borrow_mut(|options| {
+            options.set_timestamp(at.0.to_le_bytes());
+            db.get_pinned_cf_opt(family, key, options)
+        });
         match found.map_err(|e| self.read_error(e, at))? {
             None => Ok(None),
             Some(stored) => {
                 let (ts, value) = split_version(&stored)?;
-                Ok(Some(Version { ts, value: value.to_vec() }))
+                Ok(Some(read(ts, value)?))
             }
         }
     }
