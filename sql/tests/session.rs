@@ -133,6 +133,30 @@ async fn a_statement_is_parsed_bound_described_and_executed() {
 }
 
 #[tokio::test]
+async fn a_row_is_read_by_its_key() {
+    let mut s = session(&MemoryEngine::new());
+    table(&mut s).await;
+    s.parse("q", "SELECT n, id, n FROM t WHERE id = $1", &[]).await.unwrap();
+    for (key, expected) in
+        [(Some("2"), &["20|2|20", "SELECT 1"][..]), (Some("9"), &["SELECT 0"]), (None, &["SELECT 0"])]
+    {
+        assert_eq!(execute(&mut s, "q", &[key], 0).await, expected, "{key:?}");
+        sync(&mut s).await;
+    }
+    // A row asked for one by one ends with it.
+    assert_eq!(execute(&mut s, "q", &[Some("3")], 1).await, ["30|3|30", "SELECT 1"]);
+    sync(&mut s).await;
+    // What the transaction wrote itself, and what it deleted.
+    run(&mut s, "BEGIN; UPDATE t SET n = 21 WHERE id = 2; DELETE FROM t WHERE id = 3").await;
+    assert_eq!(execute(&mut s, "q", &[Some("2")], 0).await, ["21|2|21", "SELECT 1"]);
+    assert_eq!(execute(&mut s, "q", &[Some("3")], 0).await, ["SELECT 0"]);
+    run(&mut s, "ROLLBACK").await;
+    // Columns that came after the row, and went.
+    run(&mut s, "ALTER TABLE t ADD COLUMN late text DEFAULT 'x'; ALTER TABLE t DROP COLUMN n").await;
+    assert_eq!(run(&mut s, "SELECT late, id FROM t WHERE id = 4").await, ["x|4", "SELECT 1"]);
+}
+
+#[tokio::test]
 async fn bad_messages_are_refused() {
     let mut s = session(&MemoryEngine::new());
     table(&mut s).await;

@@ -78,7 +78,11 @@ async fn other_clusters_and_protocols_and_addressees_are_refused_with_words() {
 
     let newer = Client::with_protocol(member(2), Arc::default(), PROTOCOL_VERSION + 1);
     let reason = refusal(&newer, 1, &address, &READ_INDEX).await;
-    assert!(reason.contains("version 3") && reason.contains("version 2"), "{reason}");
+    let (theirs, ours) = (PROTOCOL_VERSION + 1, PROTOCOL_VERSION);
+    assert!(
+        reason.contains(&format!("version {theirs}")) && reason.contains(&format!("version {ours}")),
+        "{reason}"
+    );
 
     let reason = refusal(&client(member(2)), 3, &address, &READ_INDEX).await;
     assert_eq!(reason, "this address belongs to node 1, not to node 3");

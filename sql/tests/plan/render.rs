@@ -29,6 +29,11 @@ pub fn prepared(prepared: &Prepared) -> String {
         tree(&mut out, plan, 1);
     }
     statement(&mut out, &prepared.statement);
+    if let Some(point) = &prepared.point {
+        let columns: Vec<&str> =
+            point.columns.iter().map(|&c| point.table.columns[c].name.as_str()).collect();
+        let _ = writeln!(out, "point read of {}", columns.join(", "));
+    }
     if !prepared.parameters.is_empty() {
         let types: Vec<String> = prepared.parameters.iter().map(|t| t.to_string()).collect();
         let _ = writeln!(out, "parameters {}", types.join(", "));
