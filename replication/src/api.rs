@@ -28,6 +28,7 @@ use amphora_storage::{Datum, Row, Timestamp};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 
+use crate::strong::EarlyCommit;
 use crate::{Error, NodeId, Result, Token};
 
 /// What a statement is going to touch.
@@ -70,6 +71,20 @@ pub enum ReadMode {
     Stale(Duration),
     /// It shows what was committed at this time. Such a transaction writes nothing.
     AsOf(Timestamp),
+}
+
+/// When a commit that writes strong tables is acknowledged: PostgreSQL's `synchronous_commit`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SynchronousCommit {
+    /// A majority has it on disk, and it is applied on the leader.
+    #[default]
+    On,
+    /// And every node has applied it, but for those that are down or too late.
+    RemoteApply,
+    /// It is on the leader's own disk.
+    Local,
+    /// The leader has put it into the order of commits.
+    Off,
 }
 
 /// How a transaction begins.
@@ -414,6 +429,21 @@ pub trait Transaction: Send {
     /// Undoes all writes since the savepoint. Locks stay.
     fn rollback_to(&mut self, savepoint: SavepointId) -> Result<()>;
 
+    /// When [`commit`](Transaction::commit) is to be over.
+    fn set_synchronous_commit(&mut self, when: SynchronousCommit) {
+        let _ = when;
+    }
+
+    /// After a commit: it is not durable yet. Whoever goes on has to [settle](Engine::settle) it first.
+    fn early_commit(&self) -> Option<EarlyCommit> {
+        None
+    }
+
+    /// After a commit with [`SynchronousCommit::RemoteApply`]: the nodes that were not waited for.
+    fn left_out(&self) -> &[NodeId] {
+        &[]
+    }
+
     /// True if nothing has been written.
     fn is_read_only(&self) -> bool;
 
@@ -485,6 +515,12 @@ pub trait Engine: Send + Sync {
 
     /// This node's id.
     fn node_id(&self) -> NodeId;
+
+    /// Waits until a session's own early commit can be read here. 57P02 if it has been lost.
+    async fn settle(&self, commit: EarlyCommit) -> Result<()> {
+        let _ = commit;
+        Ok(())
+    }
 
     /// What this node's sessions have seen and written until now, to be followed elsewhere.
     async fn token(&self) -> Result<Token> {

@@ -22,10 +22,11 @@ pub mod verify;
 pub use api::{
     Access, AdvisoryLock, ClusterStatus, Direction, Engine, IndexFunctions, InsertOutcome, IsolationLevel,
     KeyBound, KeyRange, LockMode, NodeRole, NodeState, NodeStatus, OnConflict, PeerLag, RaftStatus, ReadMode,
-    RowLock, RowStream, SavepointId, Scan, SequenceGrant, Sequences, StoredRow, TableStatus, Transaction,
-    TransactionOptions, Verdict, Verification, WaitPolicy,
+    RowLock, RowStream, SavepointId, Scan, SequenceGrant, Sequences, StoredRow, SynchronousCommit,
+    TableStatus, Transaction, TransactionOptions, Verdict, Verification, WaitPolicy,
 };
 pub use error::{ConflictingKey, Error, ErrorKind, Result};
+pub use strong::EarlyCommit;
 pub use token::{NotAToken, Token};
 
 /// A node's id: never used again after the node is removed. 0 is no node.

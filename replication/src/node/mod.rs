@@ -51,7 +51,7 @@ pub use ids::{MAX_NODE_ID, UniqueIds};
 use crate::api::{AdvisoryLock, ClusterStatus, Engine, Transaction, TransactionOptions, Verification};
 use crate::gossip::{Gossip, GossipConfig};
 use crate::rpc::{AddressBook, Client, Faults, Identity, RpcTransport, Server};
-use crate::strong::{Group, GroupConfig, LogLimits, Member, Timing};
+use crate::strong::{EarlyCommit, Group, GroupConfig, LogLimits, Member, Timing};
 use crate::transaction::{HybridTransaction, TransactionContext, WriteMemory};
 use crate::verify::{self, VerifyOptions};
 use crate::{NodeId, Result, Token, leaderless};
@@ -342,6 +342,10 @@ impl Engine for Node {
 
     fn node_id(&self) -> NodeId {
         self.id
+    }
+
+    async fn settle(&self, commit: EarlyCommit) -> Result<()> {
+        self.group.settle_early(commit).await
     }
 
     async fn token(&self) -> Result<Token> {

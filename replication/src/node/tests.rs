@@ -417,6 +417,7 @@ async fn a_transaction_of_many_megabytes_reaches_everyone() {
         reads: None,
         leaderless: Vec::new(),
         clock: node.context.clock.last(),
+        durability: Default::default(),
     };
     let at = node.group().commit(request).await.unwrap();
     for node in cluster.running() {

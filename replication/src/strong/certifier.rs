@@ -29,6 +29,7 @@ use openraft::impls::ProgressResponder;
 use tokio::sync::{mpsc, oneshot};
 
 use super::RaftHandle;
+use super::early::{Durability, OnDisk};
 use super::recent_writes::RecentWrites;
 use super::replica::in_catalog;
 use super::tenure::TenureState;
@@ -85,13 +86,16 @@ struct Proposed {
     id: TransactionId,
     timestamp: Timestamp,
     catalog_keys: Vec<Vec<u8>>,
-    reply: oneshot::Sender<Reply>,
+    /// Taken once it has its answer, or has been left with [`OnDisk`]
+    reply: Option<oneshot::Sender<Reply>>,
+    durability: Durability,
     _bytes: QueuedBytes,
 }
 
 /// What became of an entry.
 struct Done {
     transactions: Vec<Proposed>,
+    on_disk: Option<Arc<OnDisk>>,
     fate: Fate,
 }
 
@@ -148,6 +152,13 @@ pub async fn run(tenure: Arc<TenureState>, raft: RaftHandle, mut queue: mpsc::Re
     }
 }
 
+/// The acknowledgements that this node's own disk gives.
+fn left_with_disk(transactions: &mut [Proposed]) -> Option<Arc<OnDisk>> {
+    let local = transactions.iter_mut().filter(|t| t.durability == Durability::Leader);
+    let waiting: Vec<_> = local.filter_map(|t| Some((t.timestamp, t.reply.take()?))).collect();
+    (!waiting.is_empty()).then(|| Arc::new(OnDisk::new(waiting)))
+}
+
 impl Certifier {
     /// Certifies what has arrived and proposes what may commit, in as few entries as their size allows.
     async fn take(&mut self, items: &mut Vec<Item>) {
@@ -156,7 +167,7 @@ impl Certifier {
         let mut bytes = 0;
         for item in items.drain(..) {
             if self.tenure.has_ended() {
-                self.answer(item.request.id, item.reply, Reply::NotLeader(None));
+                self.answer(item.request.id, Some(item.reply), Reply::NotLeader(None));
                 continue;
             }
             match self.certify(&item.request, item.held_under) {
@@ -174,7 +185,7 @@ impl Certifier {
                 }
                 Err(refusal) => {
                     self.tenure.release([item.request.id]);
-                    self.answer(item.request.id, item.reply, refusal);
+                    self.answer(item.request.id, Some(item.reply), refusal);
                 }
             }
         }
@@ -238,7 +249,7 @@ impl Certifier {
     }
 
     fn accept(&mut self, item: Item, timestamp: Timestamp) -> (Proposed, CommittedTransaction) {
-        let CommitRequest { id, writes, staged, staged_into, leaderless, .. } = item.request;
+        let CommitRequest { id, writes, staged, staged_into, leaderless, durability, .. } = item.request;
         self.recent.note(timestamp, writes.iter().map(|w| w.key.as_slice()));
         if staged.parts > 0 {
             self.recent.note_all_of(timestamp, staged_into.iter().map(|id| id.0.to_be_bytes()));
@@ -246,19 +257,29 @@ impl Certifier {
         let catalog_keys: Vec<Vec<u8>> =
             writes.iter().filter(|w| in_catalog(&w.key)).map(|w| w.key.clone()).collect();
         self.moving.extend(catalog_keys.iter().cloned());
-        let proposed = Proposed { id, timestamp, catalog_keys, reply: item.reply, _bytes: item.bytes };
+        let proposed =
+            Proposed { id, timestamp, catalog_keys, reply: Some(item.reply), durability, _bytes: item.bytes };
         (proposed, CommittedTransaction { id, timestamp, writes, staged, leaderless })
     }
 
-    async fn propose(&mut self, transactions: Vec<Proposed>, committed: Vec<CommittedTransaction>) {
+    async fn propose(&mut self, mut transactions: Vec<Proposed>, committed: Vec<CommittedTransaction>) {
         let leader = self.tenure.leader;
         // Followers that read without asking must not miss what is proposed here: see `leases.rs`.
         if let Some(recall) = self.tenure.leases.begin_write(Instant::now()) {
             self.tenure.peers.recall(recall).await;
         }
-        let command = Command::Commit(Arc::new(CommitBatch { leader, transactions: committed }));
+        let on_disk = left_with_disk(&mut transactions);
+        let batch = CommitBatch { leader, transactions: committed, on_disk: on_disk.clone() };
+        let command = Command::Commit(Arc::new(batch));
         let (responder, result) = ProgressResponder::complete_only();
         let sent = self.raft.write(command).with_leader(leader).responder(responder).await;
+        if sent.is_ok() {
+            for proposed in transactions.iter_mut().filter(|t| t.durability == Durability::Queued) {
+                if let Some(reply) = proposed.reply.take() {
+                    let _ = reply.send(Reply::Committed(proposed.timestamp));
+                }
+            }
+        }
         self.in_flight.push(Box::pin(async move {
             let fate = if sent.is_err() {
                 Fate::NotCommitted
@@ -270,7 +291,7 @@ impl Certifier {
                     Ok(Err(_)) | Err(_) => Fate::Unknown,
                 }
             };
-            Done { transactions, fate }
+            Done { transactions, on_disk, fate }
         }));
     }
 
@@ -281,22 +302,24 @@ impl Certifier {
             for key in &transaction.catalog_keys {
                 self.moving.remove(key);
             }
+            let on_disk = done.on_disk.as_ref();
+            let to = transaction.reply.or_else(|| on_disk?.take(transaction.timestamp));
             let reply = match done.fate {
                 Fate::Committed => Reply::Committed(transaction.timestamp),
                 Fate::NotCommitted => Reply::NotLeader(None),
                 Fate::Unknown => {
                     // It stays active: this tenure must never say that it was not committed.
-                    let _ = transaction.reply.send(Reply::Unknown);
+                    to.map(|to| to.send(Reply::Unknown));
                     continue;
                 }
             };
-            self.answer(transaction.id, transaction.reply, reply);
+            self.answer(transaction.id, to, reply);
         }
     }
 
-    fn answer(&self, id: TransactionId, to: oneshot::Sender<Reply>, reply: Reply) {
+    fn answer(&self, id: TransactionId, to: Option<oneshot::Sender<Reply>>, reply: Reply) {
         self.tenure.finish(id);
         // Whoever asked may have given up; the outcome can be asked for.
-        let _ = to.send(reply);
+        let _ = to.map(|to| to.send(reply));
     }
 }

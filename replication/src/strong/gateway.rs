@@ -23,6 +23,7 @@ use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::mpsc;
 
+use super::early::EarlyCommit;
 use super::group::{Group, Inner, known_leader};
 use super::leases::{GRANTED, Standing};
 use super::network::time_to_send;
@@ -337,20 +338,25 @@ impl Group {
     /// a locked transaction that lost its locks, 08007 if the outcome cannot be learnt, 57P03 without a
     /// quorum. In all cases but 08007 nothing was written.
     pub async fn commit(&self, request: CommitRequest) -> Result<Timestamp> {
+        self.commit_early(request).await.map(|commit| commit.timestamp)
+    }
+
+    /// As [`commit`](Group::commit), and says what is to be known of a commit that is acknowledged early.
+    pub async fn commit_early(&self, request: CommitRequest) -> Result<EarlyCommit> {
         let id = request.id;
         let result = self.commit_somewhere(request).await;
         match &result {
             // The leader that refused it has released it; the one that never saw the commit has not.
             Err(_) => self.release(id),
-            Ok(timestamp) => {
-                self.inner.acknowledged.fetch_max(timestamp.0, Ordering::AcqRel);
+            Ok(commit) => {
+                self.inner.acknowledged.fetch_max(commit.timestamp.0, Ordering::AcqRel);
                 self.inner.open.lock().remove(&id);
             }
         }
         result
     }
 
-    async fn commit_somewhere(&self, request: CommitRequest) -> Result<Timestamp> {
+    async fn commit_somewhere(&self, request: CommitRequest) -> Result<EarlyCommit> {
         let id = request.id;
         let size = request.size();
         if size > MAX_COMMIT_BYTES {
@@ -367,11 +373,14 @@ impl Group {
             let route = self.find_leader(until).await?;
             let ask = Request::Commit { leader: route.leader(), held_under, request: request.clone() };
             match self.ask(&route, ask, patience).await {
-                Ok(Reply::Committed(timestamp)) => return Ok(timestamp),
+                Ok(Reply::Committed(timestamp)) => {
+                    return Ok(EarlyCommit { id, after, leader: route.leader(), timestamp });
+                }
                 Ok(Reply::Refused(why)) => return Err(commit_error(why, optimistic)),
                 Ok(Reply::Failed(message)) => return Err(Error::new("58000", message)),
                 Ok(Reply::Unknown) | Err(TransportError::Lost(..)) => {
-                    return self.resolve(id, after, optimistic).await;
+                    let timestamp = self.resolve(id, after, optimistic).await?;
+                    return Ok(EarlyCommit { id, after, leader: route.leader(), timestamp });
                 }
                 Ok(_) | Err(TransportError::Unreachable(..)) => {
                     if Instant::now() >= until {
@@ -384,7 +393,7 @@ impl Group {
     }
 
     /// Learns what became of a commit.
-    async fn resolve(&self, id: TransactionId, after: u64, optimistic: bool) -> Result<Timestamp> {
+    pub(super) async fn resolve(&self, id: TransactionId, after: u64, optimistic: bool) -> Result<Timestamp> {
         let until = Instant::now() + OUTCOME_PATIENCE;
         while Instant::now() < until {
             let Ok(route) = self.find_leader(until).await else { break };

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::RaftHandle;
+use super::early::Late;
 use super::history::SnapshotHold;
 use super::leases::Held;
 use super::log_store::LogStore;
@@ -136,6 +137,8 @@ pub(super) struct Inner {
     pub freshness: Freshness,
     /// What stale reads have shown
     pub shown: Shown,
+    /// Who need not be waited for
+    pub late: Late,
     /// The newest commit that was acknowledged through this node
     pub acknowledged: AtomicU64,
     /// Transactions of this node that may hold locks, and under which leadership
@@ -206,6 +209,7 @@ impl Group {
             lease: Held::default(),
             freshness: Freshness::default(),
             shown: Shown::default(),
+            late: Late::default(),
             acknowledged: AtomicU64::new(0),
             open: Mutex::default(),
             releases,
@@ -315,6 +319,10 @@ impl Group {
                 raft.handle_transfer_leader(rpc).await.map_or_else(|e| failed(&e), Reply::TransferLeader)
             }
             Request::Snapshot(part) => self.receive_snapshot(part).await,
+            Request::WaitApplied(timestamp) => match self.applied_in_time(timestamp).await {
+                true => Reply::Done,
+                false => Reply::Failed("it is not applied yet".to_owned()),
+            },
             Request::Recall(lease) => {
                 self.inner.lease.recall(lease);
                 Reply::Done

@@ -13,11 +13,12 @@ use std::sync::Arc;
 use amphora_storage::codec;
 use amphora_storage::raft_log::RaftLog;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
-use openraft::{OptionalSend, RaftLogReader};
+use openraft::{EntryPayload, OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
 
+use super::early::OnDisk;
 use super::replica::storage_error;
-use super::types::{Entry, LogId, TypeConfig, Vote};
+use super::types::{Command, Entry, LogId, TypeConfig, Vote};
 
 /// Entries kept in memory, at most.
 const CACHE_ENTRIES: usize = 4_096;
@@ -95,6 +96,14 @@ pub struct LogStore {
 
 fn corrupt(e: amphora_storage::StorageError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, e)
+}
+
+/// Who waits until an entry is on this disk.
+fn on_disk(entry: &Entry) -> Option<Arc<OnDisk>> {
+    match &entry.payload {
+        EntryPayload::Normal(Command::Commit(batch)) => batch.on_disk.clone(),
+        _ => None,
+    }
 }
 
 impl LogStore {
@@ -204,9 +213,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let encoded: Vec<(u64, Vec<u8>)> =
             entries.iter().map(|e| (e.log_id.index, codec::encode(e))).collect();
         let sizes: Vec<usize> = encoded.iter().map(|(_, bytes)| bytes.len()).collect();
-        self.log
-            .append(encoded, Box::new(move |result| callback.io_completed(result)))
-            .map_err(io::Error::other)?;
+        let waiting: Vec<Arc<OnDisk>> = entries.iter().filter_map(on_disk).collect();
+        let written = move |result: io::Result<()>| {
+            if result.is_ok() {
+                waiting.iter().for_each(|waiting| waiting.written());
+            }
+            callback.io_completed(result);
+        };
+        self.log.append(encoded, Box::new(written)).map_err(io::Error::other)?;
         let mut cache = self.cache.lock();
         for (entry, bytes) in entries.into_iter().zip(sizes) {
             cache.push(entry, bytes);

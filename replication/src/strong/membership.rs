@@ -156,6 +156,7 @@ impl Group {
                 reads: None,
                 leaderless: Vec::new(),
                 clock: Timestamp::ZERO,
+                durability: Default::default(),
             };
             match tenure.commit(tenure.leader(), None, request).await {
                 Reply::Committed(_) => return Reply::Node(id),

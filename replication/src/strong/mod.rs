@@ -29,6 +29,7 @@
 mod advisory;
 mod certifier;
 mod changes;
+pub mod early;
 mod gateway;
 pub mod group;
 mod history;
@@ -52,6 +53,7 @@ mod tenure;
 pub mod transport;
 pub mod types;
 
+pub use early::{Durability, EarlyCommit};
 pub use gateway::MAX_COMMIT_BYTES;
 pub use group::{Group, GroupConfig, LogLimits, Timing};
 pub use history::SnapshotHold;

@@ -321,5 +321,6 @@ fn write_state(sequence: TableId, pending: &Pending) -> CommitRequest {
         reads: None,
         leaderless: Vec::new(),
         clock: Timestamp::ZERO,
+        durability: Default::default(),
     }
 }

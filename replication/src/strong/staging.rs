@@ -184,6 +184,7 @@ impl Group {
             reads: None,
             leaderless: Vec::new(),
             clock: Timestamp::ZERO,
+            durability: Default::default(),
         }
     }
 

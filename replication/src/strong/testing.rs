@@ -279,6 +279,7 @@ pub fn commit(group: &Group) -> CommitRequest {
         reads: None,
         leaderless: Vec::new(),
         clock: Timestamp::ZERO,
+        durability: Default::default(),
     }
 }
 

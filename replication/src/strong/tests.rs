@@ -249,7 +249,7 @@ async fn an_entry_certified_under_another_leadership_is_aborted() {
         staged: Staged::default(),
         leaderless: Vec::new(),
     };
-    let batch = CommitBatch { leader, transactions: vec![transaction] };
+    let batch = CommitBatch { leader, transactions: vec![transaction], on_disk: None };
     let response = group.inner.raft.client_write(Command::Commit(Arc::new(batch))).await.unwrap();
     assert_eq!(response.data, super::types::Applied::Aborted);
     assert_eq!(cluster.node(1).read("a").await, None);

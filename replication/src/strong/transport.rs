@@ -64,6 +64,8 @@ pub enum Request {
     Snapshot(SnapshotPart),
     /// To the leader: what is the newest commit that anyone has been told of?
     ReadIndex,
+    /// Answer when this is applied there
+    WaitApplied(Timestamp),
     /// From the leader: a commit comes, give up your read leases up to this one
     Recall(Lease),
     /// To the leader: lock these keys

@@ -8,6 +8,7 @@ use amphora_storage::Timestamp;
 use amphora_storage::schema::TableId;
 use serde::{Deserialize, Serialize};
 
+use super::early::{Durability, OnDisk};
 use super::raw;
 use super::read_set::Reads;
 use crate::NodeId;
@@ -125,6 +126,9 @@ pub struct CommitBatch {
     pub leader: LeaderId,
     /// In the order of their timestamps
     pub transactions: Vec<CommittedTransaction>,
+    /// Who waits until it is on this node's own disk; no part of the entry
+    #[serde(skip)]
+    pub on_disk: Option<Arc<OnDisk>>,
 }
 
 impl Command {
@@ -222,6 +226,8 @@ pub struct CommitRequest {
     pub leaderless: Vec<u8>,
     /// The gateway's clock, which the commit's timestamp passes
     pub clock: Timestamp,
+    /// When it is acknowledged
+    pub durability: Durability,
 }
 
 impl CommitRequest {
@@ -239,6 +245,7 @@ impl CommitRequest {
             reads: None,
             leaderless: Vec::new(),
             clock,
+            durability: Durability::Majority,
         }
     }
 

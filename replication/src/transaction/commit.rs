@@ -7,11 +7,12 @@ use amphora_storage::{Timestamp, codec};
 
 use super::locking::{MAX_LOCK_BATCH, table_intent};
 use super::{HybridTransaction, buffer};
-use crate::api::{LockMode, WaitPolicy};
+use crate::api::{LockMode, SynchronousCommit, WaitPolicy};
 use crate::error::ErrorKind;
 use crate::leaderless;
 use crate::strong::{
-    CommitRequest, Expected, KeyLock, LockKey, Staged, StagedParts, TableVersion, Write, in_catalog,
+    CommitRequest, Durability, Expected, KeyLock, LockKey, Staged, StagedParts, TableVersion, Write,
+    in_catalog,
 };
 use crate::{Error, Result};
 
@@ -57,6 +58,7 @@ impl HybridTransaction {
             reads: self.reads.as_ref().map(|reads| reads.lock().to_reads()),
             leaderless: if ops.is_empty() { Vec::new() } else { codec::encode(&ops) },
             clock: self.context.clock.last(),
+            durability: Default::default(),
         }
     }
 
@@ -65,22 +67,36 @@ impl HybridTransaction {
             true => Some(self.stage().await?),
             false => None,
         };
-        let request = self.commit_request(parts.as_ref().map(StagedParts::staged).unwrap_or_default());
+        let mut request = self.commit_request(parts.as_ref().map(StagedParts::staged).unwrap_or_default());
         let mixed = !request.leaderless.is_empty();
         let ddl = self.ddl.is_some();
-        let outcome = self.context.group.commit(request).await;
+        // What is read on this node at once, and what other statements' plans rest on, is not to be taken back.
+        let early = !mixed && !ddl && parts.is_none();
+        request.durability = match self.when {
+            SynchronousCommit::Local if early => Durability::Leader,
+            SynchronousCommit::Off if early => Durability::Queued,
+            _ => Durability::Majority,
+        };
+        let early = request.durability != Durability::Majority;
+        let outcome = self.context.group.commit_early(request).await;
         if let Some(parts) = parts
             && outcome.as_ref().err().is_none_or(|e| e.sqlstate == "08007")
         {
             parts.keep();
         }
-        let timestamp = outcome?;
+        let commit = outcome?;
+        let timestamp = commit.timestamp;
+        self.early = early.then_some(commit);
         self.locks.clear();
         // What was written must be readable on this node at once where reads do not ask the leader:
         // leaderless rows, and the catalog.
         if mixed || ddl {
             self.context.group.wait_applied(timestamp).await;
             self.context.catalog.refresh();
+        }
+        if self.when == SynchronousCommit::RemoteApply {
+            // Seldom, and a large future: not a part of every commit's.
+            self.left_out = Box::pin(self.context.group.wait_applied_everywhere(timestamp)).await;
         }
         Ok(())
     }

@@ -62,13 +62,13 @@ use parking_lot::Mutex;
 
 use crate::api::{
     Access, InsertOutcome, IsolationLevel, LockMode, OnConflict, ReadMode, RowLock, RowStream, SavepointId,
-    Scan, Sequences, StoredRow, Transaction, TransactionOptions, WaitPolicy,
+    Scan, Sequences, StoredRow, SynchronousCommit, Transaction, TransactionOptions, WaitPolicy,
 };
 use crate::error::ErrorKind;
 use crate::leaderless;
 use crate::node::{CatalogCache, UniqueIds};
-use crate::strong::{Group, KeyLock, LockKey, ReadSet, SnapshotHold, TransactionId};
-use crate::{Error, Result, Token};
+use crate::strong::{EarlyCommit, Group, KeyLock, LockKey, ReadSet, SnapshotHold, TransactionId};
+use crate::{Error, NodeId, Result, Token};
 
 pub(crate) use strong_rows::split_entry;
 
@@ -109,6 +109,10 @@ pub struct HybridTransaction {
     /// How new snapshots are to be, and how new the present one is
     mode: ReadMode,
     taken: ReadMode,
+    /// When the commit is acknowledged, and what came of that
+    when: SynchronousCommit,
+    early: Option<EarlyCommit>,
+    left_out: Vec<NodeId>,
     /// What every statement must see
     token: Option<Arc<Token>>,
     /// What strong tables are read at; `None` before the first statement that needs it
@@ -155,6 +159,9 @@ impl HybridTransaction {
             id,
             mode: ReadMode::Linearizable,
             taken: ReadMode::Linearizable,
+            when: SynchronousCommit::On,
+            early: None,
+            left_out: Vec::new(),
             token: None,
             snapshot: None,
             reads: None,
@@ -630,6 +637,18 @@ impl Transaction for HybridTransaction {
         self.buffer.rollback_to(mark);
         self.forget_undone_sequences();
         self.rebuild_draft()
+    }
+
+    fn set_synchronous_commit(&mut self, when: SynchronousCommit) {
+        self.when = when;
+    }
+
+    fn early_commit(&self) -> Option<EarlyCommit> {
+        self.early
+    }
+
+    fn left_out(&self) -> &[NodeId] {
+        &self.left_out
     }
 
     fn is_read_only(&self) -> bool {

@@ -24,6 +24,7 @@ mod constraint;
 mod copy;
 mod cursor;
 mod ddl;
+mod durability;
 mod extended;
 mod hook;
 mod listing;
@@ -47,7 +48,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amphora_replication::Engine;
+use amphora_replication::{EarlyCommit, Engine};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
@@ -117,6 +118,10 @@ pub struct Session {
     texts: TextCache,
     eval: EvalCache,
     sync_follows: bool,
+    /// The last commit, until it is durable
+    early: Option<EarlyCommit>,
+    /// What is to be told at the end of the message
+    notices: Vec<Notice>,
 }
 
 impl Session {
@@ -148,6 +153,8 @@ impl Session {
             texts: TextCache::default(),
             eval: EvalCache::default(),
             sync_follows: false,
+            early: None,
+            notices: Vec::new(),
         })
     }
 
@@ -261,8 +268,9 @@ impl Session {
         self.abort().await;
     }
 
-    /// Settings that have changed go to the client.
-    fn report_settings(&self, out: &mut dyn Output) {
+    /// Settings that have changed go to the client, and what else it is to be told.
+    fn report_settings(&mut self, out: &mut dyn Output) {
+        self.notices.drain(..).for_each(|notice| out.notice(notice));
         let changes = self.shared.settings.lock().take_unreported();
         for (name, value) in changes {
             out.parameter_status(name, &value);

@@ -331,6 +331,9 @@ impl Session {
             let access = if prepared.strong { Access::Strong } else { Access::Local };
             // What can only be read once cannot be run again: it locks as it goes.
             let once = matches!(&prepared.statement, Statement::Command(_) | Statement::Copy(_));
+            if prepared.strong && self.early.is_some() {
+                self.settle_early(deadline).await?;
+            }
             let (mode, followed) = self.reads(job, &prepared)?;
             let follows = followed.is_some() || self.tx.follows;
             self.tx.follows = followed.is_some();

@@ -244,6 +244,7 @@ impl Session {
             self.rollback_all().await;
             return Err(error);
         }
+        self.choose_durability();
         if let Some(txn) = &mut self.tx.txn
             && !txn.commit_nothing()
             && let Err(error) = txn.commit().await
@@ -255,6 +256,7 @@ impl Session {
             }
             return Err(error.into());
         }
+        self.note_durability();
         self.tx = TransactionBlock::default();
         self.shared.settings.lock().end_transaction();
         self.shared.advisory.end_transaction();

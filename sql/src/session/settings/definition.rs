@@ -328,12 +328,8 @@ fn isolation(value: &str) -> Result<String> {
 fn synchronous_commit(value: &str) -> Result<String> {
     match value.to_ascii_lowercase().as_str() {
         "on" | "true" | "yes" | "1" => Ok("on".into()),
-        "off" | "local" | "remote_write" | "remote_apply" | "false" | "no" | "0" => {
-            Err(SqlError::feature_not_supported(format!("synchronous_commit = {value} is not yet supported"))
-                .with_hint(
-                    "Every commit is durable on a majority of the voters, which is synchronous_commit = on.",
-                ))
-        }
+        "off" | "false" | "no" | "0" => Ok("off".into()),
+        word @ ("local" | "remote_write" | "remote_apply") => Ok(word.into()),
         _ => Err(invalid("synchronous_commit", value)
             .with_hint("Available values: local, remote_write, remote_apply, on, off.")),
     }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amphora_replication::{IsolationLevel, Token};
+use amphora_replication::{IsolationLevel, SynchronousCommit, Token};
 
 use crate::error::{Result, SqlError};
 use crate::frontend::PlannerOptions;
@@ -70,6 +70,7 @@ pub(super) struct Effective {
     pub(super) temp_limit: u64,
     /// How old rows may be; zero is not at all, [`Duration::MAX`] any age
     pub(super) max_staleness: Duration,
+    pub(super) synchronous_commit: SynchronousCommit,
     /// What reads must see
     pub(super) token: Option<Arc<Token>>,
 }
@@ -111,6 +112,7 @@ impl Settings {
                 work_memory: crate::executor::DEFAULT_MEMORY,
                 temp_limit: u64::MAX,
                 max_staleness: Duration::ZERO,
+                synchronous_commit: SynchronousCommit::On,
                 token: None,
             },
         };
@@ -271,6 +273,12 @@ impl Settings {
                 .map_or(u64::MAX, |kilobytes| kilobytes.unsigned_abs().saturating_mul(1024)),
             statistics_target: get("default_statistics_target").parse().unwrap_or(100),
             max_staleness: staleness(&get("amphora.max_staleness")).unwrap_or_default(),
+            synchronous_commit: match get("synchronous_commit").as_str() {
+                "off" => SynchronousCommit::Off,
+                "local" => SynchronousCommit::Local,
+                "remote_apply" => SynchronousCommit::RemoteApply,
+                _ => SynchronousCommit::On,
+            },
             token: get("amphora.token").parse().ok().map(Arc::new),
             planner: PlannerOptions {
                 hashjoin: get("enable_hashjoin") == "on",
@@ -378,7 +386,7 @@ mod tests {
         assert_eq!(s.set("server_version", Some("1"), false).unwrap_err().sqlstate, "55P02");
         assert_eq!(s.set("extra_float_digits", Some("9"), false).unwrap_err().sqlstate, "22023");
         assert_eq!(s.set("statement_timeout", Some("5 apples"), false).unwrap_err().sqlstate, "22023");
-        assert_eq!(s.set("synchronous_commit", Some("off"), false).unwrap_err().sqlstate, "0A000");
+        assert_eq!(s.set("synchronous_commit", Some("maybe"), false).unwrap_err().sqlstate, "22023");
         for bad in ["-5s", "soon", "", "5 apples", "-1 min 3 s", "1 month"] {
             let error = s.set("amphora.max_staleness", Some(bad), false).unwrap_err();
             assert_eq!(error.sqlstate, "22023", "{bad}");
@@ -399,6 +407,21 @@ mod tests {
         ] {
             assert_eq!(s.set("amphora.max_staleness", Some(given), false).unwrap(), shown);
             assert_eq!(s.effective().max_staleness, bound);
+        }
+    }
+
+    #[test]
+    fn synchronous_commit_takes_postgresql_s_words() {
+        let mut s = settings();
+        for (given, shown, when) in [
+            ("OFF", "off", SynchronousCommit::Off),
+            ("local", "local", SynchronousCommit::Local),
+            ("remote_write", "remote_write", SynchronousCommit::On),
+            ("remote_apply", "remote_apply", SynchronousCommit::RemoteApply),
+            ("true", "on", SynchronousCommit::On),
+        ] {
+            assert_eq!(s.set("synchronous_commit", Some(given), false).unwrap(), shown);
+            assert_eq!(s.effective().synchronous_commit, when);
         }
     }
 
