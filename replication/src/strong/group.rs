@@ -23,10 +23,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::RaftHandle;
 use super::early::Late;
+use super::gaps::Gaps;
 use super::history::SnapshotHold;
 use super::leases::Held;
 use super::log_store::LogStore;
-use super::network::NetworkFactory;
+use super::network::{NetworkFactory, Outgoings};
 use super::reads::ReadIndex;
 use super::replica::{ApplyHook, InstallHook, Replica};
 use super::snapshot::Incoming;
@@ -71,17 +72,33 @@ impl Default for Timing {
 /// How much log and history is kept.
 #[derive(Clone, Debug)]
 pub struct LogLimits {
-    /// Entries after which tables are flushed, so that the log before can go
+    /// Entries after which tables are flushed, so that the log before can go …
     pub flush_every: u64,
-    /// Entries kept for peers that are a little behind; those further behind get a snapshot
+    /// … or bytes of them
+    pub flush_bytes: u64,
+    /// Entries kept for peers that are a little behind; those further behind get a snapshot …
     pub keep: u64,
+    /// … and their bytes. Twice as much of both for peers that are about to get them
+    pub keep_bytes: u64,
+    /// Bytes of a snapshot that are sent to a peer in a second, at most
+    pub snapshot_rate: u64,
     /// How long versions of rows stay readable after newer ones have been committed
     pub history: Duration,
+    /// How long a running snapshot keeps the versions that it sees; later its reads are refused (72000)
+    pub longest_snapshot: Duration,
 }
 
 impl Default for LogLimits {
     fn default() -> LogLimits {
-        LogLimits { flush_every: 10_000, keep: 10_000, history: Duration::from_secs(600) }
+        LogLimits {
+            flush_every: 10_000,
+            flush_bytes: 128 << 20,
+            keep: 10_000,
+            keep_bytes: 512 << 20,
+            snapshot_rate: 64 << 20,
+            history: Duration::from_secs(600),
+            longest_snapshot: Duration::from_secs(24 * 3600),
+        }
     }
 }
 
@@ -126,7 +143,7 @@ pub(super) struct Inner {
     pub server: Receiver<RaftServerMetrics<TypeConfig>>,
     pub data: Receiver<RaftDataMetrics<TypeConfig>>,
     pub replica: Arc<Replica>,
-    raft_log: Arc<RaftLog>,
+    pub raft_log: Arc<RaftLog>,
     pub transport: Arc<dyn Transport>,
     pub timing: Timing,
     pub tenure: ArcSwapOption<Tenure>,
@@ -165,8 +182,8 @@ fn raft_config(timing: &Timing, limits: &LogLimits) -> Result<Arc<openraft::Conf
         // A restarted leader is elected like everyone else: its lease may have passed to another.
         enable_leader_restore: Some(false),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(limits.flush_every),
-        max_in_snapshot_log_to_keep: limits.keep,
-        purge_batch_size: (limits.flush_every / 32).clamp(1, 256),
+        // What goes is `retention.rs`'s to say.
+        max_in_snapshot_log_to_keep: u64::MAX,
         // Followers sync their disks while this node syncs its own.
         broadcast_submitted_on_append: Some(true),
         // Whether the log still reaches back decides, not how far a peer is behind.
@@ -183,12 +200,15 @@ impl Group {
     pub async fn start(config: GroupConfig) -> Result<Group> {
         let fatal = |e: &dyn std::fmt::Display| Error::new("58000", format!("could not start raft: {e}"));
         let raft_config = raft_config(&config.timing, &config.log_limits)?;
-        let history = config.log_limits.history;
         let replica =
             Replica::open(config.store, config.clock, config.snapshots, config.hook, config.install)?;
         let raft_log = config.raft_log.clone();
         let log = LogStore::open(config.raft_log)?;
-        let network = NetworkFactory { transport: config.transport.clone() };
+        let network = NetworkFactory {
+            transport: config.transport.clone(),
+            snapshots: Outgoings::new(config.log_limits.snapshot_rate),
+        };
+        let outgoing = network.snapshots.clone();
         let machine = StateMachine::new(replica.clone());
         let raft: RaftHandle = openraft::Raft::new(config.node_id, raft_config, network, log, machine)
             .await
@@ -224,9 +244,11 @@ impl Group {
         group.spawn(super::gateway::renew(Arc::downgrade(&group.inner)));
         group.spawn(super::gateway::release(Arc::downgrade(&group.inner), to_release));
         group.spawn(super::membership::promote(Arc::downgrade(&group.inner)));
-        group.spawn(forget_history(group.inner.replica.clone(), history));
+        group.spawn(forget_history(group.inner.replica.clone(), config.log_limits.clone()));
         group.spawn(report_failure(group.clone()));
+        group.spawn(super::gaps::explore(Arc::downgrade(&group.inner)));
         group.spawn(super::staging::sweep(Arc::downgrade(&group.inner)));
+        group.spawn(super::retention::trim(Arc::downgrade(&group.inner), config.log_limits, outgoing));
         Ok(group)
     }
 
@@ -266,6 +288,11 @@ impl Group {
     /// if they may be gone already.
     pub fn hold_history(&self, at: Timestamp) -> Result<Arc<SnapshotHold>> {
         self.inner.replica.hold_history(at)
+    }
+
+    /// Where scans of this node's tables find nothing.
+    pub fn gaps(&self) -> &Arc<Gaps> {
+        &self.inner.replica.gaps
     }
 
     /// The last entry applied here: this node's part of the group's component in version vectors.
@@ -472,7 +499,7 @@ impl Group {
 
     /// The last entry, and for each peer the last it has and for how many milliseconds it has been silent.
     /// Read in one go: Raft waits while its metrics are looked at.
-    fn peer_positions(&self) -> (u64, Vec<(NodeId, u64, u64)>) {
+    pub(super) fn peer_positions(&self) -> (u64, Vec<(NodeId, u64, u64)>) {
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
         let (Some(replication), Some(heartbeat)) = (&metrics.replication, &metrics.heartbeat) else {
@@ -544,15 +571,17 @@ impl Inner {
     }
 }
 
-/// Lets old versions be collected, but for those that a running snapshot can see.
-async fn forget_history(replica: Arc<Replica>, keep: Duration) {
+/// Lets old versions be collected, but for those that a running snapshot can see, unless that has run for too long.
+async fn forget_history(replica: Arc<Replica>, limits: LogLimits) {
+    let keep = limits.history;
     let interval = (keep / 10).max(Duration::from_millis(100));
     loop {
         tokio::time::sleep(interval).await;
         let now = replica.clock.last().max(replica.applied_timestamp());
-        let age = Timestamp::from_millis(now.millis().saturating_sub(millis(keep)));
+        let ago = |age| Timestamp::from_millis(now.millis().saturating_sub(millis(age)));
+        let (age, limit) = (ago(keep), ago(limits.longest_snapshot.max(keep)));
         let replica = replica.clone();
-        let done = tokio::task::spawn_blocking(move || replica.forget_before(age)).await;
+        let done = tokio::task::spawn_blocking(move || replica.forget_before(age, limit)).await;
         if let Ok(Err(e)) = done {
             tracing::warn!("old versions could not be given up: {e}");
         }

@@ -12,6 +12,10 @@
 //! refused (72000). There is no third order. A group in which nothing has been committed for the whole
 //! retention time lets `low` come up to the newest commit, so a snapshot can be refused just when the next
 //! commit is applied; whoever only wants to read what is newest takes another then.
+//!
+//! A snapshot that has run for very long does not hold `low` any more: one forgotten session must not keep the
+//! garbage of days. Its next read is refused (72000). It never reads what is only half there: RocksDB compares a
+//! read's timestamp with `low` once it holds the files that it reads, so no check of ours at the end could see more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -58,12 +62,12 @@ impl History {
         self.state.lock().low
     }
 
-    /// Moves the oldest timestamp that may be read towards `wanted`, but past no registered snapshot, and
-    /// returns where it is now. From this moment older snapshots are refused.
-    pub fn advance(&self, wanted: Timestamp) -> Timestamp {
+    /// Moves the oldest timestamp that may be read towards `wanted`, but past no registered snapshot that is not
+    /// older than `limit`, and returns where it is now. From this moment older snapshots are refused.
+    pub fn advance(&self, wanted: Timestamp, limit: Timestamp) -> Timestamp {
         let mut state = self.state.lock();
         let low = state.running.keys().next().map_or(wanted, |oldest| wanted.min(*oldest));
-        state.low = state.low.max(low);
+        state.low = state.low.max(low).max(limit.min(wanted));
         state.low
     }
 }
@@ -98,13 +102,15 @@ mod tests {
         let (first, again) =
             (history.register(Timestamp(5)).unwrap(), history.register(Timestamp(5)).unwrap());
         let later = history.register(Timestamp(8)).unwrap();
-        assert_eq!(history.advance(Timestamp(10)), Timestamp(5));
+        assert_eq!(history.advance(Timestamp(10), Timestamp(2)), Timestamp(5));
         drop(first);
-        assert_eq!(history.advance(Timestamp(10)), Timestamp(5));
+        assert_eq!(history.advance(Timestamp(10), Timestamp(5)), Timestamp(5));
         drop(again);
-        assert_eq!(history.advance(Timestamp(10)), Timestamp(8));
+        assert_eq!(history.advance(Timestamp(10), Timestamp(0)), Timestamp(8));
         assert_eq!(history.register(Timestamp(7)).unwrap_err().sqlstate, "72000");
+        assert_eq!(history.advance(Timestamp(10), Timestamp(9)), Timestamp(9), "it ran for too long");
+        assert_eq!(history.register(Timestamp(8)).unwrap_err().sqlstate, "72000");
         drop(later);
-        assert_eq!(history.advance(Timestamp(3)), Timestamp(8), "it never goes back");
+        assert_eq!(history.advance(Timestamp(3), Timestamp(0)), Timestamp(9), "it never goes back");
     }
 }

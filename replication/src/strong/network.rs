@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use openraft::alias::SnapshotOf;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -16,9 +16,10 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{EntryPayload, OptionalSend, RaftNetworkFactory};
+use parking_lot::Mutex;
 
 use super::snapshot::{self, SnapshotData};
-use super::transport::{Reply, Request, Transport, TransportError};
+use super::transport::{Reply, Request, SnapshotPart, Transport, TransportError};
 use super::types::{Entry, Member, TypeConfig, Vote};
 use crate::NodeId;
 
@@ -28,6 +29,8 @@ const APPEND_DEADLINE: Duration = Duration::from_secs(2);
 const BYTES_PER_SECOND: usize = 8 << 20;
 /// How long a peer may take for one piece of a snapshot.
 const CHUNK_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a snapshot waits for a connection that broke before it begins anew.
+const RESUME_PATIENCE: Duration = Duration::from_secs(120);
 /// How long a peer may take to put a snapshot in the place of its data.
 const INSTALL_DEADLINE: Duration = Duration::from_secs(600);
 /// Between two tries of an unreachable peer.
@@ -37,11 +40,51 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(150);
 pub struct NetworkFactory {
     /// The wire
     pub transport: Arc<dyn Transport>,
+    /// Snapshots on their way
+    pub snapshots: Outgoings,
+}
+
+/// Snapshots on their way to peers: how fast they may go, and which entries their receivers will need next.
+#[derive(Clone)]
+pub struct Outgoings {
+    rate: u64,
+    running: Arc<Mutex<Vec<(u64, u64)>>>,
+}
+
+/// One of them, for as long as it is sent.
+struct Sending {
+    all: Outgoings,
+    name: u64,
+}
+
+impl Outgoings {
+    /// So many bytes a second each, at most.
+    pub fn new(rate: u64) -> Outgoings {
+        Outgoings { rate: rate.max(1), running: Arc::default() }
+    }
+
+    /// The first entry that a receiver will need once it has what is being sent.
+    pub fn first_needed(&self) -> Option<u64> {
+        self.running.lock().iter().map(|(_, index)| index + 1).min()
+    }
+
+    fn begin(&self, snapshot_ends_with: u64) -> Sending {
+        let name = rand::random();
+        self.running.lock().push((name, snapshot_ends_with));
+        Sending { all: self.clone(), name }
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.all.running.lock().retain(|(name, _)| *name != self.name);
+    }
 }
 
 /// A client of one peer.
 pub struct Network {
     transport: Arc<dyn Transport>,
+    snapshots: Outgoings,
     target: NodeId,
     address: String,
 }
@@ -50,7 +93,12 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
     type Network = Network;
 
     async fn new_client(&mut self, target: NodeId, node: &Member) -> Network {
-        Network { transport: self.transport.clone(), target, address: node.rpc_address.clone() }
+        Network {
+            transport: self.transport.clone(),
+            snapshots: self.snapshots.clone(),
+            target,
+            address: node.rpc_address.clone(),
+        }
     }
 }
 
@@ -83,16 +131,39 @@ impl Network {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let failed =
             |e: std::io::Error| StreamingError::Network(NetworkError::from_string(format!("snapshot: {e}")));
+        let _sending = self.snapshots.begin(snapshot.meta.last_log_id.map_or(0, |last| last.index));
         let mut outgoing = snapshot::Outgoing::open(vote, snapshot).await.map_err(failed)?;
+        let (began, mut sent) = (Instant::now(), 0);
         while let Some(part) = outgoing.next().await.map_err(failed)? {
-            match self.call(Request::Snapshot(part), CHUNK_DEADLINE).await? {
-                Reply::SnapshotPart => {}
-                other => return Err(unexpected(self.target, &other).into()),
-            }
+            sent += part.bytes();
+            self.send_part(part).await?;
+            // The disks and the links are for the others too.
+            let due = Duration::from_secs_f64(sent as f64 / self.snapshots.rate as f64);
+            tokio::time::sleep(due.saturating_sub(began.elapsed())).await;
         }
+        tracing::info!(node = self.target, bytes = sent, "a snapshot has been sent");
         match self.call(Request::Snapshot(outgoing.install()), INSTALL_DEADLINE).await? {
             Reply::SnapshotInstalled(response) => Ok(response),
             other => Err(unexpected(self.target, &other).into()),
+        }
+    }
+}
+
+impl Network {
+    /// Sends a part until it arrives: what broke on the way is a connection, and the receiver still has what came
+    /// before. It knows a part that comes twice.
+    async fn send_part(&self, part: SnapshotPart) -> Result<(), StreamingError<TypeConfig>> {
+        let until = Instant::now() + RESUME_PATIENCE;
+        loop {
+            match self.call(Request::Snapshot(part.clone()), CHUNK_DEADLINE).await {
+                Ok(Reply::SnapshotPart) => return Ok(()),
+                Ok(other) => return Err(unexpected(self.target, &other).into()),
+                Err(e) if Instant::now() >= until => return Err(e.into()),
+                Err(e) => {
+                    tracing::debug!(node = self.target, "a piece of a snapshot is sent again: {e}");
+                    tokio::time::sleep(RETRY_INTERVAL).await;
+                }
+            }
         }
     }
 }

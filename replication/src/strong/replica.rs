@@ -20,12 +20,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::changes::{Changes, Written};
+use super::gaps::Gaps;
 use super::history::{History, SnapshotHold};
 use super::outcomes::{Outcome, Outcomes};
 use super::staging;
 use super::types::{
     Applied, Command, CommittedTransaction, Entry, LogId, SnapshotMeta, StoredMembership, TransactionId,
-    TypeConfig,
+    TypeConfig, Write,
 };
 use crate::{Error, Result};
 
@@ -91,6 +92,8 @@ pub struct Replica {
     /// Timestamps that are being read at, and by how many
     history: Arc<History>,
     changes: Changes,
+    /// Where scans find nothing
+    pub gaps: Arc<Gaps>,
 }
 
 /// True of keys of the catalog's keyspace.
@@ -175,6 +178,7 @@ impl Replica {
             applied: watch::Sender::new(position),
             history: Arc::default(),
             changes: Changes::default(),
+            gaps: Arc::default(),
         };
         Ok(Arc::new(replica))
     }
@@ -243,9 +247,11 @@ impl Replica {
         self.history.low()
     }
 
-    /// Gives up versions that no read at or after `wanted` and no running snapshot can see.
-    pub fn forget_before(&self, wanted: Timestamp) -> Result<()> {
-        let low = self.history.advance(wanted.min(self.applied_timestamp()));
+    /// Gives up versions that no read at or after `wanted` and no running snapshot can see; whatever runs, those
+    /// that none at or after `limit` can see.
+    pub fn forget_before(&self, wanted: Timestamp, limit: Timestamp) -> Result<()> {
+        let newest = self.applied_timestamp();
+        let low = self.history.advance(wanted.min(newest), limit.min(newest));
         self.store.advance_history(low).map_err(storage_error)
     }
 
@@ -258,6 +264,7 @@ impl Replica {
     pub fn apply(&self, entries: Vec<ToApply>) -> Result<()> {
         let mut position = self.position();
         let mut pending = Pending::new();
+        let _applying = self.gaps.begin();
         for (entry, responder) in entries {
             let index = entry.log_id.index;
             let mut result = Applied::Nothing;
@@ -306,7 +313,9 @@ impl Replica {
                 let message = format!("part {part} of transaction {} is missing", transaction.id);
                 return Err(Error::new("XX001", message));
             };
-            for write in staging::unpack(&bytes)? {
+            let writes = staging::unpack(&bytes)?;
+            self.gaps.put(values(&writes));
+            for write in writes {
                 match &write.value {
                     Some(value) => batch.put_strong(&write.key, timestamp, value),
                     None => batch.delete_strong(&write.key, timestamp),
@@ -330,6 +339,7 @@ impl Replica {
         transaction: &CommittedTransaction,
     ) -> Result<()> {
         let timestamp = transaction.timestamp;
+        self.gaps.put(values(&transaction.writes));
         for write in &transaction.writes {
             match &write.value {
                 Some(value) => pending.batch.put_strong(&write.key, timestamp, value),
@@ -407,11 +417,17 @@ impl Replica {
         self.install.install(&self.store, directory).map_err(storage_error)?;
         let position = load(&self.store)?;
         *self.outcomes.lock() = Outcomes::after(position.index());
+        self.gaps.clear();
         *self.snapshot.lock() = Some(meta.clone());
         let version = position.timestamp;
         self.publish(position, Some(version));
         Ok(())
     }
+}
+
+/// The keys that get values.
+fn values(writes: &[Write]) -> impl Iterator<Item = &[u8]> {
+    writes.iter().filter(|write| write.value.is_some()).map(|write| write.key.as_slice())
 }
 
 fn meta_of(position: &Position) -> SnapshotMeta {

@@ -8,7 +8,7 @@
 //! ```text
 //!   sender                                    receiver
 //!   checkpoint ──► Begin {vote, meta, files}  empty staging directory
-//!              ──► Chunk {file, offset, crc}  checked, written           (…)
+//!              ──► Chunk {file, offset, crc}  checked, written           (…), no faster than it may
 //!              ──► Install                    synced; Store::install swaps it in, openraft is told
 //! ```
 

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use amphora_storage::store::{Batch, Store, StoreOptions};
@@ -22,6 +23,10 @@ pub struct Wire {
     cut: Mutex<HashSet<(NodeId, NodeId)>>,
     /// From whom replies to commits do not come back
     mute: Mutex<HashSet<NodeId>>,
+    /// Every third piece of a snapshot is lost, before or after it arrives
+    pub breaks_snapshots: AtomicBool,
+    /// Snapshots begun, and their pieces on the way
+    pub snapshots: (AtomicU64, AtomicU64),
 }
 
 impl Wire {
@@ -62,6 +67,19 @@ impl Transport for End {
         let Some(group) = group else {
             return Err(TransportError::Unreachable(target, "down".to_owned()));
         };
+        if let Request::Snapshot(part) = &request {
+            if matches!(part, super::transport::SnapshotPart::Begin { .. }) {
+                self.wire.snapshots.0.fetch_add(1, Ordering::Relaxed);
+            }
+            let n = self.wire.snapshots.1.fetch_add(1, Ordering::Relaxed);
+            let last = matches!(part, super::transport::SnapshotPart::Install { .. });
+            if self.wire.breaks_snapshots.load(Ordering::Relaxed) && n % 3 == 2 && !last {
+                if n % 2 == 0 {
+                    group.handle(self.from, request).await;
+                }
+                return Err(TransportError::Lost(target, "broken".to_owned()));
+            }
+        }
         let is_commit = matches!(request, Request::Commit { .. });
         let request: Request = codec::decode(&codec::encode(&request)).unwrap();
         let reply = tokio::time::timeout(deadline, group.handle(self.from, request)).await;

@@ -283,6 +283,70 @@ async fn a_node_far_behind_gets_a_snapshot() {
     assert_eq!(cluster.node(2).read("7").await.as_deref(), Some("x"));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_is_bounded_by_bytes_and_a_snapshot_survives_broken_connections() {
+    let many = 1_000_000;
+    let limits = LogLimits {
+        flush_every: many,
+        keep: many,
+        flush_bytes: 1 << 20,
+        keep_bytes: 4 << 20,
+        snapshot_rate: 16 << 20,
+        ..LogLimits::default()
+    };
+    let mut cluster = Cluster::with_limits(limits).await;
+    let group = cluster.node(1).group.clone();
+    // Hard to compress, so that the snapshot has as many bytes.
+    let noise = |n: u64| -> String {
+        let mut state = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        (0..1 << 16).map(|_| format!("{:016x}", next())).collect()
+    };
+    for n in 0..12 {
+        group.commit(put(&group, &n.to_string(), Timestamp::ZERO, &noise(n))).await.unwrap();
+    }
+    cluster.until("the log is purged", |c| c.node(1).group.status().purged_index > 5).await;
+    assert!(group.inner.raft_log.bytes_after(0) < 8 << 20);
+    cluster.wire.breaks_snapshots.store(true, std::sync::atomic::Ordering::Relaxed);
+    let began = std::time::Instant::now();
+    cluster.join().await;
+    cluster.until("the new node has it all", |c| c.node(2).group.is_ready()).await;
+    assert_eq!(cluster.node(2).read("0").await, Some(noise(0)));
+    assert_eq!(cluster.node(2).read("11").await, Some(noise(11)));
+    let (begun, pieces) = &cluster.wire.snapshots;
+    assert_eq!(begun.load(std::sync::atomic::Ordering::Relaxed), 1, "it went on where it was");
+    let pieces = pieces.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(pieces > 10, "{pieces}");
+    assert!(began.elapsed() > Duration::from_millis(300), "so much takes its time at this rate");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_runs_for_too_long_is_refused() {
+    let limits = LogLimits {
+        history: Duration::from_millis(100),
+        longest_snapshot: Duration::from_millis(600),
+        ..LogLimits::default()
+    };
+    let cluster = Cluster::with_limits(limits).await;
+    let (group, store) = (&cluster.node(1).group, &cluster.node(1).store);
+    let first = group.commit(put(group, "a", Timestamp::ZERO, "1")).await.unwrap();
+    let hold = group.hold_history(first).unwrap();
+    let mut version = first;
+    while store.history_low() <= first {
+        version = group.commit(put(group, "a", version, "2")).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let refused = store.get(key("a"), hold.at()).unwrap_err();
+    assert_eq!(refused.sqlstate(), "72000");
+    assert_eq!(group.hold_history(first).unwrap_err().sqlstate, "72000");
+    assert_eq!(cluster.node(1).read("a").await.as_deref(), Some("2"));
+}
+
 fn parts_on(node: &Node) -> usize {
     parts_of(&node.group)
 }

@@ -229,3 +229,13 @@ pub enum SnapshotPart {
         transfer: u64,
     },
 }
+
+impl SnapshotPart {
+    /// Bytes of files in it.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            SnapshotPart::Chunk { bytes, .. } => bytes.len() as u64,
+            SnapshotPart::Begin { .. } | SnapshotPart::Install { .. } => 0,
+        }
+    }
+}

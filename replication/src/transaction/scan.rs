@@ -7,6 +7,7 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use amphora_storage::schema::{Index, IndexId, KeyOrder, Table};
 use amphora_storage::store::{Cf, Scan as StoreScan, Store};
@@ -17,7 +18,7 @@ use super::HybridTransaction;
 use super::strong_rows::split_entry;
 use crate::api::{Direction, KeyBound, KeyRange, RowStream, Scan, StoredRow};
 use crate::leaderless::{RowState, surface};
-use crate::strong::{ReadSet, SnapshotHold};
+use crate::strong::{Gaps, ReadSet, SLOW, SnapshotHold};
 use crate::{Error, Result};
 
 /// Opens a scan of either kind of table.
@@ -35,18 +36,26 @@ pub(super) fn open(tx: &HybridTransaction, scan: &Scan) -> Result<Box<dyn RowStr
             direction: scan.direction,
         }));
     }
+    let forward = scan.direction == Direction::Forward;
+    let gaps = tx.context.group.gaps();
+    let mut walked = range.clone();
+    if forward && let Some(from) = gaps.skip(&range, tx.snapshot()) {
+        walked.start = from;
+    }
     let entries = StrongEntries {
-        inner: tx.context.store.scan(range.clone(), tx.snapshot(), scan.direction.into())?,
+        inner: tx.context.store.scan(walked, tx.snapshot(), scan.direction.into())?,
+        probe: forward.then(|| gaps.clone()),
         overlay: Overlay::new(tx.visible().range(&range.start, &range.end), scan.direction),
         peeked: None,
         done: false,
         direction: scan.direction,
         reading: tx.reads.clone().map(|reads| Reading {
             reads,
-            range,
+            range: range.clone(),
             direction: scan.direction,
             last: Vec::new(),
         }),
+        range,
     };
     if scan.index == IndexId::PRIMARY {
         return Ok(Box::new(PrimaryRows { entries, table: scan.table.clone(), columns }));
@@ -188,6 +197,9 @@ struct StrongEntries {
     done: bool,
     direction: Direction,
     reading: Option<Reading>,
+    range: Range<Vec<u8>>,
+    /// Whom to tell if the first entry is long in coming; none once it has come
+    probe: Option<Arc<Gaps>>,
 }
 
 impl StrongEntries {
@@ -213,6 +225,22 @@ impl StrongEntries {
         mut give: impl FnMut(&[u8], Timestamp, &[u8]) -> Result<()>,
     ) -> Result<usize> {
         let mut given = 0;
+        if let Some(gaps) = self.probe.take() {
+            let began = Instant::now();
+            let mut waited = None;
+            let any = limit > 0
+                && self.next(|key, version, value| {
+                    waited = Some(began.elapsed());
+                    give(key, version, value)
+                })?;
+            if waited.unwrap_or_else(|| began.elapsed()) > SLOW {
+                gaps.ask(self.range.clone());
+            }
+            if !any {
+                return Ok(0);
+            }
+            given = 1;
+        }
         while given < limit && self.next(&mut give)? {
             given += 1;
         }

@@ -120,6 +120,15 @@ pub struct StartArgs {
     /// Raft log entries kept for nodes that were away; one further behind gets a snapshot [default: 10000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(100..))]
     pub raft_log_keep: Option<u64>,
+    /// Megabytes of them, at most [default: 512]
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(16..))]
+    pub raft_log_size: Option<u64>,
+    /// Megabytes a second with which a snapshot is sent to a node that is too far behind [default: 64]
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..))]
+    pub snapshot_rate: Option<u64>,
+    /// Hours that a transaction's snapshot keeps old versions of rows; then its reads are refused [default: 24]
+    #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub longest_snapshot: Option<u64>,
     /// Memory for what is read from disk, in MB [default: an eighth of the machine's]
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(8..))]
     pub cache_size: Option<u64>,
@@ -175,6 +184,12 @@ pub struct StartConfig {
     pub max_connections: usize,
     /// Raft log entries kept for nodes that were away
     pub raft_log_keep: u64,
+    /// Their bytes, at most
+    pub raft_log_bytes: u64,
+    /// Bytes a second of a snapshot that is sent
+    pub snapshot_rate: u64,
+    /// How long a running snapshot keeps old versions
+    pub longest_snapshot: Duration,
     /// Bytes of memory for what is read from disk
     pub cache_bytes: usize,
     /// Bytes of memory for the writes of all transactions until they commit
@@ -197,6 +212,7 @@ impl StartConfig {
             None => StartArgs::default(),
         };
         let insecure = args.insecure || file.insecure;
+        let limits = LogLimits::default();
         let local = |port| HostPort { host: "127.0.0.1".into(), port };
         let config = StartConfig {
             data_dir: args.data_dir.or(file.data_dir).unwrap_or_else(|| PathBuf::from("./amphora-data")),
@@ -209,11 +225,19 @@ impl StartConfig {
             join: if args.join.is_empty() { file.join } else { args.join },
             region: args.region.or(file.region).unwrap_or_default(),
             max_connections: args.max_connections.or(file.max_connections).unwrap_or(1000),
-            raft_log_keep: args
-                .raft_log_keep
-                .or(file.raft_log_keep)
-                .unwrap_or(LogLimits::default().keep)
-                .max(100),
+            raft_log_keep: args.raft_log_keep.or(file.raft_log_keep).unwrap_or(limits.keep).max(100),
+            raft_log_bytes: args
+                .raft_log_size
+                .or(file.raft_log_size)
+                .map_or(limits.keep_bytes, |mb| mb.max(16) << 20),
+            snapshot_rate: args
+                .snapshot_rate
+                .or(file.snapshot_rate)
+                .map_or(limits.snapshot_rate, |mb| mb.max(1) << 20),
+            longest_snapshot: args
+                .longest_snapshot
+                .or(file.longest_snapshot)
+                .map_or(limits.longest_snapshot, |hours| Duration::from_secs(hours * 3600)),
             cache_bytes: args
                 .cache_size
                 .or(file.cache_size)

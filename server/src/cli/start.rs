@@ -134,6 +134,10 @@ fn node_config(config: &StartConfig, pg: SocketAddr, http: SocketAddr) -> NodeCo
         timing: Timing::default(),
         log_limits: LogLimits {
             keep: config.raft_log_keep,
+            keep_bytes: config.raft_log_bytes,
+            flush_bytes: config.raft_log_bytes / 4,
+            snapshot_rate: config.snapshot_rate,
+            longest_snapshot: config.longest_snapshot,
             flush_every: config.raft_log_keep.min(LogLimits::default().flush_every),
             ..LogLimits::default()
         },

@@ -15,6 +15,7 @@
 //! callbacks in order. A write or fsync that fails is final, because what is on disk is unknown from
 //! then on: that error is what every later action and callback gets.
 
+mod sizes;
 mod writer;
 
 use std::io;
@@ -26,6 +27,7 @@ use parking_lot::Mutex;
 use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, Options, ReadOptions, WriteBatch};
 
 use crate::error::{Result, StorageError};
+use sizes::Sizes;
 use writer::{Action, Writer};
 
 /// Called once what it was given with is durable, or can never be.
@@ -74,6 +76,7 @@ struct State {
     /// Indexes of the first and the last entry
     bounds: Option<(u64, u64)>,
     failed: Option<StorageError>,
+    sizes: Sizes,
 }
 
 /// A node's Raft log. Entries, votes and positions are bytes to it. Shared; used from any thread.
@@ -115,7 +118,9 @@ impl RaftLog {
             e.into()
         })?;
         let bounds = bounds(&db)?;
-        let inner = Arc::new(Inner { db, state: Mutex::new(State { bounds, failed: None }) });
+        let everything = rocksdb::Range::new(&[ENTRY], &AFTER_ENTRIES);
+        let sizes = Sizes::new(bounds, db.get_approximate_sizes(&[everything]).into_iter().sum());
+        let inner = Arc::new(Inner { db, state: Mutex::new(State { bounds, failed: None, sizes }) });
         let writer = Writer::start(inner.clone(), options.queue)?;
         Ok(Arc::new(RaftLog { inner, writer }))
     }
@@ -174,6 +179,7 @@ impl RaftLog {
                         return Err(StorageError::LogGap { expected: last + 1, found: index });
                     }
                 };
+                state.sizes.append(index, bytes.len() as u64);
                 batch.put(entry_key(index), bytes);
             }
             state.bounds = bounds;
@@ -185,6 +191,7 @@ impl RaftLog {
     pub fn truncate(&self, from: u64, done: Flushed) -> Result<()> {
         self.change(done, Action::Truncate, |state, batch| {
             batch.delete_range(&entry_key(from)[..], &AFTER_ENTRIES[..]);
+            state.sizes.truncate(from);
             state.bounds = match state.bounds {
                 Some((first, last)) if from > first => Some((first, last.min(from - 1))),
                 _ => None,
@@ -202,6 +209,7 @@ impl RaftLog {
             };
             batch.delete_range(&entry_key(0)[..], &after);
             batch.put(PURGED, purged);
+            state.sizes.purge(upto);
             state.bounds = match state.bounds {
                 Some((first, last)) if last > upto => Some((first.max(upto + 1), last)),
                 _ => None,
@@ -252,6 +260,17 @@ impl RaftLog {
             seen < limit
         })?;
         Ok(bytes)
+    }
+
+    /// Bytes of the entries after an index, about. Nothing is read.
+    pub fn bytes_after(&self, index: u64) -> u64 {
+        self.inner.state.lock().sizes.after(index)
+    }
+
+    /// The first of the newest entries that have no more than so many bytes together, about; `None` if all the
+    /// log has no more. Nothing is read.
+    pub fn first_within(&self, bytes: u64) -> Option<u64> {
+        self.inner.state.lock().sizes.first_within(bytes)
     }
 
     /// Shows the entries of a range that exist, in order, for as long as `visitor` says so.
