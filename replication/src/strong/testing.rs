@@ -74,7 +74,7 @@ impl Transport for End {
             let n = self.wire.snapshots.1.fetch_add(1, Ordering::Relaxed);
             let last = matches!(part, super::transport::SnapshotPart::Install { .. });
             if self.wire.breaks_snapshots.load(Ordering::Relaxed) && n % 3 == 2 && !last {
-                if n % 2 == 0 {
+                if n.is_multiple_of(2) {
                     group.handle(self.from, request).await;
                 }
                 return Err(TransportError::Lost(target, "broken".to_owned()));
