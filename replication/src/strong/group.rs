@@ -25,7 +25,7 @@ use super::RaftHandle;
 use super::early::Late;
 use super::gaps::Gaps;
 use super::history::SnapshotHold;
-use super::leases::Held;
+use super::leases::{Held, leads_for};
 use super::log_store::LogStore;
 use super::network::{NetworkFactory, Outgoings};
 use super::reads::ReadIndex;
@@ -551,9 +551,8 @@ impl Inner {
         if known_leader(&self.server.borrow_watched()) != Some(leader) {
             return false;
         }
-        // A tenth is left for clocks that do not run equally fast.
-        let lease = self.timing.election.1 * 9 / 10;
-        self.data.borrow_watched().last_quorum_acked.is_some_and(|acked| acked.elapsed() + time < lease)
+        let acked = self.data.borrow_watched().last_quorum_acked;
+        acked.is_some_and(|acked| leads_for(acked.elapsed(), time, self.timing.election.1))
     }
 
     /// True while no other node can have become the leader. `leader` is the leadership that asks: a lease

@@ -51,6 +51,12 @@ const RENEW: Duration = Duration::from_millis(12);
 /// Nodes that hold leases at a time, at most.
 const MAX_HOLDERS: usize = 64;
 
+/// True if a leader that a quorum acknowledged so long ago still leads for `time`, whoever else wants to: its
+/// followers vote for nobody before `election` is over. A tenth is left for clocks that do not run equally fast.
+pub fn leads_for(acked_ago: Duration, time: Duration, election: Duration) -> bool {
+    acked_ago + time < election * 9 / 10
+}
+
 /// A lease as it is granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
@@ -139,6 +145,12 @@ impl Granted {
         (!holders.is_empty()).then_some(Recall { lease, holders })
     }
 
+    /// Entries proposed, or about to be, whose fate is not known.
+    #[cfg(test)]
+    pub fn writing(&self) -> usize {
+        self.state.lock().writing
+    }
+
     /// An entry is applied here, or certainly never will be anywhere; if not, it is not `known`.
     pub fn end_write(&self, known: bool) {
         let mut state = self.state.lock();
@@ -177,22 +189,27 @@ pub enum Standing {
 
 impl Default for Held {
     fn default() -> Held {
-        Held { origin: Instant::now(), until: AtomicU64::new(0), recalled: Mutex::default() }
+        Held::since(Instant::now())
     }
 }
 
 impl Held {
+    /// Nothing yet; all moments that it is told of come after `origin`.
+    pub fn since(origin: Instant) -> Held {
+        Held { origin, until: AtomicU64::new(0), recalled: Mutex::default() }
+    }
+
     fn nanos(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.origin).as_nanos() as u64
     }
 
     /// How this node's lease stands.
-    pub fn standing(&self) -> Standing {
+    pub fn standing(&self, now: Instant) -> Standing {
         let until = self.until.load(Ordering::Acquire);
         if until == 0 {
             return Standing::None;
         }
-        match until.checked_sub(self.nanos(Instant::now())) {
+        match until.checked_sub(self.nanos(now)) {
             None | Some(0) => Standing::None,
             Some(left) if left < RENEW.as_nanos() as u64 => Standing::Ending,
             Some(_) => Standing::Holds,
@@ -279,22 +296,22 @@ mod tests {
         let now = Instant::now();
         let lease = |term, round| Lease { leader: leader(term), round };
         held.take(lease(1, 1), now);
-        assert_ne!(held.standing(), Standing::None);
+        assert_ne!(held.standing(Instant::now()), Standing::None);
         held.recall(lease(1, 1));
-        assert_eq!(held.standing(), Standing::None);
+        assert_eq!(held.standing(Instant::now()), Standing::None);
         held.take(lease(1, 1), now);
-        assert_eq!(held.standing(), Standing::None);
+        assert_eq!(held.standing(Instant::now()), Standing::None);
         held.take(lease(1, 2), now);
-        assert_ne!(held.standing(), Standing::None);
+        assert_ne!(held.standing(Instant::now()), Standing::None);
         // A new leadership counts its rounds from the beginning, and an old one is over.
         held.recall(lease(2, 7));
         held.take(lease(1, 9), now);
-        assert_eq!(held.standing(), Standing::None);
+        assert_eq!(held.standing(Instant::now()), Standing::None);
         held.recall(lease(1, 99));
         held.take(lease(2, 7), now);
-        assert_eq!(held.standing(), Standing::None);
+        assert_eq!(held.standing(Instant::now()), Standing::None);
         held.take(lease(3, 1), now);
-        assert_ne!(held.standing(), Standing::None);
+        assert_ne!(held.standing(Instant::now()), Standing::None);
     }
 
     #[test]
@@ -302,9 +319,9 @@ mod tests {
         let held = Held::default();
         let lease = Lease { leader: leader(1), round: 1 };
         held.take(lease, Instant::now() - LEASE + Duration::from_millis(4));
-        assert_eq!(held.standing(), Standing::Ending);
+        assert_eq!(held.standing(Instant::now()), Standing::Ending);
         std::thread::sleep(Duration::from_millis(5));
-        assert_eq!(held.standing(), Standing::None);
+        assert_eq!(held.standing(Instant::now()), Standing::None);
         assert!(GRANTED > LEASE * 10 / 9);
     }
 }

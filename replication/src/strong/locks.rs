@@ -452,6 +452,34 @@ impl LockTable {
 }
 
 #[cfg(test)]
+impl LockTable {
+    /// The invariants, wherever the table is tested.
+    pub(super) fn check(&self) {
+        let mut held = 0;
+        for (key, state) in &self.keys {
+            held += state.holders.len();
+            let exclusive = state.holders.iter().any(|(_, m)| *m == LockMode::Exclusive);
+            assert!(!exclusive || state.holders.len() == 1, "an exclusive holder is alone");
+            assert!(!(state.holders.is_empty() && state.waiters.is_empty()), "empty keys are forgotten");
+            if let Some(first) = state.waiters.front() {
+                assert!(state.blocked_by_holders(first.id, first.mode), "a wakeup was lost on {key:?}");
+            }
+            for (id, mode) in &state.holders {
+                assert_eq!(self.transactions[id].held.get(key), Some(mode));
+            }
+        }
+        assert_eq!(held, self.locks);
+        let waiting: Vec<&TransactionId> =
+            self.transactions.iter().filter(|(_, t)| t.pending.is_some()).map(|(id, _)| id).collect();
+        assert_eq!(waiting.len(), self.waiting);
+        for id in waiting {
+            assert!(!self.waits_for_itself(*id), "a circle");
+            assert!(!self.blockers(*id).is_empty(), "waits for nobody");
+        }
+    }
+}
+
+#[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use proptest::prelude::*;
@@ -583,30 +611,6 @@ mod tests {
         ]
     }
 
-    fn check(table: &LockTable) {
-        let mut held = 0;
-        for (key, state) in &table.keys {
-            held += state.holders.len();
-            let exclusive = state.holders.iter().any(|(_, m)| *m == LockMode::Exclusive);
-            assert!(!exclusive || state.holders.len() == 1, "an exclusive holder is alone");
-            assert!(!(state.holders.is_empty() && state.waiters.is_empty()), "empty keys are forgotten");
-            if let Some(first) = state.waiters.front() {
-                assert!(state.blocked_by_holders(first.id, first.mode), "a wakeup was lost on {key:?}");
-            }
-            for (id, mode) in &state.holders {
-                assert_eq!(table.transactions[id].held.get(key), Some(mode));
-            }
-        }
-        assert_eq!(held, table.locks);
-        let waiting: Vec<&TransactionId> =
-            table.transactions.iter().filter(|(_, t)| t.pending.is_some()).map(|(id, _)| id).collect();
-        assert_eq!(waiting.len(), table.waiting);
-        for id in waiting {
-            assert!(!table.waits_for_itself(*id), "a circle");
-            assert!(!table.blockers(*id).is_empty(), "waits for nobody");
-        }
-    }
-
     type Queues = HashMap<Key, Vec<TransactionId>>;
 
     fn queues(table: &LockTable) -> Queues {
@@ -658,7 +662,7 @@ mod tests {
                     Op::Cancel(id) => { table.cancel(t(id), &mut events); id }
                     Op::Release(id) => { table.release(t(id), &mut events); id }
                 };
-                check(&table);
+                table.check();
                 check_order(&before, &table, t(actor));
             }
             for id in 0..6 {

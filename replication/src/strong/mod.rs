@@ -81,6 +81,9 @@ mod lease_tests;
 mod serializability_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+mod simulation;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 pub(crate) mod testing;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
