@@ -452,6 +452,16 @@ impl LockTable {
 }
 
 #[cfg(test)]
+type Queues = HashMap<Key, Queue>;
+
+#[cfg(test)]
+#[derive(Default)]
+pub(super) struct Queue {
+    holders: Vec<TransactionId>,
+    waiters: Vec<TransactionId>,
+}
+
+#[cfg(test)]
 impl LockTable {
     /// The invariants, wherever the table is tested.
     pub(super) fn check(&self) {
@@ -475,6 +485,39 @@ impl LockTable {
         for id in waiting {
             assert!(!self.waits_for_itself(*id), "a circle");
             assert!(!self.blockers(*id).is_empty(), "waits for nobody");
+        }
+    }
+
+    /// Of each key, who holds it, and who waits for it, in order, but for those who upgrade.
+    pub(super) fn queues(&self) -> Queues {
+        let queue = |state: &KeyState| Queue {
+            holders: state.holders.iter().map(|(id, _)| *id).collect(),
+            waiters: state.waiters.iter().filter(|w| !w.upgrade).map(|w| w.id).collect(),
+        };
+        self.keys.iter().map(|(key, state)| (key.clone(), queue(state))).collect()
+    }
+
+    /// Nobody but who acted moved within a queue, and nobody was served before one who came earlier.
+    pub(super) fn check_order(&self, before: &Queues, actor: TransactionId) {
+        let after = self.queues();
+        let nobody = Queue::default();
+        for (key, before) in before {
+            let now = after.get(key).unwrap_or(&nobody);
+            let waited = |id: &&TransactionId| **id != actor && before.waiters.contains(id);
+            let waits = |id: &&TransactionId| **id != actor && now.waiters.contains(id);
+            let stayed: Vec<_> = before.waiters.iter().filter(waits).collect();
+            let still: Vec<_> = now.waiters.iter().filter(waited).collect();
+            assert_eq!(stayed, still, "the queue was reordered");
+            if let Some(first) = before.waiters.iter().position(|id| waits(&id)) {
+                let served = |id: &&TransactionId| !now.waiters.contains(id) && now.holders.contains(id);
+                let later = before.waiters.iter().skip(first).filter(|id| **id != actor).find(served);
+                assert_eq!(later, None, "overtaken");
+                let new = now.holders.contains(&actor) && !before.holders.contains(&actor);
+                assert!(
+                    !new || before.waiters.contains(&actor),
+                    "who came last is served before those who wait"
+                );
+            }
         }
     }
 }
@@ -611,29 +654,6 @@ mod tests {
         ]
     }
 
-    type Queues = HashMap<Key, Vec<TransactionId>>;
-
-    fn queues(table: &LockTable) -> Queues {
-        let queue = |state: &KeyState| state.waiters.iter().filter(|w| !w.upgrade).map(|w| w.id).collect();
-        table.keys.iter().map(|(key, state)| (key.clone(), queue(state))).collect()
-    }
-
-    /// Nobody but who acted moved within a queue, and nobody was served before one who came earlier.
-    fn check_order(before: &Queues, table: &LockTable, actor: TransactionId) {
-        let now = queues(table);
-        for (key, before) in before {
-            let now = now.get(key).cloned().unwrap_or_default();
-            let stayed: Vec<_> = before.iter().filter(|id| **id != actor && now.contains(id)).collect();
-            let still: Vec<_> = now.iter().filter(|id| **id != actor && before.contains(id)).collect();
-            assert_eq!(stayed, still, "the queue was reordered");
-            let first_left = before.iter().position(|id| *id != actor && now.contains(id));
-            for served in before.iter().skip(first_left.unwrap_or(before.len())) {
-                let holds = table.keys.get(key).is_some_and(|s| s.holders.iter().any(|(h, _)| h == served));
-                assert!(*served == actor || now.contains(served) || !holds, "overtaken");
-            }
-        }
-    }
-
     proptest! {
         #[test]
         fn invariants_hold(ops in prop::collection::vec(op(), 1..120)) {
@@ -644,7 +664,7 @@ mod tests {
                 k.into_iter().map(|(k, e)| if e { x(k) } else { s(k) }).collect()
             };
             for op in ops {
-                let before = queues(&table);
+                let before = table.queues();
                 let actor = match op {
                     Op::Lock(id, k, w) => {
                         let wait = match w { 0 => WaitPolicy::NoWait, 1 => WaitPolicy::Skip, _ => WaitPolicy::Wait };
@@ -663,7 +683,7 @@ mod tests {
                     Op::Release(id) => { table.release(t(id), &mut events); id }
                 };
                 table.check();
-                check_order(&before, &table, t(actor));
+                table.check_order(&before, t(actor));
             }
             for id in 0..6 {
                 table.release(t(id), &mut events);

@@ -243,7 +243,7 @@ fn run(seed: u64, schedules: u64, certify: bool) -> (Vec<u64>, usize, usize) {
 #[test]
 fn certified_histories_have_no_cycle() {
     let seed = number("AMPHORA_SEED", rand::random_range(0..1 << 40));
-    let schedules = number("AMPHORA_SCHEDULES", 10_000);
+    let schedules = number("AMPHORA_SCHEDULES", 30_000);
     println!("AMPHORA_SEED={seed}");
     let (cyclic, accepted, refused) = run(seed, schedules, true);
     println!("{schedules} schedules, {accepted} commits, {refused} refused");

@@ -174,10 +174,15 @@ impl TenureState {
     pub fn expire(&self) {
         let mut locks = self.locks.lock();
         let mut events = Vec::new();
-        for id in locks.table.expire(Instant::now(), SILENCE_LIMIT, &mut events) {
+        let silent = locks.table.expire(Instant::now(), SILENCE_LIMIT, &mut events);
+        let mut active = self.active.lock();
+        for id in silent {
             tracing::info!(transaction = %id, "its node fell silent: its locks are given back");
             locks.waiters.remove(&id);
+            // A request of its from before may still come and lock again, after others have written.
+            active.fence(id);
         }
+        drop(active);
         locks.deliver(events);
     }
 

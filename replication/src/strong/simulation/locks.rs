@@ -27,7 +27,7 @@ const GATEWAYS: u64 = 3;
 /// After this moment no message is lost, nobody dies, and all must come to an end.
 const TROUBLE: u64 = 800_000;
 /// All is over by then.
-const END: u64 = 6_000_000;
+const END: u64 = 20_000_000;
 const RENEW: u64 = 40_000;
 const SILENCE: Duration = Duration::from_millis(150);
 /// How long a gateway waits for an answer before it asks again.
@@ -37,11 +37,33 @@ type Versions = BTreeMap<u8, u64>;
 
 #[derive(Clone)]
 enum Wire {
-    Lock { id: TransactionId, held_under: Option<u64>, keys: Vec<LockKey>, wait: WaitPolicy },
-    Locked { id: TransactionId, reign: u64, keys: Vec<LockKey>, versions: Versions, skipped: BTreeSet<u8> },
-    Refused { id: TransactionId, why: LockRefusal },
-    Commit { id: TransactionId, held_under: Option<u64>, writes: Versions },
-    Ended { id: TransactionId },
+    Lock {
+        id: TransactionId,
+        held_under: Option<u64>,
+        keys: Vec<LockKey>,
+        wait: WaitPolicy,
+    },
+    Locked {
+        id: TransactionId,
+        reign: u64,
+        keys: Vec<LockKey>,
+        versions: Versions,
+        skipped: BTreeSet<u8>,
+    },
+    Refused {
+        id: TransactionId,
+        why: LockRefusal,
+    },
+    Commit {
+        id: TransactionId,
+        held_under: Option<u64>,
+        writes: Versions,
+    },
+    /// What became of it? If it has not come yet it is refused from now on
+    Outcome(TransactionId),
+    Ended {
+        id: TransactionId,
+    },
     Renew(Vec<TransactionId>),
     Release(TransactionId),
 }
@@ -73,6 +95,7 @@ struct Tx {
     granted: Versions,
     exclusive: BTreeSet<u8>,
     asks: u64,
+    commit_sent: bool,
 }
 
 struct World {
@@ -157,7 +180,12 @@ impl World {
     }
 
     fn to_leader(&mut self, gateway: u64, wire: Wire) {
+        let doubled = self.weather.doubled;
+        if matches!(wire, Wire::Commit { .. }) {
+            self.weather.doubled = 0.0;
+        }
         self.send(gateway, || Event::ToLeader(gateway, wire.clone()));
+        self.weather.doubled = doubled;
     }
 
     fn to_gateway(&mut self, gateway: u64, wire: Wire) {
@@ -166,11 +194,11 @@ impl World {
 
     fn run(&mut self) {
         while let Some(event) = self.bag.next() {
-            if self.bag.now > END {
+            if self.bag.now > END || (self.bag.now > TROUBLE && self.open.is_empty() && self.table.is_empty())
+            {
                 break;
             }
             self.happen(event);
-            self.table.check();
         }
         let stuck: Vec<_> = self.open.keys().collect();
         assert!(stuck.is_empty(), "they wait for ever: {stuck:?}");
@@ -199,6 +227,7 @@ impl World {
                     self.waiters.remove(&id);
                     self.fenced.insert(id);
                 }
+                self.table.check();
                 self.deliver(woken);
                 self.bag.after(RENEW, Event::Expire(reign));
             }
@@ -241,6 +270,7 @@ impl World {
             granted: Versions::new(),
             exclusive: BTreeSet::new(),
             asks: 0,
+            commit_sent: false,
         };
         self.open.insert(id, tx);
         self.ask(id);
@@ -252,6 +282,8 @@ impl World {
         let (gateway, held_under, asks) = (tx.gateway, tx.held_under, tx.asks);
         let wire = match &tx.asked {
             Some((keys, wait)) => Wire::Lock { id, held_under, keys: keys.clone(), wait: *wait },
+            // It goes once: then its outcome is asked for.
+            None if std::mem::replace(&mut tx.commit_sent, true) => Wire::Outcome(id),
             None => {
                 let writes = tx.granted.iter().filter(|(key, _)| tx.exclusive.contains(*key));
                 Wire::Commit {
@@ -269,11 +301,13 @@ impl World {
         match wire {
             Wire::Lock { id, held_under, keys, wait } => {
                 let lost = held_under.is_some_and(|reign| reign != self.reign || !self.table.knows(id));
-                if lost || self.fenced.contains(&id) {
+                if lost {
                     return self.to_gateway(gateway, Wire::Refused { id, why: LockRefusal::LocksLost });
                 }
-                let mut woken = Vec::new();
+                let (mut woken, before) = (Vec::new(), self.table.queues());
                 let progress = self.table.request(self.now(), id, &keys, wait, &mut woken);
+                self.table.check();
+                self.table.check_order(&before, id);
                 self.deliver(woken);
                 match progress {
                     Progress::Waiting => _ = self.waiters.insert(id, (gateway, keys)),
@@ -281,10 +315,6 @@ impl World {
                 }
             }
             Wire::Commit { id, held_under, writes } => {
-                // Asked again, it is in flight or has come to an end: its gateway learns the outcome.
-                if self.active.contains(&id) {
-                    return;
-                }
                 if self.fenced.contains(&id) || held_under != Some(self.reign) || !self.table.knows(id) {
                     return self.to_gateway(gateway, Wire::Ended { id });
                 }
@@ -292,6 +322,10 @@ impl World {
                 self.active.insert(id);
                 let delay = self.rng.random_range(500..40_000);
                 self.bag.after(delay, Event::Applied(self.reign, id, gateway, writes));
+            }
+            Wire::Outcome(id) if !self.active.contains(&id) => {
+                self.fenced.insert(id);
+                self.to_gateway(gateway, Wire::Ended { id });
             }
             Wire::Renew(ids) => {
                 let now = self.now();
@@ -303,9 +337,11 @@ impl World {
     }
 
     fn release(&mut self, id: TransactionId) {
-        let mut woken = Vec::new();
+        let (mut woken, before) = (Vec::new(), self.table.queues());
         self.waiters.remove(&id);
         self.table.release(id, &mut woken);
+        self.table.check();
+        self.table.check_order(&before, id);
         self.deliver(woken);
     }
 
@@ -383,7 +419,6 @@ impl World {
             }
             self.committed += 1;
             self.active.remove(&id);
-            self.fenced.insert(id);
             self.release(id);
         }
         self.to_gateway(gateway, Wire::Ended { id });
@@ -397,7 +432,7 @@ fn what_is_locked_is_not_overwritten_and_nobody_waits_for_ever() {
         world.run();
         [1, world.committed, world.deadlocks]
     };
-    let [schedules, committed, deadlocks] = schedules(60_000, run);
+    let [schedules, committed, deadlocks] = schedules(40_000, run);
     println!("{schedules} schedules, {committed} commits, {deadlocks} deadlocks");
     assert!(committed > schedules && deadlocks * 100 > schedules, "too little happened to prove anything");
 }

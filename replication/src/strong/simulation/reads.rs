@@ -21,7 +21,7 @@ use crate::strong::types::LeaderId;
 
 const HEARTBEAT: u64 = 150_000;
 /// How long a schedule lasts, in microseconds of true time.
-const LENGTH: u64 = 1_500_000;
+const LENGTH: u64 = 2_000_000;
 
 /// What nodes tell each other.
 #[derive(Clone)]
@@ -53,6 +53,8 @@ enum Event {
     Crash(Node),
     Start(Node),
     Transfer(Node),
+    /// Nothing gets from one to the other until then
+    Cut(Node, Node, u64),
 }
 
 /// A read that has begun, and what it must see.
@@ -91,6 +93,7 @@ struct World {
     rng: SmallRng,
     bag: Bag<Event>,
     weather: Weather,
+    cut: [[u64; NODES]; NODES],
     origin: Instant,
     nodes: Vec<Replica>,
     /// The newest that anyone has been told of
@@ -129,6 +132,7 @@ impl World {
             rng,
             bag: Bag::new(),
             weather,
+            cut: [[0; NODES]; NODES],
             origin,
             nodes,
             seen: 0,
@@ -160,12 +164,24 @@ impl World {
         }
         for _ in 0..world.rng.random_range(0..4) {
             let (at, node) = (world.rng.random_range(0..LENGTH), world.rng.random_range(0..NODES));
-            if world.rng.random_bool(0.5) {
-                world.bag.after(at, Event::Crash(node));
-                let down = world.rng.random_range(1_000..400_000);
-                world.bag.after(at + down, Event::Start(node));
-            } else {
-                world.bag.after(at, Event::Transfer(node));
+            match world.rng.random_range(0..3) {
+                0 => {
+                    world.bag.after(at, Event::Crash(node));
+                    let down = world.rng.random_range(1_000..400_000);
+                    world.bag.after(at + down, Event::Start(node));
+                }
+                1 => world.bag.after(at, Event::Transfer(node)),
+                // The first is likely to lead: from both others, from one, or one way only.
+                _ => {
+                    let until = at + world.rng.random_range(100_000..1_200_000);
+                    for other in (0..NODES).filter(|other| *other != node) {
+                        for (from, to) in [(node, other), (other, node)] {
+                            if world.rng.random_bool(0.7) {
+                                world.bag.after(at, Event::Cut(from, to, until));
+                            }
+                        }
+                    }
+                }
             }
         }
         world
@@ -186,6 +202,9 @@ impl World {
     fn send(&mut self, from: Node, to: Node, wire: Wire) {
         if from == to {
             return self.bag.after(1, Event::Arrives { from, to, wire });
+        }
+        if self.bag.now < self.cut[from][to] {
+            return;
         }
         for delay in self.weather.arrivals(&mut self.rng) {
             self.bag.after(delay, Event::Arrives { from, to, wire: wire.clone() });
@@ -260,6 +279,7 @@ impl World {
             Event::Crash(node) => self.crash(node),
             Event::Start(node) => self.start(node),
             Event::Transfer(to) => self.transfer(to),
+            Event::Cut(from, to, until) => self.cut[from][to] = until,
         }
     }
 
@@ -567,7 +587,7 @@ fn a_read_sees_what_anyone_knew_when_it_began() {
         world.run();
         [1, world.reads, world.without_asking, world.commits]
     };
-    let [schedules, reads, without_asking, commits] = schedules(20_000, run);
+    let [schedules, reads, without_asking, commits] = schedules(30_000, run);
     println!("{schedules} schedules, {reads} reads, {without_asking} without asking, {commits} commits");
     let enough = without_asking > schedules && reads > 10 * schedules && commits > schedules;
     assert!(enough, "too little happened to prove anything");
