@@ -178,7 +178,7 @@ impl Group {
                 return Ok(tenure.applied_timestamp());
             }
         }
-        match self.inner.lease.standing(Instant::now()) {
+        match self.inner.lease.standing() {
             Standing::None => {}
             Standing::Holds => return Ok(self.applied_timestamp()),
             Standing::Ending => {

@@ -204,7 +204,12 @@ impl Held {
     }
 
     /// How this node's lease stands.
-    pub fn standing(&self, now: Instant) -> Standing {
+    pub fn standing(&self) -> Standing {
+        self.standing_at(Instant::now())
+    }
+
+    /// How it stands at a moment.
+    pub fn standing_at(&self, now: Instant) -> Standing {
         let until = self.until.load(Ordering::Acquire);
         if until == 0 {
             return Standing::None;
@@ -296,22 +301,22 @@ mod tests {
         let now = Instant::now();
         let lease = |term, round| Lease { leader: leader(term), round };
         held.take(lease(1, 1), now);
-        assert_ne!(held.standing(Instant::now()), Standing::None);
+        assert_ne!(held.standing(), Standing::None);
         held.recall(lease(1, 1));
-        assert_eq!(held.standing(Instant::now()), Standing::None);
+        assert_eq!(held.standing(), Standing::None);
         held.take(lease(1, 1), now);
-        assert_eq!(held.standing(Instant::now()), Standing::None);
+        assert_eq!(held.standing(), Standing::None);
         held.take(lease(1, 2), now);
-        assert_ne!(held.standing(Instant::now()), Standing::None);
+        assert_ne!(held.standing(), Standing::None);
         // A new leadership counts its rounds from the beginning, and an old one is over.
         held.recall(lease(2, 7));
         held.take(lease(1, 9), now);
-        assert_eq!(held.standing(Instant::now()), Standing::None);
+        assert_eq!(held.standing(), Standing::None);
         held.recall(lease(1, 99));
         held.take(lease(2, 7), now);
-        assert_eq!(held.standing(Instant::now()), Standing::None);
+        assert_eq!(held.standing(), Standing::None);
         held.take(lease(3, 1), now);
-        assert_ne!(held.standing(Instant::now()), Standing::None);
+        assert_ne!(held.standing(), Standing::None);
     }
 
     #[test]
@@ -319,9 +324,9 @@ mod tests {
         let held = Held::default();
         let lease = Lease { leader: leader(1), round: 1 };
         held.take(lease, Instant::now() - LEASE + Duration::from_millis(4));
-        assert_eq!(held.standing(Instant::now()), Standing::Ending);
+        assert_eq!(held.standing(), Standing::Ending);
         std::thread::sleep(Duration::from_millis(5));
-        assert_eq!(held.standing(Instant::now()), Standing::None);
+        assert_eq!(held.standing(), Standing::None);
         assert!(GRANTED > LEASE * 10 / 9);
     }
 }

@@ -392,7 +392,7 @@ impl World {
             self.without_asking += 1;
             return self.reads_as(node, &read, self.nodes[node].applied);
         }
-        let standing = self.nodes[node].held.standing(self.clock(node));
+        let standing = self.nodes[node].held.standing_at(self.clock(node));
         if standing != Standing::None {
             self.without_asking += 1;
             if standing == Standing::Ending && self.nodes[node].reads.begin() {
