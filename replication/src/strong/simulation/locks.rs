@@ -128,7 +128,7 @@ impl World {
         }
         let mut bag = Bag::new();
         for gateway in 0..GATEWAYS {
-            for _ in 0..rng.random_range(2..8) {
+            for _ in 0..rng.random_range(1..5) {
                 bag.after(rng.random_range(0..TROUBLE), Event::Begin(gateway));
             }
             bag.after(rng.random_range(0..RENEW), Event::Renew(gateway));
@@ -434,5 +434,5 @@ fn what_is_locked_is_not_overwritten_and_nobody_waits_for_ever() {
     };
     let [schedules, committed, deadlocks] = schedules(40_000, run);
     println!("{schedules} schedules, {committed} commits, {deadlocks} deadlocks");
-    assert!(committed > schedules && deadlocks * 100 > schedules, "too little happened to prove anything");
+    assert!(committed > schedules && deadlocks * 20 > schedules, "too little happened to prove anything");
 }
