@@ -159,7 +159,7 @@ async fn sequences_refuse_no_serializable_transaction() {
     let work = clients.iter().enumerate().map(|(worker, client)| async move {
         for n in 0..25 {
             let insert = format!("INSERT INTO events (worker, n) VALUES ({worker}, {n})");
-            transact(client, Level::Serializable, &[insert.clone()]).await.unwrap();
+            transact(client, Level::Serializable, std::slice::from_ref(&insert)).await.unwrap();
             // A value that was drawn is drawn, whatever becomes of its transaction.
             client.batch_execute("BEGIN ISOLATION LEVEL SERIALIZABLE").await.unwrap();
             let draw = "SELECT nextval('events_id_seq')";
@@ -193,7 +193,7 @@ async fn on_conflict_and_merge_lose_no_increment_at_any_level() {
                         // Alone, and in a block.
                         let outcome = match turn % 2 {
                             0 => client.batch_execute(&statement).await.map_err(|e| code(&e)),
-                            _ => transact(client, level, &[statement.clone()]).await,
+                            _ => transact(client, level, std::slice::from_ref(&statement)).await,
                         };
                         let Err(code) = outcome else { break };
                         // As in PostgreSQL, MERGE may find that another was quicker to insert.
