@@ -179,7 +179,7 @@ impl World {
         }
     }
 
-    fn to_leader(&mut self, gateway: u64, wire: Wire) {
+    fn tell_leader(&mut self, gateway: u64, wire: Wire) {
         let doubled = self.weather.doubled;
         if matches!(wire, Wire::Commit { .. }) {
             self.weather.doubled = 0.0;
@@ -188,7 +188,7 @@ impl World {
         self.weather.doubled = doubled;
     }
 
-    fn to_gateway(&mut self, gateway: u64, wire: Wire) {
+    fn tell_gateway(&mut self, gateway: u64, wire: Wire) {
         self.send(gateway, || Event::ToGateway(wire.clone()));
     }
 
@@ -218,7 +218,7 @@ impl World {
             Event::Renew(gateway) => {
                 let ids =
                     self.open.iter().filter(|(_, tx)| tx.gateway == gateway).map(|(id, _)| *id).collect();
-                self.to_leader(gateway, Wire::Renew(ids));
+                self.tell_leader(gateway, Wire::Renew(ids));
                 self.bag.after(RENEW, Event::Renew(gateway));
             }
             Event::Expire(reign) if reign == self.reign => {
@@ -293,7 +293,7 @@ impl World {
                 }
             }
         };
-        self.to_leader(gateway, wire);
+        self.tell_leader(gateway, wire);
         self.bag.after(PATIENCE, Event::Again(id, asks));
     }
 
@@ -302,7 +302,7 @@ impl World {
             Wire::Lock { id, held_under, keys, wait } => {
                 let lost = held_under.is_some_and(|reign| reign != self.reign || !self.table.knows(id));
                 if lost {
-                    return self.to_gateway(gateway, Wire::Refused { id, why: LockRefusal::LocksLost });
+                    return self.tell_gateway(gateway, Wire::Refused { id, why: LockRefusal::LocksLost });
                 }
                 let (mut woken, before) = (Vec::new(), self.table.queues());
                 let progress = self.table.request(self.now(), id, &keys, wait, &mut woken);
@@ -316,7 +316,7 @@ impl World {
             }
             Wire::Commit { id, held_under, writes } => {
                 if self.fenced.contains(&id) || held_under != Some(self.reign) || !self.table.knows(id) {
-                    return self.to_gateway(gateway, Wire::Ended { id });
+                    return self.tell_gateway(gateway, Wire::Ended { id });
                 }
                 self.table.set_committing(id);
                 self.active.insert(id);
@@ -325,7 +325,7 @@ impl World {
             }
             Wire::Outcome(id) if !self.active.contains(&id) => {
                 self.fenced.insert(id);
-                self.to_gateway(gateway, Wire::Ended { id });
+                self.tell_gateway(gateway, Wire::Ended { id });
             }
             Wire::Renew(ids) => {
                 let now = self.now();
@@ -363,7 +363,7 @@ impl World {
             Progress::Refused(why) => Wire::Refused { id, why },
             Progress::Waiting => return,
         };
-        self.to_gateway(gateway, reply);
+        self.tell_gateway(gateway, reply);
     }
 
     fn at_gateway(&mut self, wire: Wire) {
@@ -388,7 +388,7 @@ impl World {
                     // Some roll back.
                     if self.rng.random_bool(0.2) {
                         self.open.remove(&id);
-                        return self.to_leader(gateway, Wire::Release(id));
+                        return self.tell_leader(gateway, Wire::Release(id));
                     }
                 } else {
                     tx.rounds -= 1;
@@ -402,7 +402,7 @@ impl World {
             Wire::Refused { id, why } => {
                 let Some(tx) = self.open.remove(&id) else { return };
                 self.deadlocks += u64::from(why == LockRefusal::Deadlock);
-                self.to_leader(tx.gateway, Wire::Release(id));
+                self.tell_leader(tx.gateway, Wire::Release(id));
             }
             Wire::Ended { id } => _ = self.open.remove(&id),
             _ => {}
@@ -421,7 +421,7 @@ impl World {
             self.active.remove(&id);
             self.release(id);
         }
-        self.to_gateway(gateway, Wire::Ended { id });
+        self.tell_gateway(gateway, Wire::Ended { id });
     }
 }
 
