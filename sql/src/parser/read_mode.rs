@@ -133,3 +133,62 @@ fn ends_from(keyword: Keyword) -> bool {
             | Keyword::FOR
     )
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::{Ast, parse};
+    use super::*;
+
+    fn bounds(sql: &str) -> Vec<Option<Duration>> {
+        parse(sql).unwrap().iter().map(|statement| statement.staleness()).collect()
+    }
+
+    #[test]
+    fn a_hint_is_of_the_statement_that_it_stands_before() {
+        let seconds = |n| Some(Duration::from_secs(n));
+        assert_eq!(bounds("/*+ max_staleness('5s') */ SELECT 1; SELECT 2"), [seconds(5), None]);
+        assert_eq!(bounds("SELECT 1; /*+ MAX_STALENESS ( 2s ) */ SELECT 2"), [None, seconds(2)]);
+        assert_eq!(bounds("/*+ max_staleness(any) */ /* why */ -- here\nSELECT 1"), [Some(Duration::MAX)]);
+        assert_eq!(bounds("/*+ max_staleness(0) */ SELECT 1"), [Some(Duration::ZERO)]);
+        for none in [
+            "SELECT /*+ max_staleness('5s') */ 1",
+            "SELECT 1 /*+ max_staleness('5s') */",
+            "/* max_staleness('5s') */ SELECT 1",
+            "/*+ SeqScan(t) */ SELECT 1",
+            "SELECT '/*+ max_staleness(''5s'') */'",
+        ] {
+            assert_eq!(bounds(none), [None], "{none}");
+        }
+        assert_eq!(parse("/*+ max_staleness(soon) */ SELECT 1").unwrap_err().sqlstate, "22023");
+        assert_eq!(parse("/*+ max_staleness */ SELECT 1").unwrap_err().sqlstate, "42601");
+    }
+
+    #[test]
+    fn as_of_system_time_is_taken_out_of_the_outermost_query() {
+        let time = |sql: &str| match parse(sql).unwrap().pop().unwrap().ast().unwrap() {
+            Ast::AsOf { time, query } => Some((time.to_string(), matches!(**query, Ast::Statement(_)))),
+            _ => None,
+        };
+        let found = |text: &str| Some((text.to_owned(), true));
+        assert_eq!(time("SELECT * FROM t AS OF SYSTEM TIME '-10s'"), found("'-10s'"));
+        assert_eq!(
+            time(
+                "SELECT a FROM t, u AS OF SYSTEM TIME now() - interval '1 s' WHERE a = 1 ORDER BY a LIMIT 1"
+            ),
+            found("now() - INTERVAL '1 s'")
+        );
+        assert_eq!(time("WITH x AS (SELECT 1) SELECT * FROM x AS OF SYSTEM TIME $1 FOR UPDATE"), found("$1"));
+        // `of` is a name like any other.
+        assert_eq!(time("SELECT of.a FROM t AS of"), None);
+        for bad in [
+            "SELECT * FROM t AS OF SYSTEM TIME",
+            "SELECT * FROM t AS OF SYSTEM TIME WHERE a = 1",
+            "SELECT * FROM t AS OF SYSTEM TIME '-1s' u",
+            "SELECT * FROM t AS OF SYSTEM TIME '-1s' AS OF SYSTEM TIME '-2s'",
+            "SELECT * FROM (SELECT * FROM t AS OF SYSTEM TIME '-1s') s",
+        ] {
+            assert_eq!(parse(bad).unwrap_err().sqlstate, "42601", "{bad}");
+        }
+    }
+}
