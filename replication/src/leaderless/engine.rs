@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::dots::VersionVector;
+use super::hot_rows::HotRows;
 use super::messages::{
     BatchBody, MAX_COMMIT_BYTES, OpBatch, PeerBody, PeerMessage, PeerTransport, ReseedPage,
 };
@@ -54,6 +55,7 @@ pub struct Engine {
     pub(super) id: NodeId,
     pub(super) clock: Arc<Hlc>,
     pub(super) log: OpLog,
+    pub(super) hot: HotRows,
     /// Everything joined into the rows. Written under the merge lock.
     applied: Mutex<VersionVector>,
     /// Everything joined and on disk
@@ -94,6 +96,7 @@ impl Engine {
             id,
             clock,
             log,
+            hot: HotRows::new(),
             applied: Mutex::new(vector.clone()),
             durable: watch::Sender::new(vector),
             members: Mutex::default(),
@@ -105,8 +108,16 @@ impl Engine {
     }
 
     /// The state kept under a row key.
-    pub fn state(&self, key: &[u8]) -> Result<Option<RowState>> {
-        self.log.state(key)
+    pub fn state(&self, key: &[u8]) -> Result<Option<Arc<RowState>>> {
+        match self.hot.get(key) {
+            Some(state) => Ok(Some(state)),
+            None => Ok(self.log.state(key)?.map(Arc::new)),
+        }
+    }
+
+    /// Forgets what it remembers of rows: someone else has changed the store, under the merge lock.
+    pub fn forget_rows(&self) {
+        self.hot.clear();
     }
 
     /// What this node has on disk, by origin.
@@ -140,7 +151,7 @@ impl Engine {
     fn join_own(&self, ops: &[(Arc<Table>, Vec<u8>, RowOp)]) -> Result<Option<(Committed, VersionVector)>> {
         let _lock = self.log.store().merge_lock();
         let hlc = self.clock.now();
-        let mut rows = Rows::new(&self.log);
+        let mut rows = Rows::new(self);
         let mut deltas: BTreeMap<&[u8], RowState> = BTreeMap::new();
         for (table, key, op) in ops {
             let state = rows.get(key)?;
@@ -184,16 +195,17 @@ impl Engine {
         }
         vector.advance(self.id, seq);
         let mut batch = Batch::default();
-        rows.stage(&mut batch);
         self.log.append(&mut batch, &OpBatch { origin: self.id, seq, body: body.into() });
-        self.write(batch, &vector)?;
+        self.write(rows, batch, &vector)?;
         Ok(Some((Committed { seq, hlc }, vector)))
     }
 
-    /// Writes under the merge lock, with the vector that this brings the node to.
-    fn write(&self, mut batch: Batch, vector: &VersionVector) -> Result<()> {
+    /// Writes under the merge lock: rows, what else is in the batch, and the vector that this brings the node to.
+    fn write(&self, mut rows: Rows<'_>, mut batch: Batch, vector: &VersionVector) -> Result<()> {
+        rows.stage(&mut batch);
         self.log.put_vector(&mut batch, vector);
         self.log.write(batch)?;
+        rows.keep();
         self.applied.lock().clone_from(vector);
         Ok(())
     }
@@ -223,6 +235,7 @@ impl Engine {
     pub fn installed(&self) -> Result<()> {
         let vector = self.log.vector()?;
         self.log.measure()?;
+        self.hot.clear();
         self.applied.lock().clone_from(&vector);
         // All of it is flushed.
         self.durable.send_modify(|durable| durable.clone_from(&vector));
@@ -276,7 +289,7 @@ impl Engine {
     fn join_others(&self, batches: &[OpBatch]) -> Result<()> {
         let _lock = self.log.store().merge_lock();
         let mut vector = self.applied.lock().clone();
-        let mut rows = Rows::new(&self.log);
+        let mut rows = Rows::new(self);
         let mut batch = Batch::default();
         let mut outcome = Ok(());
         for received in batches {
@@ -297,8 +310,7 @@ impl Engine {
             vector.advance(received.origin, received.seq);
         }
         if vector != *self.applied.lock() {
-            rows.stage(&mut batch);
-            self.write(batch, &vector)?;
+            self.write(rows, batch, &vector)?;
         }
         outcome
     }
@@ -327,16 +339,14 @@ impl Engine {
         let vector = {
             let _lock = self.log.store().merge_lock();
             let mut vector = self.applied.lock().clone();
-            let mut rows = Rows::new(&self.log);
+            let mut rows = Rows::new(self);
             for (key, state) in &page.rows {
                 rows.get(key)?.join(state);
             }
             if let Some(covered) = &page.complete {
                 vector.join(covered);
             }
-            let mut batch = Batch::default();
-            rows.stage(&mut batch);
-            self.write(batch, &vector)?;
+            self.write(rows, Batch::default(), &vector)?;
             vector
         };
         self.make_durable(&vector).await?;
@@ -426,29 +436,43 @@ impl Engine {
     }
 }
 
-/// Row states under change: read once, joined in memory, written together.
+/// Row states under change: read once, joined in memory, written together. All of it under the merge lock.
 pub(super) struct Rows<'a> {
-    log: &'a OpLog,
+    engine: &'a Engine,
     states: BTreeMap<Vec<u8>, RowState>,
+    /// The lengths of the encoded states, once they are staged
+    lengths: Vec<usize>,
 }
 
 impl<'a> Rows<'a> {
-    pub(super) fn new(log: &'a OpLog) -> Rows<'a> {
-        Rows { log, states: BTreeMap::new() }
+    pub(super) fn new(engine: &'a Engine) -> Rows<'a> {
+        Rows { engine, states: BTreeMap::new(), lengths: Vec::new() }
     }
 
     /// The row as it is now, changes made here included.
     pub(super) fn get(&mut self, key: &[u8]) -> Result<&mut RowState> {
         if !self.states.contains_key(key) {
-            let state = self.log.state(key)?.unwrap_or_default();
+            let state = match self.engine.hot.get(key) {
+                Some(state) => RowState::clone(&state),
+                None => self.engine.log.state(key)?.unwrap_or_default(),
+            };
             self.states.insert(key.to_vec(), state);
         }
         Ok(self.states.entry(key.to_vec()).or_default())
     }
 
-    pub(super) fn stage(&self, batch: &mut Batch) {
+    /// Adds the states to what is written next.
+    pub(super) fn stage(&mut self, batch: &mut Batch) {
         for (key, state) in &self.states {
-            self.log.put_state(batch, key, state);
+            self.engine.hot.vacate(key);
+            self.lengths.push(self.engine.log.put_state(batch, key, state));
+        }
+    }
+
+    /// What was staged has been written.
+    fn keep(self) {
+        for ((key, state), length) in self.states.into_iter().zip(self.lengths) {
+            self.engine.hot.fill(&key, state, length);
         }
     }
 }

@@ -228,6 +228,9 @@ async fn concurrent_writers_converge_under_faults_and_lose_no_increment() {
             );
             let (mine, first) = (cluster.node(id).state(&key(k)), cluster.node(1).state(&key(k)));
             assert_eq!(mine.unwrap(), first.unwrap());
+            // What is remembered of a row is what is stored.
+            let (node, k) = (cluster.node(id), key(k));
+            assert_eq!(node.state(&k).unwrap().as_deref(), node.log.state(&k).unwrap().as_ref());
         }
     }
 }

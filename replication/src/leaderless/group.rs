@@ -27,7 +27,7 @@ impl Engine {
     /// Begins to apply mixed transactions.
     pub fn begin_group(&self) -> GroupApply<'_> {
         let lock = self.log.store().merge_lock();
-        GroupApply { rows: Rows::new(&self.log), clock: &self.clock, _lock: lock }
+        GroupApply { rows: Rows::new(self), clock: &self.clock, _lock: lock }
     }
 }
 
@@ -63,7 +63,7 @@ impl GroupApply<'_> {
     }
 
     /// Adds the joined rows to the batch that also holds the entries' strong writes.
-    pub fn stage(&self, batch: &mut Batch) {
+    pub fn stage(&mut self, batch: &mut Batch) {
         self.rows.stage(batch);
     }
 }

@@ -13,6 +13,7 @@ pub mod cell;
 pub mod dots;
 pub mod engine;
 pub mod group;
+mod hot_rows;
 pub mod messages;
 pub mod op;
 mod oplog;

@@ -94,8 +94,11 @@ impl OpLog {
         }
     }
 
-    pub(super) fn put_state(&self, batch: &mut Batch, key: &[u8], state: &RowState) {
-        batch.put(Cf::Leaderless, key, codec::encode(state));
+    /// The length of what is put.
+    pub(super) fn put_state(&self, batch: &mut Batch, key: &[u8], state: &RowState) -> usize {
+        let encoded = codec::encode(state);
+        batch.put(Cf::Leaderless, key, &encoded);
+        encoded.len()
     }
 
     pub(super) fn append(&self, batch: &mut Batch, record: &OpBatch) {

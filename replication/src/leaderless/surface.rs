@@ -6,6 +6,7 @@
 //! and what merges is what each writer changed, not what each happened to see.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use amphora_storage::schema::{Column, ColumnId, Table};
 use amphora_storage::types::Crdt;
@@ -225,9 +226,20 @@ fn rebase(table: &Table, old: &[Datum], new: &[Datum], current: Row) -> Result<R
 
 /// Equal as kept, not merely as SQL compares: `1.0` and `1.00` are equal and yet a change.
 fn same(a: &Datum, b: &Datum) -> bool {
-    a == b
-        && (matches!(a, Datum::Text(_) | Datum::Int8(_) | Datum::Null)
-            || format!("{a:?}") == format!("{b:?}"))
+    use Datum::*;
+    match (a, b) {
+        (Null, Null) => true,
+        (Bool(a), Bool(b)) => a == b,
+        (Int2(a), Int2(b)) => a == b,
+        (Int4(a), Int4(b)) | (Date(a), Date(b)) => a == b,
+        (Int8(a), Int8(b)) | (Time(a), Time(b)) => a == b,
+        (Timestamp(a), Timestamp(b)) | (Timestamptz(a), Timestamptz(b)) => a == b,
+        (Oid(a), Oid(b)) => a == b,
+        (Text(a), Text(b)) => a == b,
+        (Bytea(a), Bytea(b)) => a == b,
+        (Uuid(a), Uuid(b)) => a == b,
+        _ => a == b && format!("{a:?}") == format!("{b:?}"),
+    }
 }
 
 /// One row in a transaction's write buffer.
@@ -237,7 +249,7 @@ fn same(a: &Datum, b: &Datum) -> bool {
 /// it wrote.
 #[derive(Clone, Debug)]
 pub struct PendingRow {
-    base: RowState,
+    base: Arc<RowState>,
     /// The row's operation; `None` while base and result are the same
     op: Option<RowOp>,
     /// A row deleted and inserted again by this transaction is a new generation.
@@ -246,15 +258,15 @@ pub struct PendingRow {
 
 impl PendingRow {
     /// A row as found under its key; `None` if nothing is kept there.
-    pub fn new(base: Option<RowState>) -> PendingRow {
-        PendingRow { base: base.unwrap_or_default(), op: None, replaced: false }
+    pub fn new(base: Option<impl Into<Arc<RowState>>>) -> PendingRow {
+        PendingRow { base: base.map(Into::into).unwrap_or_default(), op: None, replaced: false }
     }
 
     /// The row as this transaction sees it.
     pub fn row(&self, table: &Table) -> Result<Option<Row>> {
         let Some(op) = &self.op else { return visible(table, &self.base) };
         // No such origin and no such time: the delta is only ever read here.
-        let mut state = self.base.clone();
+        let mut state = RowState::clone(&self.base);
         state.join(&op.resolve(&self.base, NodeId::MAX, Timestamp::MAX));
         visible(table, &state)
     }

@@ -23,7 +23,7 @@ impl ApplyOps for GroupApply<'_> {
         GroupApply::apply(self, log_index, timestamp, ops)
     }
 
-    fn stage(&self, batch: &mut Batch) {
+    fn stage(&mut self, batch: &mut Batch) {
         GroupApply::stage(self, batch);
     }
 }

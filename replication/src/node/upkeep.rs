@@ -31,8 +31,8 @@ use amphora_storage::{Timestamp, codec, key};
 use tracing::{error, info};
 
 use super::{Node, catalog_key, load_catalog};
-use crate::Result;
 use crate::strong::Group;
+use crate::{Result, leaderless};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -48,13 +48,19 @@ type Prefix = Vec<u8>;
 pub(super) struct Upkeep {
     store: Arc<Store>,
     group: Group,
+    leaderless: Arc<leaderless::Engine>,
     /// Strong keyspaces handed to the store, and as of when they are gone
     handed_over: BTreeMap<Prefix, Timestamp>,
 }
 
 impl Upkeep {
-    pub(super) fn new(store: Arc<Store>, group: Group) -> Upkeep {
-        Upkeep { store, group, handed_over: BTreeMap::new() }
+    pub(super) fn new(node: &Node) -> Upkeep {
+        Upkeep {
+            store: node.store.clone(),
+            group: node.group.clone(),
+            leaderless: node.leaderless.clone(),
+            handed_over: BTreeMap::new(),
+        }
     }
 
     /// Looks for keyspaces that have rows and no descriptor. Blocks.
@@ -97,6 +103,7 @@ impl Upkeep {
         // No one may read a row before and write it back after.
         let _no_writes = self.store.merge_lock();
         self.store.write(batch, Wal::On)?;
+        self.leaderless.forget_rows();
         Ok(())
     }
 }
@@ -154,7 +161,7 @@ impl std::fmt::Display for Hex<'_> {
 impl Node {
     /// Runs the upkeep until the node stops.
     pub(super) async fn keep_up(self: Arc<Self>) {
-        let mut upkeep = Upkeep::new(self.store.clone(), self.group.clone());
+        let mut upkeep = Upkeep::new(&self);
         let mut changes = self.group.catalog_version();
         loop {
             let pause = INTERVAL - JITTER.mul_f64(rand::random::<f64>());
@@ -226,7 +233,7 @@ mod tests {
         }
         drop_it(&node, ids[0].0).await;
         drop_it(&node, ids[2].0).await;
-        let mut upkeep = Upkeep::new(node.store.clone(), node.group.clone());
+        let mut upkeep = Upkeep::new(&node);
         upkeep.run().unwrap();
         assert_eq!(upkeep.handed_over.len(), 1);
         // Time goes on, so the drop passes out of history.

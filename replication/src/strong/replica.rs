@@ -47,7 +47,7 @@ pub trait ApplyOps {
     fn apply(&mut self, log_index: u64, timestamp: Timestamp, ops: &[u8]) -> Result<()>;
 
     /// Adds the joined rows to the batch that holds the strong writes too.
-    fn stage(&self, batch: &mut Batch);
+    fn stage(&mut self, batch: &mut Batch);
 }
 
 /// Puts a snapshot in the place of the node's data.
@@ -362,7 +362,7 @@ impl Replica {
 
     /// Data first, then what tells others of it, last those who wait for exactly this.
     fn write(&self, mut pending: Pending<'_>, position: &Position) -> Result<()> {
-        if let Some(joined) = &pending.leaderless {
+        if let Some(joined) = &mut pending.leaderless {
             joined.stage(&mut pending.batch);
         }
         pending.batch.set_applied(codec::encode(position));

@@ -110,7 +110,7 @@ impl ApplyOps for Noted {
         Ok(())
     }
 
-    fn stage(&self, batch: &mut Batch) {
+    fn stage(&mut self, batch: &mut Batch) {
         for ops in &self.0 {
             batch.put(amphora_storage::Cf::Leaderless, ops, b"applied");
         }
