@@ -31,7 +31,7 @@ use crate::NodeId;
 /// How long a peer may lack another origin's commits before this node passes them on.
 pub const RELAY_AFTER: Duration = Duration::from_millis(500);
 /// Least time between two messages with this node's commits to one peer, while nobody waits for them.
-pub const PACE: Duration = Duration::from_millis(3);
+pub const PACE: Duration = Duration::from_millis(10);
 /// How often vectors are exchanged when nothing happens.
 pub const IDLE_EXCHANGE: Duration = Duration::from_millis(1500);
 /// First wait after a failed call.
