@@ -38,9 +38,6 @@ use crate::{Error, NodeId, Result};
 
 /// How long a commit waits for its write quorum, and a read for its read quorum.
 pub const QUORUM_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long commits of peers, for which nobody waits, may wait for an fsync that is made anyway. One of their own
-/// would hold up the next commit here: a disk does one after the other.
-const SHARE_SYNC: Duration = Duration::from_millis(3);
 /// Received batches that are joined under one holding of the merge lock.
 const JOIN_CHUNK: usize = 128;
 
@@ -143,10 +140,6 @@ impl Engine {
         let Some((committed, vector)) = self.join_own(&ops)? else {
             return Ok(Committed { seq: 0, hlc: self.clock.last() });
         };
-        if quorum > 1 {
-            // Before the streams hear of it: what they then send at once is sent as urgent.
-            self.hurry();
-        }
         self.make_durable(&vector).await?;
         if quorum > 1 {
             self.wait_quorum(committed.seq, quorum, QUORUM_TIMEOUT).await?;
@@ -269,7 +262,7 @@ impl Engine {
         }
         self.heard.send_modify(|n| *n = n.wrapping_add(1));
         match message.body {
-            PeerBody::Push { batches, urgent } => self.receive(batches, urgent).await,
+            PeerBody::Push(batches) => self.receive(batches).await,
             PeerBody::Vector { .. } => Ok(self.vector()),
             PeerBody::Reseed(page) => self.receive_page(page).await,
         }
@@ -277,9 +270,8 @@ impl Engine {
 
     /// Joins batches of other origins, durably, and returns what this node has then.
     ///
-    /// Takes of each origin what continues what is here, once; what lies beyond a gap is left for later. If it is
-    /// not `urgent`, a busy node's own commits bring it to disk with them.
-    pub async fn receive(&self, batches: Vec<OpBatch>, urgent: bool) -> Result<VersionVector> {
+    /// Takes of each origin what continues what is here, once; what lies beyond a gap is left for later.
+    pub async fn receive(&self, batches: Vec<OpBatch>) -> Result<VersionVector> {
         let mut outcome = Ok(());
         for chunk in batches.chunks(JOIN_CHUNK) {
             outcome = self.join_others(chunk);
@@ -289,13 +281,7 @@ impl Engine {
             tokio::task::yield_now().await;
         }
         // Also what came before a batch that was refused, and what another call has just written.
-        let vector = self.applied();
-        if !urgent {
-            let mut durable = self.durable.subscribe();
-            let covered = durable.wait_for(|durable| durable.covers(&vector));
-            let _ = tokio::time::timeout(SHARE_SYNC, covered).await;
-        }
-        self.make_durable(&vector).await?;
+        self.make_durable(&self.applied()).await?;
         outcome.map(|()| self.vector())
     }
 
@@ -367,20 +353,15 @@ impl Engine {
         Ok(self.vector())
     }
 
-    /// Someone waits for the peers to have this node's commits.
-    fn hurry(&self) {
-        for peer in self.members.lock().peers.values_mut() {
-            peer.stream.hurry();
-            peer.wake.notify_one();
-        }
-    }
-
     /// Waits until `w` nodes, this one included, have this node's commit `seq` on disk.
     ///
     /// On timeout the commit stays and will still spread: that is what the error says.
     pub async fn wait_quorum(&self, seq: u64, w: u32, timeout: Duration) -> Result<()> {
         let mut heard = self.heard.subscribe();
-        self.hurry();
+        for peer in self.members.lock().peers.values_mut() {
+            peer.stream.hurry();
+            peer.wake.notify_one();
+        }
         let have = || {
             let members = self.members.lock();
             1 + members.peers.values().filter(|p| p.stream.acked().get(self.id) >= seq).count()

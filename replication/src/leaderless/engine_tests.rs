@@ -59,7 +59,7 @@ impl PeerTransport for Net {
         if lose_request || self.cut.lock().contains(&(from, peer)) {
             return Err(lost());
         }
-        if let PeerBody::Push { batches, .. } = &message.body {
+        if let PeerBody::Push(batches) = &message.body {
             let others = batches.iter().filter(|b| b.origin != from).count();
             *self.pushed.lock().entry((from, peer)).or_default() += others;
         }
@@ -372,14 +372,14 @@ async fn gaps_repeats_and_the_future_are_not_taken() {
     };
     let now = Hlc::new(Hlc::DEFAULT_DRIFT).now();
     let future = Timestamp::from_millis(now.millis() + 60_000);
-    let got = node.receive(vec![batch(1, now), batch(1, now), batch(3, now)], true).await.unwrap();
+    let got = node.receive(vec![batch(1, now), batch(1, now), batch(3, now)]).await.unwrap();
     assert_eq!(got.get(9), 1);
-    let error = node.receive(vec![batch(2, now), batch(3, future), batch(4, now)], true).await.unwrap_err();
+    let error = node.receive(vec![batch(2, now), batch(3, future), batch(4, now)]).await.unwrap_err();
     assert_eq!(error.sqlstate, "58000");
     assert_eq!(node.vector().get(9), 2);
     assert!(node.clock.last() < future);
     let garbage = OpBatch { origin: 9, seq: 3, body: vec![1, 255, 255].into() };
-    assert!(node.receive(vec![garbage], true).await.is_err());
+    assert!(node.receive(vec![garbage]).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -56,13 +56,8 @@ pub struct PeerMessage {
 /// The kinds of [`PeerMessage`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerBody {
-    /// Here are commits. The receiver takes what continues what it has.
-    Push {
-        /// In order per origin
-        batches: Vec<OpBatch>,
-        /// Someone waits until the receiver has them on disk
-        urgent: bool,
-    },
+    /// Here are commits, in order per origin. The receiver takes what continues what it has.
+    Push(Vec<OpBatch>),
     /// What do you have? If `wanting`, the sender waits for what it lacks: pass on other origins' commits
     /// at once.
     Vector {

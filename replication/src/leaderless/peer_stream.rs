@@ -15,8 +15,7 @@
 //!
 //! A node sends its own commits to every peer at once, if it has sent nothing for [`PACE`]; else what has
 //! gathered when that time is over: a busy node sends larger messages and not more of them, and a peer syncs
-//! its disk once for each. Who waits for a write quorum does not wait for that: what is sent then is marked as urgent, and the
-//! peer syncs at once; else it waits a moment for its own commits' next fsync. Another origin's commits it passes on only where the
+//! its disk once for each. Who waits for a write quorum does not wait for that. Another origin's commits it passes on only where the
 //! origin itself seems not to manage: the peer still lacks what this node has had for half a second, and
 //! said so after that half second. That is the anti-entropy of Demers et al. (1987), with version vectors in
 //! place of checksums.
@@ -45,8 +44,6 @@ pub const BACKOFF_LAST: Duration = Duration::from_secs(2);
 pub enum Step {
     /// Send the commits of these origins, each from this sequence number on, as many as fit
     Push(Vec<(NodeId, u64)>),
-    /// The same, and someone waits until the peer has them
-    PushUrgently(Vec<(NodeId, u64)>),
     /// Ask for its vector
     Ask,
     /// Nothing before then, unless there is new data or the peer is heard
@@ -168,12 +165,10 @@ impl PeerStream {
                 return Step::Gather(until);
             }
             self.pushed = Some(now);
+            self.hurried = false;
             // Its own commits first: no one else sends them.
             push.sort_by_key(|(origin, _)| *origin != self.own);
-            return match std::mem::take(&mut self.hurried) || self.wanting {
-                true => Step::PushUrgently(push),
-                false => Step::Push(push),
-            };
+            return Step::Push(push);
         }
         self.wanting = false;
         if ask { Step::Ask } else { Step::Wait(wake) }
@@ -218,10 +213,10 @@ mod tests {
         assert_eq!(peer.next(t + PACE, &vector(&[(1, 7)]), &none), Step::Push(vec![(1, 2)]));
         peer.on_vector(t + PACE, &vector(&[(1, 7)]));
         peer.hurry();
-        assert_eq!(peer.next(t + PACE, &vector(&[(1, 8)]), &none), Step::PushUrgently(vec![(1, 8)]));
+        assert_eq!(peer.next(t + PACE, &vector(&[(1, 8)]), &none), Step::Push(vec![(1, 8)]));
         peer.on_vector(t + PACE, &vector(&[(1, 8)]));
         peer.on_wanting();
-        assert_eq!(peer.next(t + PACE, &vector(&[(1, 9)]), &none), Step::PushUrgently(vec![(1, 9)]));
+        assert_eq!(peer.next(t + PACE, &vector(&[(1, 9)]), &none), Step::Push(vec![(1, 9)]));
     }
 
     #[test]
@@ -249,7 +244,7 @@ mod tests {
         peer.on_vector(t, &vector(&[(1, 1)]));
         assert_eq!(peer.next(t, &have, &BTreeSet::from([2])), Step::Push(vec![(2, 1)]));
         peer.on_wanting();
-        assert_eq!(peer.next(t, &have, &BTreeSet::new()), Step::PushUrgently(vec![(2, 1)]));
+        assert_eq!(peer.next(t, &have, &BTreeSet::new()), Step::Push(vec![(2, 1)]));
     }
 
     #[test]

@@ -75,8 +75,7 @@ impl Engine {
                             let body = PeerBody::Vector { wanting: false };
                             let _ = engine.exchange(&*transport, id, body).await;
                         }
-                        Step::Push(from) => engine.push(&*transport, id, &from, false).await,
-                        Step::PushUrgently(from) => engine.push(&*transport, id, &from, true).await,
+                        Step::Push(from) => engine.push(&*transport, id, &from).await,
                     }
                 };
                 tokio::select! {
@@ -118,7 +117,7 @@ impl Engine {
     }
 
     /// Sends what fits of these origins' commits.
-    async fn push(&self, transport: &dyn PeerTransport, peer: NodeId, from: &[(NodeId, u64)], urgent: bool) {
+    async fn push(&self, transport: &dyn PeerTransport, peer: NodeId, from: &[(NodeId, u64)]) {
         let have = self.vector();
         let mut batches = Vec::new();
         let mut room = PUSH_BYTES;
@@ -141,7 +140,7 @@ impl Engine {
                 break;
             }
         }
-        if let Ok(vector) = self.exchange(transport, peer, PeerBody::Push { batches, urgent }).await
+        if let Ok(vector) = self.exchange(transport, peer, PeerBody::Push(batches)).await
             && from.iter().all(|&(origin, seq)| vector.get(origin) < seq)
         {
             self.stall(peer);
