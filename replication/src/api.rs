@@ -612,6 +612,8 @@ impl NodeRole {
 pub enum NodeState {
     /// Heard from lately
     Alive,
+    /// The same, and sends its clients away before it is stopped
+    Draining,
     /// Silent for longer than usual
     Suspect,
     /// Silent for so long that it is taken for dead
@@ -623,6 +625,7 @@ impl NodeState {
     pub fn as_str(self) -> &'static str {
         match self {
             NodeState::Alive => "alive",
+            NodeState::Draining => "draining",
             NodeState::Suspect => "suspect",
             NodeState::Dead => "dead",
         }

@@ -27,12 +27,16 @@ impl Sessions {
         Sessions { node }
     }
 
-    /// 57P03 while the node starts
+    /// 57P03 while the node starts or is drained
     fn node(&self) -> Result<Arc<Node>> {
-        self.node.get().cloned().ok_or_else(|| {
+        let node = self.node.get().cloned().ok_or_else(|| {
             SqlError::cannot_connect_now("the database system is starting up")
                 .with_hint("The node may be waiting for a member to let it into the cluster: see its log.")
-        })
+        })?;
+        match node.turns_clients_away() {
+            Some(why) => Err(why.into()),
+            None => Ok(node),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //!   DIR/LOCK           held by the running process, its pid inside
 //!   DIR/IDENTITY       which cluster and which node this is
 //!   DIR/JOIN-TOKEN     what a node that has no identity yet asks for one with
+//!   DIR/REMOVED        the cluster has removed this node; why
 //!   DIR/CURRENT-DATA   ┐
 //!   DIR/data-N/        ┘ the data            (store)
 //!   DIR/raft/          the Raft log          (raft_log)
@@ -20,7 +21,7 @@ use crate::error::{Result, StorageError};
 use crate::file;
 
 /// The format of the whole directory that this program writes, and the only one that it reads.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 
 /// Whose a data directory is. Written once, when the node has become a member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +119,21 @@ impl DataDir {
         };
         let token = text.trim().parse();
         token.map_err(|e| StorageError::corrupt(format!("\"{}\": {e}", path.display())))
+    }
+
+    /// Notes, durably, that the cluster has removed this node.
+    pub fn mark_removed(&self, why: &str) -> Result<()> {
+        file::replace(&self.path.join("REMOVED"), format!("{why}\n").as_bytes())
+    }
+
+    /// Why the cluster does not want this node any more, if so.
+    pub fn removed(&self) -> Result<Option<String>> {
+        let path = self.path.join("REMOVED");
+        match fs::read_to_string(&path) {
+            Ok(why) => Ok(Some(why.trim().to_owned())),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(StorageError::io("read file", &path, &e)),
+        }
     }
 
     /// As [`identity`](DataDir::identity), and an error if it is another cluster's.

@@ -132,6 +132,11 @@ impl Gossip {
         let _ = self.handle.gossip(address);
     }
 
+    /// Tells everyone that this node sends its clients away.
+    pub async fn announce_draining(&self) {
+        self.handle.with_chitchat(|chitchat| chitchat.self_node_state().set(DRAINING, "yes")).await;
+    }
+
     /// Ends it.
     pub fn stop(&self) {
         self.watcher.abort();
@@ -151,6 +156,7 @@ const PG: &str = "pg";
 const HTTP: &str = "http";
 const REGION: &str = "region";
 const VERSION: &str = "version";
+const DRAINING: &str = "draining";
 
 fn describe(member: &Member) -> Vec<(String, String)> {
     [
@@ -173,6 +179,8 @@ fn member_of(state: &chitchat::NodeState) -> Member {
         http_address: get(HTTP),
         region: get(REGION),
         version: get(VERSION),
+        // Membership says these.
+        ..Member::default()
     }
 }
 
@@ -221,6 +229,8 @@ impl Watcher {
                 NodeState::Dead
             } else if silence > patience {
                 NodeState::Suspect
+            } else if state.get(DRAINING).is_some() {
+                NodeState::Draining
             } else {
                 NodeState::Alive
             };

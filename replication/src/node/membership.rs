@@ -19,12 +19,14 @@ use super::peers::wall_millis;
 use crate::NodeId;
 use crate::api::NodeState;
 use crate::rpc::{JoinReply, JoinRequest, RpcRequest, RpcResponse};
-use crate::strong::Member;
+use crate::strong::{Member, REMOVED};
 
 /// Between two looks at the membership.
 const TICK: Duration = Duration::from_millis(200);
 /// Between two announcements that did not succeed.
 const ANNOUNCE_RETRY: Duration = Duration::from_millis(500);
+/// A member that has heard no leader for so long asks whether it still is one.
+const DOUBT: Duration = Duration::from_secs(3);
 /// How long a member may take to have an announcement committed.
 const ANNOUNCE_DEADLINE: Duration = Duration::from_secs(8);
 /// Between two looks at a peer's clock.
@@ -71,6 +73,7 @@ impl Node {
         let dead: BTreeSet<NodeId> =
             peers.iter().filter(|(_, p)| p.state == NodeState::Dead).map(|(id, _)| *id).collect();
         self.leaderless.set_dead(dead);
+        self.avoid_draining_leaders();
     }
 
     fn members_changed(&self, known: &mut Known, members: Vec<(NodeId, Member, bool)>) {
@@ -81,6 +84,9 @@ impl Node {
         }
         if is_voter && !known.was_voter {
             info!("node {} is a voter", self.id);
+            if self.member.learner {
+                warn!("--learner counts when a node joins; this one votes");
+            }
         }
         if known.was_member && !is_member && !members.is_empty() {
             warn!("node {} has been removed from the cluster; stop it and empty its data directory", self.id);
@@ -108,14 +114,16 @@ impl Node {
     fn update_addresses(&self, members: &[(NodeId, Member, bool)]) {
         let heard = self.gossip.peers();
         let addresses = members.iter().filter(|(id, ..)| *id != self.id).map(|(id, member, _)| {
-            let own_word = heard.get(id).filter(|p| p.state == NodeState::Alive).map(|p| &p.member);
+            let is_heard = |state| matches!(state, NodeState::Alive | NodeState::Draining);
+            let own_word = heard.get(id).filter(|p| is_heard(p.state)).map(|p| &p.member);
             let address = own_word.unwrap_or(member).rpc_address.clone();
             (*id, if address.is_empty() { member.rpc_address.clone() } else { address })
         });
         self.book.replace(addresses);
     }
 
-    /// Announces this node until the membership names it as it is; then watches that it stays so.
+    /// Announces this node until the membership names it as it is; then watches that it stays so. Who hears no
+    /// leader for a while asks whether it still belongs: a node that is removed while it is away is told by nobody.
     pub(super) async fn announce(self: Arc<Self>) {
         let (mut said, mut was_member) = (false, false);
         loop {
@@ -123,11 +131,12 @@ impl Node {
             let members = self.group.members();
             let own = members.iter().find(|(id, ..)| *id == self.id).map(|(_, member, _)| member);
             was_member |= own.is_some();
-            if own == Some(&self.member) {
+            let is_named = own.is_some_and(|own| own.says_the_same(&self.member));
+            if is_named && self.group.silence() < DOUBT {
                 said = false;
                 continue;
             }
-            if !std::mem::replace(&mut said, true) {
+            if !std::mem::replace(&mut said, true) && !is_named {
                 info!("announcing node {} at {} to the cluster", self.id, self.member.rpc_address);
             }
             let (node, member) = (self.id, self.member.clone());
@@ -136,7 +145,7 @@ impl Node {
                 Announcement::Later(reason) => debug!("the announcement is not accepted yet: {reason}"),
                 Announcement::Removed(reason) => {
                     error!("{reason}; stop this node and empty its data directory to let it join anew");
-                    *self.removed.lock() = Some(reason);
+                    self.retire(reason);
                     return;
                 }
             }
@@ -151,6 +160,7 @@ impl Node {
         if self.group.is_leader() {
             return match self.group.add_member(self.id, self.member.clone()).await {
                 Ok(()) => Announcement::Accepted,
+                Err(e) if e.sqlstate == REMOVED => Announcement::Removed(e.message),
                 Err(e) => Announcement::Later(e.to_string()),
             };
         }

@@ -22,6 +22,7 @@ mod hooks;
 mod ids;
 mod join;
 mod membership;
+mod operations;
 mod peers;
 mod status;
 #[cfg(test)]
@@ -31,7 +32,7 @@ mod upkeep;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use amphora_storage::schema::{Catalog, TableId};
@@ -47,6 +48,7 @@ use uuid::Uuid;
 
 pub use catalog::{CatalogCache, catalog_key, load_catalog};
 pub use ids::{MAX_NODE_ID, UniqueIds};
+pub use operations::DrainProgress;
 
 use crate::api::{AdvisoryLock, ClusterStatus, Engine, Transaction, TransactionOptions, Verification};
 use crate::gossip::{Gossip, GossipConfig};
@@ -79,6 +81,10 @@ pub struct NodeConfig {
     pub join: Vec<String>,
     /// `--region`
     pub region: String,
+    /// `--leader-preference`
+    pub leader_preference: i32,
+    /// `--learner`: joins as a read replica that never votes
+    pub learner: bool,
     /// How much memory the store takes
     pub store: StoreOptions,
     /// Raft's clocks
@@ -90,6 +96,9 @@ pub struct NodeConfig {
     /// Bytes of memory for the writes of all transactions until they commit
     pub write_memory: usize,
 }
+
+/// Counts the sessions of this node that are at something.
+type SessionCount = Box<dyn Fn() -> usize + Send + Sync>;
 
 /// A running node. [`shutdown`](Node::shutdown) stops it; merely dropping it does not.
 pub struct Node {
@@ -117,6 +126,9 @@ pub struct Node {
     pub(crate) verifications: Mutex<Vec<Verification>>,
     /// Why the cluster does not want this node any more
     removed: Mutex<Option<String>>,
+    /// Cancelled when this node is to send its clients away
+    draining: CancellationToken,
+    busy_sessions: OnceLock<SessionCount>,
     started: Instant,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -129,6 +141,9 @@ impl Node {
     /// can serve strong ones. A node that has yet to join waits here for a member to let it in.
     pub async fn start(config: NodeConfig) -> Result<Arc<Node>> {
         let data_dir = DataDir::open(&config.data_dir)?;
+        if let Some(why) = data_dir.removed()? {
+            return Err(operations::removed(&why));
+        }
         let listener = address::bind(&config.rpc_listen).await?;
         let listen = listener.local_addr().map_err(|e| crate::Error::new("58030", e.to_string()))?;
         let member = member(&config, &listen.to_string());
@@ -212,6 +227,8 @@ impl Node {
             verify_jobs: verify::Jobs::default(),
             verifications: Mutex::default(),
             removed: Mutex::default(),
+            draining: CancellationToken::new(),
+            busy_sessions: OnceLock::new(),
             started: Instant::now(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -243,6 +260,14 @@ impl Node {
         self.tasks.spawn(async move {
             stop.run_until_cancelled(task).await;
         });
+    }
+
+    /// Hands leadership over, if this node has it and another can take it: the first step of a stop, while
+    /// sessions still run, so that none of them meets a leader that is gone.
+    pub async fn hand_over(&self) {
+        if let Some(leader) = self.group.hand_over().await {
+            info!("handed leadership over to node {leader}");
+        }
     }
 
     /// Stops the node: hands over leadership, stops taking calls, flushes.
@@ -319,11 +344,6 @@ impl Node {
     pub fn member(&self) -> &Member {
         &self.member
     }
-
-    /// Removes a member for ever: from the Raft group, and from those that leaderless tables wait for.
-    pub async fn remove_node(&self, id: NodeId) -> Result<()> {
-        self.group.remove_member(id).await
-    }
 }
 
 #[async_trait::async_trait]
@@ -395,6 +415,8 @@ fn member(config: &NodeConfig, rpc_listen: &str) -> Member {
         http_address: advertised(&config.http_address),
         region: config.region.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        preference: config.leader_preference,
+        learner: config.learner,
     }
 }
 
@@ -402,6 +424,10 @@ fn member(config: &NodeConfig, rpc_listen: &str) -> Member {
 async fn identify(data_dir: &DataDir, config: &NodeConfig, join: &[String]) -> Result<(Identity, bool)> {
     if let Some(known) = data_dir.identity()? {
         return Ok((Identity { cluster: Some(known.cluster_id), node: known.node_id }, false));
+    }
+    if config.join.is_empty() && config.learner {
+        return Err(crate::Error::new("22023", "a learner cannot found a cluster")
+            .hint("Name a member of the cluster it is to join with --join, or leave --learner out."));
     }
     if config.join.is_empty() {
         return Ok((Identity { cluster: Some(Uuid::new_v4()), node: FOUNDER }, true));

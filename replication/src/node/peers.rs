@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use super::Node;
 use crate::leaderless::{PeerBody, PeerMessage, PeerTransport, VersionVector};
 use crate::rpc::{AddressBook, Client, Handler, JoinReply, JoinRequest, RpcRequest, RpcResponse};
+use crate::strong::REMOVED;
 use crate::{Error, ErrorKind, NodeId, Result};
 
 /// How long a peer may take to take a batch or a page, its fsync included.
@@ -42,6 +43,7 @@ impl Handler for PeerHandler {
             },
             RpcRequest::Join(request) => RpcResponse::Join(node.admit(from, request).await),
             RpcRequest::Status => RpcResponse::Status(Box::new(node.cluster_status())),
+            RpcRequest::Drain => RpcResponse::Drain(node.drain().await),
             RpcRequest::Clock => RpcResponse::Clock(wall_millis()),
             RpcRequest::Verify(request) => RpcResponse::Verify(node.handle_verify(from, request)),
         }
@@ -58,7 +60,7 @@ impl Node {
             JoinRequest::Announce { node, .. } if node != from => {
                 JoinReply::Refused(format!("node {from} cannot announce node {node}"))
             }
-            JoinRequest::Announce { node, was_member: true, .. } if !self.knows(node) => {
+            JoinRequest::Announce { node, was_member: true, .. } if !self.group.is_member(node) => {
                 if self.group.is_leader() {
                     JoinReply::Refused(format!("node {node} has been removed from the cluster"))
                 } else {
@@ -67,14 +69,10 @@ impl Node {
             }
             JoinRequest::Announce { node, member, .. } => match self.group.add_member(node, member).await {
                 Ok(()) => JoinReply::Announced,
+                Err(e) if e.sqlstate == REMOVED => JoinReply::Refused(e.message),
                 Err(e) => JoinReply::Later(e.to_string()),
             },
         }
-    }
-
-    /// True if the membership, as this node knows it, names that node.
-    fn knows(&self, node: NodeId) -> bool {
-        self.group.members().iter().any(|(id, ..)| *id == node)
     }
 }
 

@@ -85,9 +85,12 @@ impl Node {
         members.into_iter().map(status).collect()
     }
 
-    fn liveness(&self, node: NodeId) -> NodeState {
+    pub(super) fn liveness(&self, node: NodeId) -> NodeState {
         if node == self.id {
-            return NodeState::Alive;
+            return match self.draining.is_cancelled() {
+                true => NodeState::Draining,
+                false => NodeState::Alive,
+            };
         }
         match self.gossip.peers().get(&node) {
             Some(peer) => peer.state,
@@ -122,6 +125,9 @@ impl Node {
         }
         if let Some(reason) = self.removed.lock().clone() {
             return Err(reason);
+        }
+        if self.draining.is_cancelled() {
+            return Err("the node is being drained".to_owned());
         }
         if !self.group.members().iter().any(|(id, ..)| *id == self.id) {
             return Err("the node is not yet a member of the cluster".to_owned());

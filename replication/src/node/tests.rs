@@ -24,6 +24,8 @@ fn config(dir: &Path, rpc_listen: &str, join: Vec<String>) -> NodeConfig {
         advertise_rpc: None,
         join,
         region: "here".to_owned(),
+        leader_preference: 0,
+        learner: false,
         store: StoreOptions::default(),
         timing: Timing::default(),
         log_limits: LogLimits::default(),
@@ -336,7 +338,7 @@ async fn a_removed_node_knows_it_and_does_not_come_back() {
     let leader = cluster.nodes.iter().position(|n| n.as_ref().unwrap().group().is_leader()).unwrap();
     let (gone, address) = ((leader + 1) % 3, cluster.node((leader + 1) % 3).member().rpc_address.clone());
     let id = cluster.node(gone).node_id();
-    cluster.node((leader + 2) % 3).remove_node(id).await.unwrap();
+    cluster.node((leader + 2) % 3).remove_node(id, false).await.unwrap();
     until("it is removed", || cluster.node(leader).group().members().len() == 2).await;
     cluster.stop(gone).await;
 
@@ -346,6 +348,99 @@ async fn a_removed_node_knows_it_and_does_not_come_back() {
     until("it knows", || cluster.node(gone).ready().is_err_and(|reason| reason.contains("has been removed")))
         .await;
     assert_eq!(cluster.node(leader).group().members().len(), 2);
+    cluster.stop(gone).await;
+    // From then on its directory says so.
+    let error = Node::start(config(cluster.dirs[gone].path(), "127.0.0.1:0", Vec::new())).await.err().unwrap();
+    assert!(error.message.contains("has been removed") && error.hint.is_some(), "{error:?}");
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_is_removed_while_it_runs_and_serves_nobody_any_more() {
+    let cluster = Cluster::start(3).await;
+    create(&cluster.node(0), "accounts", Replication::Strong).await;
+    create(&cluster.node(0), "views", Replication::Leaderless).await;
+    let leader = cluster.nodes.iter().position(|n| n.as_ref().unwrap().group().is_leader()).unwrap();
+    let (gone, other) = (cluster.node(leader), cluster.node((leader + 1) % 3));
+    other.remove_node(gone.node_id(), false).await.unwrap();
+    other.remove_node(gone.node_id(), false).await.unwrap();
+    let error = other.remove_node(77, false).await.unwrap_err();
+    assert!(error.message.contains("not a member"), "{error:?}");
+    until("it knows", || gone.turns_clients_away().is_some_and(|e| e.message.contains("has been removed"))).await;
+    let error = add(&gone, "accounts", 1, 1).await.unwrap_err();
+    assert_eq!(error.sqlstate, crate::strong::REMOVED, "{error:?}");
+    // The leaderless side waits for it no more.
+    add(&other, "views", 1, 1).await.unwrap();
+    let peers = other.cluster_status().replication;
+    assert!(peers.iter().all(|peer| peer.node_id != gone.node_id()), "{peers:?}");
+    add(&other, "accounts", 1, 1).await.unwrap();
+    // Of two, one may go; the last may not.
+    let left = cluster.node((leader + 2) % 3);
+    until("it hears the others", || other.liveness(left.node_id()) == NodeState::Alive).await;
+    other.remove_node(other.node_id(), false).await.unwrap();
+    let error = left.remove_node(left.node_id(), true).await.unwrap_err();
+    assert!(error.message.contains("the only voter"), "{error:?}");
+    add(&left, "accounts", 1, 1).await.unwrap();
+    assert_eq!(read(&left, "accounts", 1).await.unwrap(), Some(2));
+    drop((gone, other, left));
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_replica_serves_and_votes_only_when_it_is_promoted() {
+    let mut cluster = Cluster::start(1).await;
+    create(&cluster.node(0), "accounts", Replication::Strong).await;
+    create(&cluster.node(0), "views", Replication::Leaderless).await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut replica = config(dir.path(), "127.0.0.1:0", Vec::new());
+    replica.learner = true;
+    assert_eq!(Node::start(replica.clone()).await.err().unwrap().sqlstate, "22023");
+    replica.join = vec![cluster.node(0).member().rpc_address.clone()];
+    let node = Node::start(replica).await.unwrap();
+    cluster.dirs.push(dir);
+    cluster.nodes.push(Some(node.clone()));
+    until("it is ready", || node.ready().is_ok()).await;
+    add(&node, "accounts", 1, 5).await.unwrap();
+    add(&node, "views", 1, 5).await.unwrap();
+    agree(&cluster, "accounts", 1, 5).await;
+    agree(&cluster, "views", 1, 5).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!is_voter(&node));
+    let role = |id| cluster.node(0).cluster_status().nodes.iter().find(|n| n.node_id == id).unwrap().role;
+    assert_eq!(role(2), NodeRole::Learner);
+    assert!(node.transfer_leader(Some(2)).await.is_err());
+    // The others do not need it.
+    drop(node);
+    cluster.stop(1).await;
+    add(&cluster.node(0), "accounts", 1, 1).await.unwrap();
+    cluster.restart(1, "127.0.0.1:0").await;
+    until("it is ready again", || cluster.node(1).ready().is_ok()).await;
+    assert!(!is_voter(&cluster.node(1)), "it stays what it is, whatever it is started with");
+    cluster.node(1).promote_node(2).await.unwrap();
+    until("it votes", || is_voter(&cluster.node(1))).await;
+    cluster.node(1).transfer_leader(Some(2)).await.unwrap();
+    add(&cluster.node(0), "accounts", 1, 1).await.unwrap();
+    assert_eq!(read(&cluster.node(1), "accounts", 1).await.unwrap(), Some(7));
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_goes_where_it_is_preferred_and_away_from_who_is_drained() {
+    let mut cluster = Cluster::start(3).await;
+    create(&cluster.node(0), "accounts", Replication::Strong).await;
+    cluster.node(0).transfer_leader(Some(1)).await.unwrap();
+    cluster.stop(2).await;
+    let mut preferred = config(cluster.dirs[2].path(), "127.0.0.1:0", Vec::new());
+    preferred.leader_preference = 10;
+    cluster.nodes[2] = Some(Node::start(preferred).await.unwrap());
+    until("it leads", || cluster.node(2).group().is_leader()).await;
+    let progress = cluster.node(0).drain_node(3).await.unwrap();
+    assert_eq!(progress, DrainProgress { leads: false, sessions: 0 });
+    assert!(cluster.node(2).turns_clients_away().is_some_and(|e| e.sqlstate == "57P03"));
+    until("all know", || cluster.node(0).liveness(3) == NodeState::Draining).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_ne!(cluster.node(0).group().leader(), Some(3), "it is drained, however preferred");
+    add(&cluster.node(0), "accounts", 1, 1).await.unwrap();
     cluster.end().await;
 }
 

@@ -10,6 +10,7 @@ use super::client::RpcError;
 use super::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION, lane};
 use crate::NodeId;
 use crate::api::ClusterStatus;
+use crate::node::DrainProgress;
 use crate::leaderless::{PeerBody, PeerMessage, VersionVector};
 use crate::strong::{self, Member};
 use crate::verify::{VerifyReply, VerifyRequest};
@@ -29,6 +30,8 @@ pub enum RpcRequest {
     Clock,
     /// About a consistency check
     Verify(VerifyRequest),
+    /// Send your clients away; how far are you?
+    Drain,
 }
 
 /// A peer's answer.
@@ -46,6 +49,8 @@ pub enum RpcResponse {
     Clock(u64),
     /// About a consistency check
     Verify(VerifyReply),
+    /// How far the node is with sending its clients away
+    Drain(DrainProgress),
     /// The request could not be served here and now
     Failed(String),
 }

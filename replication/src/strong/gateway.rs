@@ -45,6 +45,8 @@ const CALL_PATIENCE: Duration = Duration::from_secs(1);
 const LATE_REPLY: Duration = Duration::from_millis(200);
 /// Between two looks for a leader.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// Before the first of them: leadership may be on its way to another node.
+const FIRST_LOOK: Duration = Duration::from_millis(2);
 /// How often the locks of open transactions are renewed.
 const RENEW_INTERVAL: Duration = Duration::from_secs(1);
 /// Releases in one message.
@@ -64,6 +66,23 @@ impl Route {
             Route::Local(tenure) => tenure.leader(),
             Route::Remote { leader, .. } => *leader,
         }
+    }
+}
+
+/// The looks for a leader of one request: soon at first, since leadership may just be handed over.
+struct Looks(Duration);
+
+impl Default for Looks {
+    fn default() -> Looks {
+        Looks(FIRST_LOOK)
+    }
+}
+
+impl Looks {
+    async fn pause(&mut self) {
+        let pause = self.0;
+        self.0 = (pause * 2).min(LOOK_INTERVAL);
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -92,14 +111,18 @@ impl Group {
     }
 
     async fn find_leader(&self, until: Instant) -> Result<Route> {
+        let mut looks = Looks::default();
         loop {
+            if let Some(why) = &*self.inner.refused.load() {
+                return Err(Error::clone(why));
+            }
             if let Some(route) = self.route() {
                 return Ok(route);
             }
             if Instant::now() >= until || self.inner.stop.is_cancelled() {
                 return Err(no_leader());
             }
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            looks.pause().await;
         }
     }
 
@@ -147,12 +170,11 @@ impl Group {
     /// Asks whoever leads, again and again until patience runs out: for requests that may be repeated.
     pub(super) async fn ask_leader(&self, request: Request, wait: Duration) -> Result<Reply> {
         let until = Instant::now() + self.inner.timing.patience;
+        let mut looks = Looks::default();
         loop {
             let route = self.find_leader(until).await?;
             match self.ask(&route, request.clone(), wait).await {
-                Ok(Reply::NotLeader(_)) | Err(_) if Instant::now() < until => {
-                    tokio::time::sleep(LOOK_INTERVAL).await;
-                }
+                Ok(Reply::NotLeader(_)) | Err(_) if Instant::now() < until => looks.pause().await,
                 Ok(Reply::NotLeader(_)) | Err(_) => return Err(no_leader()),
                 Ok(reply) => return Ok(reply),
             }
@@ -304,6 +326,7 @@ impl Group {
         let _unheld = ReleaseUnheld { group: self, id };
         let until = (!request.timeout.is_zero()).then(|| Instant::now() + request.timeout);
         let mut patience = Instant::now() + self.inner.timing.patience;
+        let mut looks = Looks::default();
         loop {
             let held_under = *self.inner.open.lock().entry(id).or_default();
             if let Some(until) = until {
@@ -326,7 +349,7 @@ impl Group {
                     if Instant::now() >= patience {
                         return Err(no_leader());
                     }
-                    tokio::time::sleep(LOOK_INTERVAL).await;
+                    looks.pause().await;
                 }
             }
         }
@@ -369,6 +392,7 @@ impl Group {
         // Whatever entry carries it comes after what is applied here now.
         let after = self.inner.replica.applied_index();
         let until = Instant::now() + self.inner.timing.patience;
+        let mut looks = Looks::default();
         loop {
             let route = self.find_leader(until).await?;
             let ask = Request::Commit { leader: route.leader(), held_under, request: request.clone() };
@@ -386,7 +410,7 @@ impl Group {
                     if Instant::now() >= until {
                         return Err(no_leader());
                     }
-                    tokio::time::sleep(LOOK_INTERVAL).await;
+                    looks.pause().await;
                 }
             }
         }

@@ -4,9 +4,9 @@
 //! so a process can hold several. What a node asks of the leader lies in `gateway.rs`, what the leader does
 //! in `tenure.rs` and `certifier.rs`, who belongs to the group in `membership.rs`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -45,10 +45,9 @@ const MAX_RELEASES: usize = 16_384;
 const MAX_MEASURED_ENTRIES: usize = 10_000;
 /// How often a failed disk is looked for, to report it.
 const FAILURE_INTERVAL: Duration = Duration::from_millis(500);
-/// How long a stopping leader waits for its successor.
-const HANDOVER_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Raft's clocks, in one place. The defaults give a failover in about a second.
+/// Raft's clocks, in one place. The defaults give a failover within a second: a follower waits for the lease
+/// of the leader it heard last, and then for a time of its own between the two of [`election`](Timing::election).
 #[derive(Clone, Debug)]
 pub struct Timing {
     /// Between two heartbeats
@@ -62,8 +61,8 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Timing {
         Timing {
-            heartbeat: Duration::from_millis(150),
-            election: (Duration::from_millis(300), Duration::from_millis(600)),
+            heartbeat: Duration::from_millis(100),
+            election: (Duration::from_millis(250), Duration::from_millis(450)),
             patience: Duration::from_secs(4),
         }
     }
@@ -162,6 +161,16 @@ pub(super) struct Inner {
     pub open: Mutex<HashMap<TransactionId, Option<LeaderId>>>,
     pub releases: mpsc::Sender<TransactionId>,
     incoming: tokio::sync::Mutex<Option<Incoming>>,
+    /// One handover of leadership at a time
+    pub transfers: tokio::sync::Mutex<()>,
+    /// Nodes that are not to lead
+    pub avoided: Mutex<BTreeSet<NodeId>>,
+    /// This node leads, and no majority answers it
+    pub cut_off: AtomicBool,
+    /// When the leader was last heard, in milliseconds since the start
+    heard: AtomicU64,
+    /// Why nothing may be asked of the leader from here any more
+    pub refused: ArcSwapOption<Error>,
     epoch: u64,
     counter: AtomicU64,
     started: Instant,
@@ -179,6 +188,8 @@ fn raft_config(timing: &Timing, limits: &LogLimits) -> Result<Arc<openraft::Conf
         election_timeout_min: millis(timing.election.0),
         election_timeout_max: millis(timing.election.1),
         enable_pre_vote: Some(true),
+        // A leader that hears nobody falls silent now and then: those who hear it may elect another.
+        quorum_loss_probe_interval: Some(millis(timing.election.1) * 2 + millis(timing.heartbeat)),
         // A restarted leader is elected like everyone else: its lease may have passed to another.
         enable_leader_restore: Some(false),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(limits.flush_every),
@@ -234,6 +245,11 @@ impl Group {
             open: Mutex::default(),
             releases,
             incoming: tokio::sync::Mutex::default(),
+            transfers: tokio::sync::Mutex::default(),
+            avoided: Mutex::default(),
+            cut_off: AtomicBool::new(false),
+            heard: AtomicU64::new(0),
+            refused: ArcSwapOption::empty(),
             epoch: rand::random(),
             counter: AtomicU64::new(1),
             started: Instant::now(),
@@ -244,6 +260,8 @@ impl Group {
         group.spawn(super::gateway::renew(Arc::downgrade(&group.inner)));
         group.spawn(super::gateway::release(Arc::downgrade(&group.inner), to_release));
         group.spawn(super::membership::promote(Arc::downgrade(&group.inner)));
+        group.spawn(super::leadership::prefer(Arc::downgrade(&group.inner)));
+        group.spawn(super::leadership::watch_quorum(Arc::downgrade(&group.inner)));
         group.spawn(forget_history(group.inner.replica.clone(), config.log_limits.clone()));
         group.spawn(report_failure(group.clone()));
         group.spawn(super::gaps::explore(Arc::downgrade(&group.inner)));
@@ -332,6 +350,7 @@ impl Group {
         }
         match request {
             Request::AppendEntries(rpc) => {
+                self.inner.heard.store(millis(self.inner.started.elapsed()), Ordering::Relaxed);
                 raft.append_entries(rpc).await.map_or_else(|e| failed(&e), Reply::AppendEntries)
             }
             Request::Vote(rpc) => {
@@ -355,6 +374,10 @@ impl Group {
                 Reply::Done
             }
             to_leader => match self.inner.tenure.load_full() {
+                // Who has been removed may not have heard of it.
+                Some(_) if !self.is_member(from) && !matches!(to_leader, Request::AddLearner(..)) => {
+                    Reply::Removed(from)
+                }
                 Some(tenure) => self.serve(&tenure, from, to_leader).await,
                 None => Reply::NotLeader(self.leader()),
             },
@@ -383,7 +406,8 @@ impl Group {
             Request::Sequence(id, call) => self.sequence_as_leader(tenure, id, call).await,
             Request::AllocateNode(token) => self.allocate_as_leader(tenure, token).await,
             Request::AddLearner(id, member) => self.add_as_leader(id, member).await,
-            Request::RemoveMember(id) => self.remove_as_leader(id).await,
+            Request::RemoveMember(id, force) => self.remove_as_leader(tenure, id, force).await,
+            Request::Promote(id) => self.promote_as_leader(id).await,
             Request::TransferTo(to) => self.transfer_as_leader(tenure, to).await,
             _ => Reply::Failed("this is not a request to a leader".to_owned()),
         }
@@ -432,9 +456,10 @@ impl Group {
         self.inner.tenure.load().as_ref().is_some_and(|t| !t.has_ended())
     }
 
-    /// The leader, if one is known.
+    /// The leader, if one is known; not this node while no majority answers it.
     pub fn leader(&self) -> Option<NodeId> {
-        known_leader(&self.inner.server.borrow_watched()).map(|leader| leader.node_id)
+        let leader = known_leader(&self.inner.server.borrow_watched()).map(|leader| leader.node_id);
+        leader.filter(|leader| *leader != self.inner.node_id || !self.has_lost_quorum())
     }
 
     /// All members: id, addresses, true if a voter.
@@ -442,6 +467,26 @@ impl Group {
         let membership = self.inner.server.borrow_watched().membership_config.clone();
         let voters: Vec<NodeId> = membership.membership().voter_ids().collect();
         membership.membership().nodes().map(|(id, m)| (*id, m.clone(), voters.contains(id))).collect()
+    }
+
+    /// True if the membership, as this node knows it, names that node.
+    pub fn is_member(&self, node: NodeId) -> bool {
+        let server = self.inner.server.borrow_watched();
+        server.membership_config.membership().get_node(&node).is_some()
+    }
+
+    /// For how long this node has not heard a leader; zero on the leader.
+    pub fn silence(&self) -> Duration {
+        if self.is_leader() {
+            return Duration::ZERO;
+        }
+        let heard = Duration::from_millis(self.inner.heard.load(Ordering::Relaxed));
+        self.inner.started.elapsed().saturating_sub(heard)
+    }
+
+    /// From now on strong tables cannot be used here, for this reason.
+    pub fn refuse(&self, why: Error) {
+        self.inner.refused.store(Some(Arc::new(why)));
     }
 
     /// True if this node is a member that has caught up and knows a leader.
@@ -464,10 +509,8 @@ impl Group {
 
     /// Where this node is in the log.
     pub fn status(&self) -> RaftStatus {
-        let (term, leader) = {
-            let server = self.inner.server.borrow_watched();
-            (server.vote.leader_id.term, known_leader(&server).map(|leader| leader.node_id))
-        };
+        let term = self.inner.server.borrow_watched().vote.leader_id.term;
+        let leader = self.leader();
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
         let index = |id: &Option<super::types::LogId>| id.as_ref().map_or(0, |l| l.index);
@@ -515,14 +558,7 @@ impl Group {
 
     /// Hands over leadership, if it has it, and stops. Nothing can be asked of the group afterwards.
     pub async fn shutdown(&self) {
-        if self.is_leader()
-            && let Some(successor) = self.successor()
-        {
-            let handover = self.transfer_leader(successor);
-            if !matches!(tokio::time::timeout(HANDOVER_PATIENCE, handover).await, Ok(Ok(()))) {
-                tracing::warn!(node = successor, "could not hand over leadership before stopping");
-            }
-        }
+        self.hand_over().await;
         self.abort().await;
     }
 

@@ -21,7 +21,7 @@
 //!   ninth longer. Only the rate of the clocks matters, as for Raft's own lease.
 //! - *Other leaders.* A lease ends within the leader's own (`lease_is_valid_for`), so no other node can have
 //!   been elected while it holds. Before leadership is handed over, which waits for no lease, all have to have
-//!   run out ([`Granted::close`]).
+//!   run out ([`Granted::suspend`]).
 //! - *Messages that overtake each other.* Grants are numbered in rounds, a recall names the round it ends;
 //!   a grant of such a round that arrives late is worth nothing.
 //! - *An entry whose fate is not known* may become visible at any time: no lease is granted any more.
@@ -82,6 +82,8 @@ struct State {
     /// When the last of all leases ever granted will have run out, recalled or not
     last: Option<Instant>,
     closed: bool,
+    /// Leadership is being handed over
+    suspended: bool,
 }
 
 /// Leases that must be given up before an entry is proposed.
@@ -103,6 +105,7 @@ impl Granted {
             quiet_at: now + QUIET,
             last: None,
             closed: false,
+            suspended: false,
         };
         Granted { leader, state: Mutex::new(state) }
     }
@@ -111,7 +114,7 @@ impl Granted {
     /// least, and reads the timestamp that goes with it afterwards.
     pub fn grant(&self, now: Instant, node: NodeId) -> Option<Lease> {
         let mut state = self.state.lock();
-        if state.closed || state.writing > 0 || now < state.quiet_at {
+        if state.closed || state.suspended || state.writing > 0 || now < state.quiet_at {
             return None;
         }
         let until = now + GRANTED;
@@ -158,12 +161,17 @@ impl Granted {
         state.closed |= !known;
     }
 
-    /// Grants nothing any more. Returns when the last lease will have run out: one that is being recalled
-    /// counts, since its holder may not have heard of it yet.
-    pub fn close(&self) -> Option<Instant> {
+    /// Grants nothing until [`resume`](Granted::resume). Returns when the last lease will have run out: one that
+    /// is being recalled counts, since its holder may not have heard of it yet.
+    pub fn suspend(&self) -> Option<Instant> {
         let mut state = self.state.lock();
-        state.closed = true;
+        state.suspended = true;
         state.last
+    }
+
+    /// Leadership was not handed over after all.
+    pub fn resume(&self) {
+        self.state.lock().suspended = false;
     }
 }
 
@@ -291,8 +299,11 @@ mod tests {
         let (granted, now) = quiet();
         granted.grant(now, 2).unwrap();
         granted.begin_write(now).unwrap();
-        assert_eq!(granted.close(), Some(now + GRANTED), "its recall may be on its way");
+        assert_eq!(granted.suspend(), Some(now + GRANTED), "its recall may be on its way");
         assert_eq!(granted.grant(now + QUIET * 9, 2), None);
+        granted.end_write(true);
+        granted.resume();
+        assert!(granted.grant(now + QUIET * 9, 2).is_some(), "it leads on");
     }
 
     #[test]

@@ -7,6 +7,9 @@
 //!                                                        voter, once it has caught up (promote)
 //! ```
 //!
+//! Who is removed is removed for ever: its id stays behind as a row, and whoever announces it again is refused. Who
+//! may be removed is judged by what would be left ([`judge_removal`]).
+//!
 //! Ids are rows like others, in a keyspace of their own, so they are given by an ordinary optimistic
 //! commit: the same token finds the same id again, and the counter only grows.
 
@@ -37,8 +40,9 @@ pub const CAUGHT_UP: u64 = 500;
 const PROMOTE_INTERVAL: Duration = Duration::from_millis(300);
 /// How long to wait for a change of membership.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(10);
-/// How long to wait for a transfer of leadership.
-const TRANSFER_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The SQLSTATE of what concerns a node that has been removed.
+pub const REMOVED: &str = "42704";
 
 type WriteError = RaftError<TypeConfig, ClientWriteError<TypeConfig>>;
 
@@ -46,10 +50,55 @@ type WriteError = RaftError<TypeConfig, ClientWriteError<TypeConfig>>;
 enum Change {
     Add(NodeId, Member),
     Remove(NodeId),
+    /// A read replica is to vote
+    Promote(NodeId),
+}
+
+/// A member, as the leader sees it when another is to be removed.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    id: NodeId,
+    votes: bool,
+    alive: bool,
+}
+
+/// Whether the cluster works on without a member; if not, why, for an operator. With `force` a removal may use
+/// up what can fail, but never stop the cluster.
+fn judge_removal(members: &[Standing], id: NodeId, force: bool) -> std::result::Result<(), String> {
+    let Some(gone) = members.iter().find(|m| m.id == id && m.votes) else { return Ok(()) };
+    let left: Vec<&Standing> = members.iter().filter(|m| m.votes && m.id != id).collect();
+    if left.is_empty() {
+        return Err(format!("node {id} is the only voter: without it nothing is left of the cluster"));
+    }
+    let majority = left.len() / 2 + 1;
+    let dead: Vec<String> = left.iter().filter(|m| !m.alive).map(|m| m.id.to_string()).collect();
+    let alive = left.len() - dead.len();
+    let dead = dead.join(", ");
+    if alive < majority {
+        return Err(format!(
+            "without node {id} only {alive} of {} voters would be alive, and strong tables need {majority}; bring \
+             back or remove the dead first (node {dead})",
+            left.len(),
+        ));
+    }
+    if gone.alive && alive == majority && !dead.is_empty() && !force {
+        return Err(format!(
+            "node {id} works, and without it no other could fail any more; bring back or remove the dead first \
+             (node {dead}), or use --force",
+        ));
+    }
+    Ok(())
 }
 
 fn counter_key() -> Vec<u8> {
     table_prefix(NODE_IDS, IndexId::PRIMARY).to_vec()
+}
+
+/// The row that says that a node has been removed. Tokens are longer.
+fn removed_key(id: NodeId) -> Vec<u8> {
+    let mut key = counter_key();
+    key.extend_from_slice(&id.to_be_bytes());
+    key
 }
 
 fn token_key(token: Uuid) -> Vec<u8> {
@@ -96,18 +145,15 @@ impl Group {
         self.change(Request::AddLearner(id, member)).await
     }
 
-    /// Removes a member for ever.
-    pub async fn remove_member(&self, id: NodeId) -> Result<()> {
-        self.change(Request::RemoveMember(id)).await
+    /// Removes a member for ever. Refused where strong tables would stop; with `force` not where it would
+    /// merely leave no node to spare.
+    pub async fn remove_member(&self, id: NodeId, force: bool) -> Result<()> {
+        self.change(Request::RemoveMember(id, force)).await
     }
 
-    /// Hands leadership to a voter, and returns once it leads.
-    pub async fn transfer_leader(&self, to: NodeId) -> Result<()> {
-        match self.members().iter().find(|(id, _, _)| *id == to) {
-            Some((_, _, true)) => self.change(Request::TransferTo(to)).await,
-            Some(_) => Err(Error::new("55000", format!("node {to} is not a voter"))),
-            None => Err(Error::new("42704", format!("node {to} does not exist"))),
-        }
+    /// Lets a read replica vote, once it has caught up.
+    pub async fn promote_member(&self, id: NodeId) -> Result<()> {
+        self.change(Request::Promote(id)).await
     }
 
     async fn change(&self, request: Request) -> Result<()> {
@@ -136,28 +182,11 @@ impl Group {
             let greatest_member = self.members().iter().map(|(id, _, _)| *id).max().unwrap_or(0);
             let id = last_given.max(greatest_member) + 1;
             let counter_version = counter.map_or(Timestamp::ZERO, |(version, _)| version);
-            let expected = |key, version| Expected { key, version, mode: LockMode::Exclusive };
             let value = Some(codec::encode(&id));
-            let request = CommitRequest {
-                id: self.transaction_id(),
-                locked: false,
-                expected: vec![
-                    expected(token_key(token), Timestamp::ZERO),
-                    expected(counter_key(), counter_version),
-                ],
-                tables: Vec::new(),
-                intents: Vec::new(),
-                writes: vec![
-                    Write { key: token_key(token), value: value.clone() },
-                    Write { key: counter_key(), value },
-                ],
-                staged: super::types::Staged::default(),
-                staged_into: Vec::new(),
-                reads: None,
-                leaderless: Vec::new(),
-                clock: Timestamp::ZERO,
-                durability: Default::default(),
-            };
+            let request = self.own_commit(vec![
+                (token_key(token), Timestamp::ZERO, value.clone()),
+                (counter_key(), counter_version, value),
+            ]);
             match tenure.commit(tenure.leader(), None, request).await {
                 Reply::Committed(_) => return Reply::Node(id),
                 Reply::Refused(Refusal::Conflict) => tokio::time::sleep(Duration::from_millis(5)).await,
@@ -168,15 +197,86 @@ impl Group {
         Reply::Failed("too many nodes join at once".to_owned())
     }
 
-    pub(super) async fn add_as_leader(&self, id: NodeId, member: Member) -> Reply {
-        self.change_as_leader(Change::Add(id, member)).await
+    /// An optimistic commit of rows of the group's own: keys, the versions they must have, and new values.
+    fn own_commit(&self, rows: Vec<(Vec<u8>, Timestamp, Option<Vec<u8>>)>) -> CommitRequest {
+        let expected = |(key, version, _): &(Vec<u8>, Timestamp, Option<Vec<u8>>)| Expected {
+            key: key.clone(),
+            version: *version,
+            mode: LockMode::Exclusive,
+        };
+        CommitRequest {
+            id: self.transaction_id(),
+            locked: false,
+            expected: rows.iter().map(expected).collect(),
+            tables: Vec::new(),
+            intents: Vec::new(),
+            writes: rows.into_iter().map(|(key, _, value)| Write { key, value }).collect(),
+            staged: super::types::Staged::default(),
+            staged_into: Vec::new(),
+            reads: None,
+            leaderless: Vec::new(),
+            clock: Timestamp::ZERO,
+            durability: Default::default(),
+        }
     }
 
-    pub(super) async fn remove_as_leader(&self, id: NodeId) -> Reply {
-        if id == self.inner.node_id {
-            return Reply::Failed("the leader cannot remove itself: transfer leadership first".to_owned());
+    pub(super) async fn add_as_leader(&self, id: NodeId, member: Member) -> Reply {
+        match self.inner.replica.newest_row(&removed_key(id)) {
+            Ok(None) => self.change_as_leader(Change::Add(id, member)).await,
+            Ok(Some(_)) => Reply::Removed(id),
+            Err(e) => Reply::Failed(e.to_string()),
         }
-        self.change_as_leader(Change::Remove(id)).await
+    }
+
+    pub(super) async fn promote_as_leader(&self, id: NodeId) -> Reply {
+        match self.members().iter().any(|(known, ..)| *known == id) {
+            true => self.change_as_leader(Change::Promote(id)).await,
+            false => Reply::Failed(format!("node {id} is not a member of the cluster")),
+        }
+    }
+
+    pub(super) async fn remove_as_leader(&self, tenure: &Tenure, id: NodeId, force: bool) -> Reply {
+        if !self.members().iter().any(|(known, ..)| *known == id) {
+            return match self.inner.replica.newest_row(&removed_key(id)) {
+                Ok(Some(_)) => Reply::Done,
+                Ok(None) => Reply::Failed(format!("node {id} is not a member of the cluster")),
+                Err(e) => Reply::Failed(e.to_string()),
+            };
+        }
+        if let Err(reason) = judge_removal(&self.standings(), id, force) {
+            return Reply::Failed(reason);
+        }
+        if id == self.inner.node_id {
+            return match self.transfer_as_leader(tenure, super::leadership::FITTEST).await {
+                // Whoever asked asks the successor.
+                Reply::Done => Reply::NotLeader(self.leader()),
+                other => other,
+            };
+        }
+        // First of all it can never come back, then it goes.
+        let newest = match self.inner.replica.newest_row(&removed_key(id)) {
+            Ok(newest) => newest.map_or(Timestamp::ZERO, |(version, _)| version),
+            Err(e) => return Reply::Failed(e.to_string()),
+        };
+        let row = (removed_key(id), newest, Some(codec::encode(&id)));
+        match tenure.commit(tenure.leader(), None, self.own_commit(vec![row])).await {
+            Reply::Committed(_) => self.change_as_leader(Change::Remove(id)).await,
+            // Asked again, it finds what it has done.
+            _ => Reply::NotLeader(None),
+        }
+    }
+
+    /// On the leader, who votes and who is alive.
+    fn standings(&self) -> Vec<Standing> {
+        let members = self.members();
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let lately = self.inner.timing.election.1 * 2;
+        let alive = |id: &NodeId| {
+            let heard = metrics.heartbeat.as_ref().and_then(|heard| heard.get(id).cloned().flatten());
+            *id == self.inner.node_id || heard.is_some_and(|at| at.elapsed() < lately)
+        };
+        members.iter().map(|(id, _, votes)| Standing { id: *id, votes: *votes, alive: alive(id) }).collect()
     }
 
     async fn try_change(&self, change: &Change) -> std::result::Result<(), WriteError> {
@@ -184,14 +284,24 @@ impl Group {
         let raft = &self.inner.raft;
         let change = match change {
             Change::Add(id, member) => match find(id) {
-                Some((_, known, _)) if known == *member => return Ok(()),
-                Some(_) => ChangeMembers::SetNodes(BTreeMap::from([(*id, member.clone())])),
+                Some((_, known, _)) if known.says_the_same(member) => return Ok(()),
+                Some((_, known, _)) => {
+                    let member = Member { learner: known.learner, ..member.clone() };
+                    ChangeMembers::SetNodes(BTreeMap::from([(*id, member)]))
+                }
                 None => return raft.add_learner(*id, member.clone(), false).await.map(|_| ()),
             },
             Change::Remove(id) => match find(id) {
                 None => return Ok(()),
                 Some((_, _, true)) => ChangeMembers::RemoveVoters(BTreeSet::from([*id])),
                 Some((_, _, false)) => ChangeMembers::RemoveNodes(BTreeSet::from([*id])),
+            },
+            Change::Promote(id) => match find(id) {
+                Some((_, known, _)) if known.learner => {
+                    let member = Member { learner: false, ..known };
+                    ChangeMembers::SetNodes(BTreeMap::from([(*id, member)]))
+                }
+                _ => return Ok(()),
             },
         };
         // Voters that are removed leave altogether; all others stay what they are.
@@ -213,44 +323,12 @@ impl Group {
             }
         }
     }
-
-    pub(super) async fn transfer_as_leader(&self, tenure: &Tenure, to: NodeId) -> Reply {
-        if to == self.inner.node_id {
-            return Reply::Done;
-        }
-        // Whoever takes over does not wait for our lease to end: stop relying on it first.
-        tenure.suspend_lease().await;
-        if let Err(e) = self.inner.raft.trigger().transfer_leader(to).await {
-            return Reply::Failed(e.to_string());
-        }
-        let until = Instant::now() + TRANSFER_PATIENCE;
-        while Instant::now() < until {
-            match self.leader() {
-                Some(leader) if leader == to => return Reply::Done,
-                _ => tokio::time::sleep(Duration::from_millis(10)).await,
-            }
-        }
-        Reply::Failed(format!("node {to} did not take over leadership in time"))
-    }
-
-    /// The voter that is the least behind, to hand leadership to.
-    pub(super) fn successor(&self) -> Option<NodeId> {
-        let voters: Vec<NodeId> =
-            self.members().into_iter().filter(|(_, _, voter)| *voter).map(|(id, _, _)| id).collect();
-        let metrics = self.inner.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let replication = metrics.replication.as_ref()?;
-        replication
-            .iter()
-            .filter(|(id, matched)| voters.contains(id) && **id != self.inner.node_id && matched.is_some())
-            .max_by_key(|(_, matched)| matched.as_ref().map(|l| l.index))
-            .map(|(id, _)| *id)
-    }
 }
 
-fn change_failed(reply: &Reply) -> Error {
+pub(super) fn change_failed(reply: &Reply) -> Error {
     match reply {
         Reply::Failed(message) => Error::new("55000", message.clone()),
+        Reply::Removed(id) => Error::new(REMOVED, format!("node {id} has been removed from the cluster")),
         _ => Error::new("55000", "the membership could not be changed"),
     }
 }
@@ -279,7 +357,9 @@ pub(super) async fn promote(group: Weak<Inner>) {
                 matched.is_some_and(|l| l.index + CAUGHT_UP >= last)
                     && heard.is_some_and(|at| at.elapsed() < lately)
             };
-            metrics.membership_config.membership().learner_ids().filter(caught_up).collect()
+            let membership = metrics.membership_config.membership();
+            let may_vote = |id: &NodeId| membership.get_node(id).is_some_and(|member| !member.learner);
+            membership.learner_ids().filter(|id| may_vote(id) && caught_up(id)).collect()
         };
         if ready.is_empty() {
             continue;
@@ -288,5 +368,43 @@ pub(super) async fn promote(group: Weak<Inner>) {
             Ok(_) => tracing::info!(nodes = ?ready, "caught up: now voters"),
             Err(e) => tracing::debug!(nodes = ?ready, "not yet voters: {e}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `+` a voter that is alive, `-` a dead one, `o` a replica; ids from 1.
+    fn cluster(picture: &str) -> Vec<Standing> {
+        let standing = |(i, c)| Standing { id: i as NodeId + 1, votes: c != 'o', alive: c != '-' };
+        picture.chars().enumerate().map(standing).collect()
+    }
+
+    #[test]
+    fn a_removal_never_stops_the_cluster() {
+        // Members, who goes, without and with force
+        for (picture, id, plain, forced) in [
+            ("+", 1, false, false),
+            ("++", 1, true, true),
+            ("+++", 3, true, true),
+            ("++-", 3, true, true),
+            ("++-", 1, false, false),
+            ("+++-", 1, false, true),
+            ("+++-", 4, true, true),
+            ("+++--", 1, false, false),
+            ("+++--", 5, true, true),
+            ("++++-", 1, false, true),
+            ("+++++", 1, true, true),
+            ("++++--", 1, false, true),
+            ("+o", 2, true, true),
+            ("+o", 1, false, false),
+        ] {
+            let members = cluster(picture);
+            assert_eq!(judge_removal(&members, id, false).is_ok(), plain, "{picture} without {id}");
+            assert_eq!(judge_removal(&members, id, true).is_ok(), forced, "{picture} without {id}, forced");
+        }
+        let reason = judge_removal(&cluster("++-"), 1, true).err().unwrap_or_default();
+        assert!(reason.contains("only 1 of 2 voters") && reason.contains("node 3"), "{reason}");
     }
 }

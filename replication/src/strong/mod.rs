@@ -34,6 +34,7 @@ mod gaps;
 mod gateway;
 pub mod group;
 mod history;
+mod leadership;
 mod leases;
 pub mod locks;
 mod log_store;
@@ -60,6 +61,7 @@ pub use gaps::{Gaps, SLOW};
 pub use gateway::MAX_COMMIT_BYTES;
 pub use group::{Group, GroupConfig, LogLimits, Timing};
 pub use history::SnapshotHold;
+pub use membership::REMOVED;
 pub use read_set::{ReadRange, ReadSet, Reads};
 pub use replica::{ApplyHook, ApplyOps, InstallHook, in_catalog};
 pub use sequences::{SequenceAnswer, SequenceCall, sequence_key};
@@ -73,6 +75,9 @@ pub use types::{
 
 type RaftHandle = openraft::Raft<TypeConfig, state_machine::StateMachine>;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod leadership_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod lease_tests;

@@ -79,6 +79,8 @@ impl Locks {
 #[derive(Default)]
 struct Active {
     commits: HashSet<TransactionId>,
+    /// Leadership is being handed over: no more are let in
+    paused: bool,
     fenced: HashSet<TransactionId>,
     fenced_order: VecDeque<TransactionId>,
 }
@@ -239,9 +241,31 @@ impl Tenure {
     /// does not wait for the lease to run out. Nor for followers': that is done here.
     pub async fn suspend_lease(&self) {
         self.lease_suspended.store(true, Ordering::Release);
-        if let Some(until) = self.state.leases.close() {
+        if let Some(until) = self.state.leases.suspend() {
             tokio::time::sleep_until(until.into()).await;
         }
+    }
+
+    /// Lets no commit and no new lock in, so that those in flight are the last. True when they have had their
+    /// answers, false if that takes too long. Whoever is turned away is told [`Reply::NotLeader`].
+    pub async fn pause(&self, limit: Duration) -> bool {
+        self.state.active.lock().paused = true;
+        let until = Instant::now() + limit;
+        while !self.state.active.lock().commits.is_empty() {
+            if Instant::now() >= until {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        true
+    }
+
+    /// Leadership was not handed over after all: this node serves on. Not to be called once the successor
+    /// has been told.
+    pub fn resume(&self) {
+        self.state.active.lock().paused = false;
+        self.state.leases.resume();
+        self.lease_suspended.store(false, Ordering::Release);
     }
 
     /// A lease for a follower, if it is quiet.
@@ -282,6 +306,10 @@ impl Tenure {
         patience: Duration,
         request: LockRequest,
     ) -> Reply {
+        // Locks are not handed over: a transaction that has none yet gets them from the successor.
+        if held_under.is_none() && self.state.active.lock().paused {
+            return Reply::NotLeader(None);
+        }
         if let Some(pick) = &request.pick {
             return self.pick(held_under, &request, pick);
         }
@@ -434,6 +462,9 @@ impl Tenure {
         };
         {
             let mut active = self.state.active.lock();
+            if active.paused {
+                return Reply::NotLeader(None);
+            }
             if active.fenced.contains(&id) {
                 return Reply::Refused(Refusal::Fenced);
             }

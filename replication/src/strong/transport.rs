@@ -105,9 +105,11 @@ pub enum Request {
     AllocateNode(Uuid),
     /// To the leader: replicate to this node, and make it a voter when it has caught up
     AddLearner(NodeId, Member),
-    /// To the leader: forget this node
-    RemoveMember(NodeId),
-    /// To the leader: hand over to this voter
+    /// To the leader: forget this node; if true, also where no other may fail afterwards
+    RemoveMember(NodeId, bool),
+    /// To the leader: this read replica is to vote
+    Promote(NodeId),
+    /// To the leader: hand over to this voter; 0 is the fittest
     TransferTo(NodeId),
 }
 
@@ -154,6 +156,8 @@ pub enum Reply {
     Sequence(SequenceAnswer),
     /// To `AllocateNode`
     Node(NodeId),
+    /// To `AddLearner`: this node has been removed, for ever
+    Removed(NodeId),
     /// Done
     Done,
     /// This node does not lead, or not yet; nothing was done. Who does, if known.

@@ -50,6 +50,17 @@ pub struct Member {
     pub region: String,
     /// Amphora's version
     pub version: String,
+    /// `--leader-preference`: leadership moves to the greatest that is fit
+    pub preference: i32,
+    /// `--learner`: a read replica, which never votes. Said when it joins; from then on `promote` decides.
+    pub learner: bool,
+}
+
+impl Member {
+    /// True if both say the same of a node, but for what the cluster decides itself.
+    pub fn says_the_same(&self, other: &Member) -> bool {
+        *self == Member { learner: self.learner, ..other.clone() }
+    }
 }
 
 impl fmt::Display for Member {

@@ -111,6 +111,12 @@ pub struct StartArgs {
     /// The region the node is in
     #[arg(long, value_name = "NAME")]
     pub region: Option<String>,
+    /// Join as a read replica: it has all data and serves all statements, and never votes
+    #[arg(long)]
+    pub learner: bool,
+    /// Leadership moves to the healthy voter with the greatest preference [default: 0]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub leader_preference: Option<i32>,
     /// Listen beyond loopback without encryption
     #[arg(long)]
     pub insecure: bool,
@@ -180,6 +186,10 @@ pub struct StartConfig {
     pub join: Vec<HostPort>,
     /// Its region
     pub region: String,
+    /// Whether it joins as a read replica
+    pub learner: bool,
+    /// How much it is preferred as the leader
+    pub leader_preference: i32,
     /// SQL sessions at a time
     pub max_connections: usize,
     /// Raft log entries kept for nodes that were away
@@ -224,6 +234,8 @@ impl StartConfig {
             advertise_http: args.advertise_http.or(file.advertise_http),
             join: if args.join.is_empty() { file.join } else { args.join },
             region: args.region.or(file.region).unwrap_or_default(),
+            learner: args.learner || file.learner,
+            leader_preference: args.leader_preference.or(file.leader_preference).unwrap_or(0),
             max_connections: args.max_connections.or(file.max_connections).unwrap_or(1000),
             raft_log_keep: args.raft_log_keep.or(file.raft_log_keep).unwrap_or(limits.keep).max(100),
             raft_log_bytes: args

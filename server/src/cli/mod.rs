@@ -5,6 +5,7 @@
 
 mod config;
 mod failure;
+mod node;
 mod start;
 mod status;
 mod stdout;
@@ -51,6 +52,58 @@ enum Command {
 enum NodeCommand {
     /// List the nodes
     List(Target),
+    /// Move leadership, to the fittest other voter or to a certain one
+    TransferLeader {
+        /// The node that is to lead
+        #[arg(long, value_name = "ID")]
+        to: Option<u64>,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Send a node's clients and its leadership away, and wait until it can be stopped
+    Drain {
+        /// The node
+        #[arg(value_name = "ID")]
+        node: u64,
+        /// How long to wait for what is running
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        timeout: u64,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Remove a node for ever
+    Remove {
+        /// The node
+        #[arg(value_name = "ID")]
+        node: u64,
+        /// Also where no other node may fail afterwards, or where writes to leaderless tables are given up
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Make a voter of a read replica
+    Promote {
+        /// The node
+        #[arg(value_name = "ID")]
+        node: u64,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+impl NodeCommand {
+    async fn run(self) -> Result<(), Failure> {
+        match self {
+            NodeCommand::List(target) => status::node_list(&target.host).await,
+            NodeCommand::TransferLeader { to, target } => node::transfer_leader(&target.host, to).await,
+            NodeCommand::Drain { node, timeout, target } => {
+                node::drain(&target.host, node, Duration::from_secs(timeout)).await
+            }
+            NodeCommand::Remove { node, force, target } => node::remove(&target.host, node, force).await,
+            NodeCommand::Promote { node, target } => node::promote(&target.host, node).await,
+        }
+    }
 }
 
 /// Which node is asked.
@@ -78,9 +131,7 @@ pub fn main() -> ExitCode {
             Command::Start(args) => start::run(*args).await.map(|()| ExitCode::SUCCESS),
             Command::Demo(args) => demo::run(args).await,
             Command::Status(target) => status::status(&target.host).await.map(|()| ExitCode::SUCCESS),
-            Command::Node(NodeCommand::List(target)) => {
-                status::node_list(&target.host).await.map(|()| ExitCode::SUCCESS)
-            }
+            Command::Node(command) => command.run().await.map(|()| ExitCode::SUCCESS),
         }
     });
     // What still runs in the background has had its time.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   bind HTTP and SQL ──▶ /health answers, SQL says 57P03 ──▶ Node::start (may wait to be let in)
-//!     ──▶ SQL is served ──▶ a signal ──▶ sessions end ──▶ the node hands over and flushes ──▶ 0
+//!     ──▶ SQL is served ──▶ a signal ──▶ leadership is handed over ──▶ sessions end ──▶ all is flushed ──▶ 0
 //! ```
 
 use std::io::IsTerminal;
@@ -44,6 +44,7 @@ pub async fn run(args: StartArgs) -> Result<(), Failure> {
     let serving =
         tokio::spawn(http::serve(listeners.http, slot.clone(), config.enable_faults, stop_http.clone()));
     let sql = PgServer::start(listeners.pg, Sessions::new(slot.clone()), config.max_connections);
+    let sql = Arc::new(sql);
 
     let starting = Node::start(node_config(&config, listeners.pg_at, listeners.http_at));
     let node = tokio::select! {
@@ -58,6 +59,8 @@ pub async fn run(args: StartArgs) -> Result<(), Failure> {
         }
         () = parent.cancelled() => return Ok(()),
     };
+    node.count_sessions_by(sql.counter());
+    let draining = tokio::spawn(drain(node.draining(), Arc::clone(&sql)));
     // Empty until here, and set nowhere else.
     let _ = slot.set(Arc::clone(&node));
     announce(&config, &node, listeners.pg_at, listeners.http_at);
@@ -69,7 +72,9 @@ pub async fn run(args: StartArgs) -> Result<(), Failure> {
     };
     tracing::info!(why, "stopping; a second signal stops at once");
     analyzing.abort();
+    draining.abort();
     let stopping = async {
+        node.hand_over().await;
         sql.stop().await;
         if tokio::time::timeout(SHUTDOWN_LIMIT, node.shutdown()).await.is_err() {
             tracing::warn!("the node did not stop in time; what it acknowledged is on disk");
@@ -82,6 +87,12 @@ pub async fn run(args: StartArgs) -> Result<(), Failure> {
         signal = signals.next() => tracing::warn!(signal, "stopped at once"),
     }
     Ok(())
+}
+
+/// Sends clients away when the node is drained.
+async fn drain(draining: CancellationToken, sql: Arc<PgServer>) {
+    draining.cancelled().await;
+    sql.drain();
 }
 
 /// The ports that this crate serves; the node binds its own.
@@ -130,6 +141,8 @@ fn node_config(config: &StartConfig, pg: SocketAddr, http: SocketAddr) -> NodeCo
         advertise_rpc: config.advertise_rpc.as_ref().map(ToString::to_string),
         join: config.join.iter().map(ToString::to_string).collect(),
         region: config.region.clone(),
+        leader_preference: config.leader_preference,
+        learner: config.learner,
         store: StoreOptions { block_cache_bytes: config.cache_bytes, ..StoreOptions::default() },
         timing: Timing::default(),
         log_limits: LogLimits {

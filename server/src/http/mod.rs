@@ -5,11 +5,13 @@
 //! | `GET /health` | 200 as long as the process runs |
 //! | `GET /ready` | 200 if the node is a member, has caught up and serves SQL; else 503 and why |
 //! | `GET /status` | the cluster as this node sees it |
+//! | `POST /node/…` | an operator's orders (`operations.rs`) |
 //! | `GET`, `POST /faults` | which peers it is cut off from; only with the fault switch on |
 //!
 //! The port answers from the first moment, also while the node still waits to be let into a cluster.
 
 pub mod client;
+pub mod operations;
 
 use std::sync::{Arc, OnceLock};
 
@@ -80,6 +82,7 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let mut router =
         Router::new().route("/health", get(health)).route("/ready", get(ready)).route("/status", get(status));
+    router = operations::routes(router);
     if faults {
         router = router.route("/faults", get(show_faults).post(set_faults));
     }

@@ -164,8 +164,10 @@ pub struct Connection<'a, S> {
     pub session: S,
     /// Its public part
     pub entry: Arc<Entry>,
-    /// Ends it, once
+    /// Ends it, once: the node stops
     pub stopped: Stopped,
+    /// Ends it, once, where nothing is open: the node stops, or sends its clients away
+    pub drained: Stopped,
 }
 
 impl<S: SqlSession> Connection<'_, S> {
@@ -174,7 +176,11 @@ impl<S: SqlSession> Connection<'_, S> {
         let mut skipping = false;
         loop {
             let limit = self.session.idle_limit();
-            let frame = match self.inbox.frame(&self.entry, &mut self.stopped, limit).await {
+            let end = match self.session.status() {
+                TransactionStatus::Idle => &mut self.drained,
+                _ => &mut self.stopped,
+            };
+            let frame = match self.inbox.frame(&self.entry, end, limit).await {
                 Ok(frame) => frame,
                 Err(end) => return end,
             };

@@ -58,6 +58,7 @@ const CANCEL_GRACE: Duration = Duration::from_secs(1);
 /// The SQL port of a node.
 pub struct PgServer {
     stop: CancellationToken,
+    drain: CancellationToken,
     tasks: TaskTracker,
     registry: Arc<Registry>,
 }
@@ -67,6 +68,8 @@ struct Shared<F> {
     factory: F,
     registry: Arc<Registry>,
     stop: CancellationToken,
+    /// Sessions end where a client has nothing open; cancelled with `stop` too
+    drain: CancellationToken,
     max_connections: usize,
     /// Makes up salts for roles that have none
     secret: amphora_sql::scram::Key,
@@ -76,16 +79,30 @@ impl PgServer {
     /// Serves clients of `listener` until [`stop`](PgServer::stop).
     pub fn start<F: SessionFactory>(listener: TcpListener, factory: F, max_connections: usize) -> PgServer {
         let (stop, tasks, registry) = (CancellationToken::new(), TaskTracker::new(), Arc::default());
+        let drain = stop.child_token();
         let shared = Arc::new(Shared {
             factory,
             registry: Arc::clone(&registry),
             stop: stop.clone(),
+            drain: drain.clone(),
             max_connections,
             secret: rand::random(),
         });
         tasks.spawn(accept(listener, Arc::clone(&shared), tasks.clone()));
         tasks.spawn(watch(Arc::clone(&registry), stop.clone()));
-        PgServer { stop, tasks, registry }
+        PgServer { stop, drain, tasks, registry }
+    }
+
+    /// Ends sessions as soon as they have no statement and no transaction open (57P01). New ones are the
+    /// factory's to refuse.
+    pub fn drain(&self) {
+        self.drain.cancel();
+    }
+
+    /// Counts open sessions, for as long as it lives.
+    pub fn counter(&self) -> impl Fn() -> usize + Send + Sync + 'static {
+        let registry = Arc::clone(&self.registry);
+        move || registry.len()
     }
 
     /// Open sessions.
@@ -246,7 +263,8 @@ async fn converse<F: SessionFactory>(
         return End::Io(e);
     }
     let stopped = connection::stopped(Arc::clone(&entry), shared.stop.clone());
-    Connection { inbox, outbox, session, entry, stopped }.run().await
+    let drained = connection::stopped(Arc::clone(&entry), shared.drain.clone());
+    Connection { inbox, outbox, session, entry, stopped, drained }.run().await
 }
 
 /// The opening packet that is not about encryption, which is refused as often as it is asked for.
