@@ -87,7 +87,7 @@ impl Cluster {
         Cluster { nodes: Vec::new(), network, pages: Vec::new(), disk: None, dir: scratch() }
     }
 
-    /// Adds one node, started and told to join the first. Does not wait.
+    /// Adds one node, started and told to join those that run. Does not wait.
     pub async fn add_node(&mut self, extra: &[&str]) -> usize {
         let index = self.nodes.len();
         let (pg, rpc, http) = match &self.network {
@@ -102,8 +102,10 @@ impl Cluster {
         if self.network.is_some() {
             arguments.push("--insecure".into());
         }
-        if index > 0 {
-            arguments.extend(["--join".into(), self.nodes[0].rpc.clone()]);
+        let running = self.nodes.iter().filter(|n| n.is_running());
+        let members: Vec<String> = running.map(|n| n.rpc.clone()).collect();
+        if !members.is_empty() {
+            arguments.extend(["--join".into(), members.join(",")]);
         }
         let mut node = Node::new(self.dir.path(), &format!("node-{}", index + 1), pg, rpc, http, arguments);
         node.namespace = self.network.as_ref().map(|network| network.namespace(index));
@@ -179,6 +181,42 @@ impl Cluster {
             client.query_one(query, &[]).await.is_ok_and(|row| row.get::<_, i64>(0) == n)
         })
         .await;
+    }
+
+    /// Waits until so many members vote, seen from a node.
+    pub async fn wait_voters(&self, seen_from: usize, n: i64) {
+        let client = self.client(seen_from).await;
+        let client = &client;
+        eventually(&format!("{n} members vote"), Duration::from_secs(60), || async move {
+            let query = "SELECT count(*) FROM amphora.nodes WHERE role IN ('leader', 'voter')";
+            client.query_one(query, &[]).await.is_ok_and(|row| row.get::<_, i64>(0) == n)
+        })
+        .await;
+    }
+
+    /// What a running node says at `/status`.
+    pub async fn status(&self, index: usize) -> serde_json::Value {
+        let (_, body) = self.nodes[index].http("GET", "/status", "").await.expect("a status");
+        serde_json::from_str(&body).expect("JSON")
+    }
+
+    /// The id of a running node: nodes that join at the same time get theirs in any order.
+    pub async fn id(&self, index: usize) -> u64 {
+        self.status(index).await["node_id"].as_u64().expect("an id")
+    }
+
+    /// The term, as a node knows it.
+    pub async fn term(&self, index: usize) -> u64 {
+        self.status(index).await["cluster"]["raft"]["term"].as_u64().expect("a term")
+    }
+
+    /// Runs `amphora …` against a node: exit code, and all it said.
+    pub async fn run(&self, index: usize, arguments: &[&str]) -> (i32, String) {
+        let mut command = tokio::process::Command::new(crate::binary());
+        command.args(arguments).env("AMPHORA_HOST", &self.nodes[index].http);
+        let output = command.output().await.expect("the binary runs");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&said).into_owned())
     }
 
     /// Index of the leader, as the running nodes agree on it.

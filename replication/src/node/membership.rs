@@ -18,7 +18,7 @@ use super::Node;
 use super::peers::wall_millis;
 use crate::NodeId;
 use crate::api::NodeState;
-use crate::rpc::{JoinReply, JoinRequest, RpcRequest, RpcResponse};
+use crate::rpc::{JoinReply, JoinRequest, REPLACED, RpcError, RpcRequest, RpcResponse};
 use crate::strong::{Member, REMOVED};
 
 /// Between two looks at the membership.
@@ -203,7 +203,14 @@ impl Node {
             for (&peer, address) in self.book.all().iter() {
                 let (asked, before) = (Instant::now(), wall_millis());
                 let answer = self.client.call(peer, address, &RpcRequest::Clock, CLOCK_DEADLINE).await;
-                let Ok(RpcResponse::Clock(theirs)) = answer else { continue };
+                let theirs = match answer {
+                    Ok(RpcResponse::Clock(theirs)) => theirs,
+                    Err(RpcError::Refused(why)) if why.contains(REPLACED) => {
+                        error!("{why}; this node retires");
+                        return self.retire(why);
+                    }
+                    _ => continue,
+                };
                 let middle = before as i64 + (asked.elapsed().as_millis() / 2) as i64;
                 let skew = theirs as i64 - middle;
                 self.skew.lock().insert(peer, skew);

@@ -24,6 +24,7 @@ mod join;
 mod membership;
 mod operations;
 mod peers;
+mod recovery;
 mod status;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
@@ -49,6 +50,7 @@ use uuid::Uuid;
 pub use catalog::{CatalogCache, catalog_key, load_catalog};
 pub use ids::{MAX_NODE_ID, UniqueIds};
 pub use operations::DrainProgress;
+pub use recovery::{Survivor, recover, survey};
 
 use crate::api::{AdvisoryLock, ClusterStatus, Engine, Transaction, TransactionOptions, Verification};
 use crate::gossip::{Gossip, GossipConfig};
@@ -423,14 +425,17 @@ fn member(config: &NodeConfig, rpc_listen: &str) -> Member {
 /// Which node of which cluster this is, and whether it founds it.
 async fn identify(data_dir: &DataDir, config: &NodeConfig, join: &[String]) -> Result<(Identity, bool)> {
     if let Some(known) = data_dir.identity()? {
-        return Ok((Identity { cluster: Some(known.cluster_id), node: known.node_id }, false));
+        return Ok((
+            Identity { former: known.former_cluster, ..Identity::of(known.cluster_id, known.node_id) },
+            false,
+        ));
     }
     if config.join.is_empty() && config.learner {
         return Err(crate::Error::new("22023", "a learner cannot found a cluster")
             .hint("Name a member of the cluster it is to join with --join, or leave --learner out."));
     }
     if config.join.is_empty() {
-        return Ok((Identity { cluster: Some(Uuid::new_v4()), node: FOUNDER }, true));
+        return Ok((Identity::of(Uuid::new_v4(), FOUNDER), true));
     }
     if join.is_empty() {
         return Err(crate::Error::new("22023", "--join names only this node itself")
@@ -440,5 +445,5 @@ async fn identify(data_dir: &DataDir, config: &NodeConfig, join: &[String]) -> R
     let (cluster, node) = join::obtain_identity(join, token).await?;
     data_dir.write_identity(&StoredIdentity::new(cluster, node, token))?;
     info!("this node is node {node} of cluster {cluster}");
-    Ok((Identity { cluster: Some(cluster), node }, false))
+    Ok((Identity::of(cluster, node), false))
 }

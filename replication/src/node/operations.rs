@@ -103,7 +103,9 @@ impl Node {
     /// Sends this node's clients away and leadership with them. Returns at once; to be asked again.
     pub(super) async fn drain(&self) -> DrainProgress {
         if !self.draining.is_cancelled() {
-            info!("draining: no new sessions, no leadership; running statements and transactions end by themselves");
+            info!(
+                "draining: no new sessions, no leadership; running statements and transactions end by themselves"
+            );
             self.draining.cancel();
             self.gossip.announce_draining().await;
             self.avoid_draining_leaders();

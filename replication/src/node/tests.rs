@@ -350,7 +350,8 @@ async fn a_removed_node_knows_it_and_does_not_come_back() {
     assert_eq!(cluster.node(leader).group().members().len(), 2);
     cluster.stop(gone).await;
     // From then on its directory says so.
-    let error = Node::start(config(cluster.dirs[gone].path(), "127.0.0.1:0", Vec::new())).await.err().unwrap();
+    let error =
+        Node::start(config(cluster.dirs[gone].path(), "127.0.0.1:0", Vec::new())).await.err().unwrap();
     assert!(error.message.contains("has been removed") && error.hint.is_some(), "{error:?}");
     cluster.end().await;
 }
@@ -366,7 +367,8 @@ async fn the_leader_is_removed_while_it_runs_and_serves_nobody_any_more() {
     other.remove_node(gone.node_id(), false).await.unwrap();
     let error = other.remove_node(77, false).await.unwrap_err();
     assert!(error.message.contains("not a member"), "{error:?}");
-    until("it knows", || gone.turns_clients_away().is_some_and(|e| e.message.contains("has been removed"))).await;
+    until("it knows", || gone.turns_clients_away().is_some_and(|e| e.message.contains("has been removed")))
+        .await;
     let error = add(&gone, "accounts", 1, 1).await.unwrap_err();
     assert_eq!(error.sqlstate, crate::strong::REMOVED, "{error:?}");
     // The leaderless side waits for it no more.

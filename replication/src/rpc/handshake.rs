@@ -15,6 +15,9 @@ use crate::NodeId;
 /// The version of the messages. Nodes of different versions refuse each other.
 pub const PROTOCOL_VERSION: u32 = 3;
 
+/// Stands in the refusal of a node whose cluster has been recovered without it.
+pub const REPLACED: &str = "was given up, and replaced by force by cluster";
+
 const CLUSTER: HeaderName = HeaderName::from_static("amphora-cluster");
 const PROTOCOL: HeaderName = HeaderName::from_static("amphora-protocol");
 const FROM: HeaderName = HeaderName::from_static("amphora-from");
@@ -32,11 +35,18 @@ pub struct Identity {
     pub cluster: Option<Uuid>,
     /// The node; 0 while it has no id
     pub node: NodeId,
+    /// The cluster that this one was made of by force, if it was
+    pub former: Option<Uuid>,
 }
 
 impl Identity {
     /// A node that has yet to be given its identity.
-    pub const JOINING: Identity = Identity { cluster: None, node: 0 };
+    pub const JOINING: Identity = Identity { cluster: None, node: 0, former: None };
+
+    /// A member.
+    pub const fn of(cluster: Uuid, node: NodeId) -> Identity {
+        Identity { cluster: Some(cluster), node, former: None }
+    }
 }
 
 /// An identity as it stands in headers.
@@ -118,6 +128,12 @@ impl Claim {
         }
         let own_cluster = own.cluster.unwrap_or_default();
         let same_cluster = cluster.parse() == Ok(own_cluster);
+        if own.former.is_some_and(|former| cluster.parse() == Ok(former)) {
+            return Err(format!(
+                "cluster {cluster} {REPLACED} {own_cluster}, on node {}: what node {from} has is not part of it",
+                own.node,
+            ));
+        }
         if !same_cluster && cluster != NO_CLUSTER {
             return Err(format!(
                 "it belongs to another cluster: node {from} is of cluster {cluster}, node {} is of cluster \

@@ -10,8 +10,8 @@ use super::client::RpcError;
 use super::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION, lane};
 use crate::NodeId;
 use crate::api::ClusterStatus;
-use crate::node::DrainProgress;
 use crate::leaderless::{PeerBody, PeerMessage, VersionVector};
+use crate::node::DrainProgress;
 use crate::strong::{self, Member};
 use crate::verify::{VerifyReply, VerifyRequest};
 

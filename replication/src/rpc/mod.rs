@@ -43,7 +43,7 @@ use std::time::Duration;
 pub use address::AddressBook;
 pub use client::{Client, RpcError};
 pub use faults::Faults;
-pub use handshake::{Identity, PROTOCOL_VERSION};
+pub use handshake::{Identity, PROTOCOL_VERSION, REPLACED};
 pub use message::{JoinReply, JoinRequest, RpcRequest, RpcResponse};
 pub use server::{Handler, Server};
 pub use transport::RpcTransport;

@@ -38,7 +38,7 @@ impl Handler for Node {
 }
 
 pub(super) fn member(node: NodeId) -> Identity {
-    Identity { cluster: Some(CLUSTER), node }
+    Identity::of(CLUSTER, node)
 }
 
 pub(super) async fn server(faults: Arc<Faults>) -> (Server, String) {
@@ -72,7 +72,7 @@ async fn a_call_is_answered_and_the_caller_is_known() {
 async fn other_clusters_and_protocols_and_addressees_are_refused_with_words() {
     let (server, address) = server(Arc::default()).await;
 
-    let stranger = client(Identity { cluster: Some(Uuid::from_u128(0xb)), node: 2 });
+    let stranger = client(Identity::of(Uuid::from_u128(0xb), 2));
     let reason = refusal(&stranger, 1, &address, &READ_INDEX).await;
     assert!(reason.contains("another cluster") && reason.contains(&CLUSTER.to_string()), "{reason}");
 

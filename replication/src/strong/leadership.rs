@@ -159,7 +159,9 @@ impl Group {
         }
         match fit.iter().any(|candidate| candidate.id == wanted) {
             true => Ok(wanted),
-            false => Err(format!("node {wanted} is not alive, is being drained, or is too far behind to lead")),
+            false => {
+                Err(format!("node {wanted} is not alive, is being drained, or is too far behind to lead"))
+            }
         }
     }
 

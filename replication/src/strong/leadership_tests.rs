@@ -56,10 +56,8 @@ async fn leadership_moves_under_load_and_no_commit_fails_or_is_doubtful() {
         }
         stop.store(true, Ordering::Relaxed);
     };
-    let (((counts, gap), ()), terms) = (
-        tokio::join!(write_everywhere(&cluster, stop.clone()), moves),
-        cluster.node(1).group.status().term,
-    );
+    let (((counts, gap), ()), terms) =
+        (tokio::join!(write_everywhere(&cluster, stop.clone()), moves), cluster.node(1).group.status().term);
     println!("{counts:?} commits, longest gap {gap:?}, term {terms}");
     assert!(counts.iter().all(|count| *count > 10), "{counts:?}");
     assert!(gap < Duration::from_millis(500), "{gap:?}");
@@ -76,7 +74,9 @@ async fn a_leader_that_nobody_answers_steps_aside_and_one_that_was_cut_off_distu
     isolate(&cluster, 3);
     cluster.until("node 3 hears nobody", |c| c.node(3).group.silence() > Duration::from_secs(2)).await;
     cluster.wire.heal();
-    cluster.until("node 3 hears the leader", |c| c.node(3).group.silence() < Duration::from_millis(300)).await;
+    cluster
+        .until("node 3 hears the leader", |c| c.node(3).group.silence() < Duration::from_millis(300))
+        .await;
     assert_eq!((one.leader(), one.status().term, three.status().term), (Some(1), term, term));
     // A leader that is alone says so.
     isolate(&cluster, 1);

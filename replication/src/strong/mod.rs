@@ -45,6 +45,7 @@ mod raw;
 mod read_set;
 mod reads;
 mod recent_writes;
+pub mod recovery;
 pub mod replica;
 mod retention;
 pub mod sequences;

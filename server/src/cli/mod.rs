@@ -6,6 +6,7 @@
 mod config;
 mod failure;
 mod node;
+mod recover;
 mod start;
 mod status;
 mod stdout;
@@ -43,6 +44,8 @@ enum Command {
     Demo(DemoArgs),
     /// Show the cluster as one of its nodes sees it
     Status(Target),
+    /// Make a new cluster of what one node has, when the majority is lost for ever
+    Recover(recover::RecoverArgs),
     /// Look after the cluster's nodes
     #[command(subcommand)]
     Node(NodeCommand),
@@ -130,6 +133,7 @@ pub fn main() -> ExitCode {
         match cli.command {
             Command::Start(args) => start::run(*args).await.map(|()| ExitCode::SUCCESS),
             Command::Demo(args) => demo::run(args).await,
+            Command::Recover(args) => recover::run(args).await.map(|()| ExitCode::SUCCESS),
             Command::Status(target) => status::status(&target.host).await.map(|()| ExitCode::SUCCESS),
             Command::Node(command) => command.run().await.map(|()| ExitCode::SUCCESS),
         }
