@@ -38,6 +38,8 @@ const NODE_IDS: TableId = TableId(2);
 pub const CAUGHT_UP: u64 = 500;
 /// How often learners are looked at.
 const PROMOTE_INTERVAL: Duration = Duration::from_millis(300);
+/// How long members may take to show that they are alive, before one is removed.
+const ROLL_CALL: Duration = Duration::from_millis(600);
 /// How long to wait for a change of membership.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -243,7 +245,14 @@ impl Group {
                 Err(e) => Reply::Failed(e.to_string()),
             };
         }
-        if let Err(reason) = judge_removal(&self.standings(), id, force) {
+        // Who died a moment ago must not be counted on: the change itself could then never be committed.
+        let asked = Instant::now();
+        let mut standings = self.standings(asked);
+        while standings.iter().any(|m| !m.alive) && asked.elapsed() < ROLL_CALL {
+            tokio::time::sleep(self.inner.timing.heartbeat / 4).await;
+            standings = self.standings(asked);
+        }
+        if let Err(reason) = judge_removal(&standings, id, force) {
             return Reply::Failed(reason);
         }
         if id == self.inner.node_id {
@@ -266,15 +275,15 @@ impl Group {
         }
     }
 
-    /// On the leader, who votes and who is alive.
-    fn standings(&self) -> Vec<Standing> {
+    /// On the leader, who votes, and who has answered what was sent since then.
+    fn standings(&self, since: Instant) -> Vec<Standing> {
         let members = self.members();
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let lately = self.inner.timing.election.1 * 2;
+        let since = since.elapsed();
         let alive = |id: &NodeId| {
             let heard = metrics.heartbeat.as_ref().and_then(|heard| heard.get(id).cloned().flatten());
-            *id == self.inner.node_id || heard.is_some_and(|at| at.elapsed() < lately)
+            *id == self.inner.node_id || heard.is_some_and(|at| at.elapsed() < since)
         };
         members.iter().map(|(id, _, votes)| Standing { id: *id, votes: *votes, alive: alive(id) }).collect()
     }
