@@ -417,6 +417,7 @@ fn member(config: &NodeConfig, rpc_listen: &str) -> Member {
         http_address: advertised(&config.http_address),
         region: config.region.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol: crate::rpc::PROTOCOL_VERSION,
         preference: config.leader_preference,
         learner: config.learner,
     }

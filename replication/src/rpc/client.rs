@@ -15,13 +15,13 @@ use tracing::{info, warn};
 
 use super::faults::Faults;
 use super::frame::FrameCodec;
-use super::handshake::{self, Headers, Identity, RefusalLog};
+use super::handshake::{self, Headers, Identity, RefusalLog, Versions};
 use super::lane::caller::{Caller, Failure};
 use super::lane::wire::Hello;
 use super::message::{self, Lane, RpcRequest, RpcResponse};
 use super::{
     BACKOFF_MAX, BACKOFF_MIN, CONNECT_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_CALLS_PER_LANE,
-    MAX_MESSAGE_BYTES, METHOD, PROTOCOL_VERSION,
+    MAX_MESSAGE_BYTES, METHOD,
 };
 use crate::NodeId;
 
@@ -47,7 +47,7 @@ pub enum RpcError {
 /// Calls peers. One for each node; cheap to share by `Arc`.
 pub struct Client {
     identity: Identity,
-    protocol: u32,
+    protocol: Versions,
     headers: Headers,
     faults: Arc<Faults>,
     peers: RwLock<HashMap<NodeId, Arc<Peer>>>,
@@ -133,7 +133,7 @@ impl Connection {
 }
 
 impl Peer {
-    fn new(node: NodeId, address: &str, identity: Identity, protocol: u32) -> Result<Peer, RpcError> {
+    fn new(node: NodeId, address: &str, identity: Identity, protocol: Versions) -> Result<Peer, RpcError> {
         let hello = |cluster| Hello { protocol, cluster, from: identity.node, to: node };
         let urgent = identity
             .cluster
@@ -177,10 +177,10 @@ impl Peer {
 impl Client {
     /// A client that calls as this node.
     pub fn new(identity: Identity, faults: Arc<Faults>) -> Client {
-        Client::with_protocol(identity, faults, PROTOCOL_VERSION)
+        Client::with_protocol(identity, faults, Versions::OWN)
     }
 
-    pub(super) fn with_protocol(identity: Identity, faults: Arc<Faults>, protocol: u32) -> Client {
+    pub(super) fn with_protocol(identity: Identity, faults: Arc<Faults>, protocol: Versions) -> Client {
         Client {
             identity,
             protocol,

@@ -12,8 +12,60 @@ use uuid::Uuid;
 
 use crate::NodeId;
 
-/// The version of the messages. Nodes of different versions refuse each other.
+/// The newest version of the messages that this release speaks.
 pub const PROTOCOL_VERSION: u32 = 3;
+/// The oldest that it understands. A release that is to be rolled out node by node speaks the version before its
+/// own too: it sends to a member what that member's [`protocol`](crate::strong::Member::protocol) allows.
+pub const LOWEST_PROTOCOL_VERSION: u32 = 3;
+
+/// The versions that a node speaks. Two nodes talk to each other if they have one in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Versions {
+    /// The oldest
+    pub lowest: u32,
+    /// The newest
+    pub highest: u32,
+}
+
+impl Versions {
+    /// What this release speaks.
+    pub const OWN: Versions = Versions { lowest: LOWEST_PROTOCOL_VERSION, highest: PROTOCOL_VERSION };
+
+    /// The newest version that both speak.
+    pub fn common(self, other: Versions) -> Option<u32> {
+        let common = self.highest.min(other.highest);
+        (common >= self.lowest && common >= other.lowest).then_some(common)
+    }
+
+    /// As one number, for a place that once held one version only.
+    pub fn pack(self) -> u32 {
+        self.lowest << 16 | (self.highest & 0xffff)
+    }
+
+    /// The inverse; before there were ranges there was one version.
+    pub fn unpack(packed: u32) -> Versions {
+        let (lowest, highest) = (packed >> 16, packed & 0xffff);
+        Versions { lowest: if lowest == 0 { highest } else { lowest }, highest }
+    }
+}
+
+impl std::fmt::Display for Versions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.lowest == self.highest {
+            true => write!(f, "{}", self.highest),
+            false => write!(f, "{}-{}", self.lowest, self.highest),
+        }
+    }
+}
+
+impl std::str::FromStr for Versions {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Versions, Self::Err> {
+        let (lowest, highest) = text.split_once('-').unwrap_or((text, text));
+        Ok(Versions { lowest: lowest.parse()?, highest: highest.parse()? })
+    }
+}
 
 /// Stands in the refusal of a node whose cluster has been recovered without it.
 pub const REPLACED: &str = "was given up, and replaced by force by cluster";
@@ -65,7 +117,7 @@ fn value(text: String) -> HeaderValue {
 }
 
 impl Headers {
-    pub(super) fn new(identity: Identity, protocol: u32) -> Headers {
+    pub(super) fn new(identity: Identity, protocol: Versions) -> Headers {
         Headers {
             cluster: value(identity.cluster.map_or_else(|| NO_CLUSTER.to_owned(), |c| c.to_string())),
             protocol: value(protocol.to_string()),
@@ -119,11 +171,12 @@ impl Claim {
     /// Checks it. The error is for both operators: it goes back to the caller and into this node's log.
     pub(super) fn check(&self, own: Identity) -> Result<Caller, String> {
         let Claim { protocol, cluster, from, to } = self;
-        if protocol.parse() != Ok(PROTOCOL_VERSION) {
+        if protocol.parse().ok().and_then(|theirs| Versions::OWN.common(theirs)).is_none() {
             return Err(format!(
-                "protocol version mismatch: node {from} speaks version {protocol}, node {} speaks version \
-                 {PROTOCOL_VERSION}; run the same release of Amphora on all nodes",
+                "protocol version mismatch: node {from} speaks version {protocol}, node {} speaks version {}; run \
+                 releases of Amphora on all nodes that follow each other",
                 own.node,
+                Versions::OWN,
             ));
         }
         let own_cluster = own.cluster.unwrap_or_default();
@@ -188,5 +241,31 @@ impl RefusalLog {
             drop(seen);
             warn!(peer = remote, "refused a call: {reason}");
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_agree_on_the_newest_version_that_both_speak() {
+        let versions = |text: &str| text.parse::<Versions>().unwrap();
+        for (one, other, common) in [
+            ("3", "3", Some(3)),
+            ("3", "3-4", Some(3)),
+            ("3-4", "4-5", Some(4)),
+            ("3", "4-5", None),
+            ("2", "3", None),
+        ] {
+            assert_eq!(versions(one).common(versions(other)), common, "{one} and {other}");
+            assert_eq!(versions(other).common(versions(one)), common, "{other} and {one}");
+            assert_eq!(Versions::unpack(versions(one).pack()), versions(one));
+            assert_eq!(versions(one).to_string(), one);
+        }
+        // A release from before there were ranges sends its one version.
+        assert_eq!(Versions::unpack(2), versions("2"));
+        assert!("three".parse::<Versions>().is_err());
     }
 }

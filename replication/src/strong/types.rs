@@ -50,6 +50,8 @@ pub struct Member {
     pub region: String,
     /// Amphora's version
     pub version: String,
+    /// The newest version of the peers' messages it understands
+    pub protocol: u32,
     /// `--leader-preference`: leadership moves to the greatest that is fit
     pub preference: i32,
     /// `--learner`: a read replica, which never votes. Said when it joins; from then on `promote` decides.

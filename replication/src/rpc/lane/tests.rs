@@ -7,8 +7,10 @@ use uuid::Uuid;
 use super::outbox::{Outbox, Rejected};
 use super::wire::{self, Frame, HELLO_BYTES, Hello, Kind};
 use super::{MAX_FRAME_BYTES, MAX_OUTBOX_BYTES};
+use crate::rpc::handshake::Versions;
 
-const HELLO: Hello = Hello { protocol: 7, cluster: Uuid::from_u128(5), from: 2, to: 9 };
+const HELLO: Hello =
+    Hello { protocol: Versions { lowest: 6, highest: 7 }, cluster: Uuid::from_u128(5), from: 2, to: 9 };
 
 #[tokio::test]
 async fn a_hello_and_its_verdict_survive_the_wire() {
@@ -115,8 +117,7 @@ async fn strangers_are_refused() {
         socket.write_all(hello).await.unwrap();
         wire::read_verdict(&mut socket).await
     };
-    let known =
-        Hello { protocol: crate::rpc::PROTOCOL_VERSION, cluster: member(2).cluster.unwrap(), from: 2, to: 1 };
+    let known = Hello { protocol: Versions::OWN, cluster: member(2).cluster.unwrap(), from: 2, to: 1 };
     assert_eq!(greet(&known.encode()).await.unwrap(), Ok(()));
     let reason = greet(&Hello { from: 0, ..known }.encode()).await.unwrap().unwrap_err();
     assert_eq!(reason, "only a member of this cluster may ask that");

@@ -1,7 +1,7 @@
 //! What stands on the wire of a lane. All numbers are little endian.
 //!
 //! ```text
-//!   hello    magic 8 │ protocol 4 │ cluster 16 │ from 8 │ to 8          once, from the caller
+//!   hello    magic 8 │ protocol 2+2 │ cluster 16 │ from 8 │ to 8          once, from the caller
 //!   verdict  0                                                        once, from the server: welcome
 //!            1 │ length 2 │ why, in words                                  or not
 //!   frame    length of the body 4 │ id of the call 8 │ kind 1 │ body
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::MAX_FRAME_BYTES;
 use crate::NodeId;
-use crate::rpc::handshake::Claim;
+use crate::rpc::handshake::{Claim, Versions};
 
 /// What a lane begins with. Its first byte is not HTTP/2's.
 pub const MAGIC: [u8; 8] = *b"AMPHORA\n";
@@ -30,8 +30,8 @@ const MAX_REASON_BYTES: usize = 1 << 10;
 /// Who calls whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// The version of the messages
-    pub protocol: u32,
+    /// The versions of the messages that the caller speaks
+    pub protocol: Versions,
     /// The caller's cluster
     pub cluster: Uuid,
     /// The caller
@@ -45,7 +45,7 @@ impl Hello {
         let mut bytes = [0; HELLO_BYTES];
         let mut rest = &mut bytes[..];
         rest.put_slice(&MAGIC);
-        rest.put_u32_le(self.protocol);
+        rest.put_u32_le(self.protocol.pack());
         rest.put_slice(self.cluster.as_bytes());
         rest.put_u64_le(self.from);
         rest.put_u64_le(self.to);
@@ -55,7 +55,7 @@ impl Hello {
     /// `None` if it is no hello.
     pub fn decode(bytes: &[u8; HELLO_BYTES]) -> Option<Hello> {
         let mut rest = bytes.strip_prefix(&MAGIC)?;
-        let protocol = rest.get_u32_le();
+        let protocol = Versions::unpack(rest.get_u32_le());
         let mut cluster = [0; 16];
         rest.copy_to_slice(&mut cluster);
         let (from, to) = (rest.get_u64_le(), rest.get_u64_le());
