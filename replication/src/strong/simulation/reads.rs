@@ -573,7 +573,7 @@ impl World {
         let now = self.clock(node);
         let Some(tenure) = self.nodes[node].tenure.as_mut() else { return };
         tenure.suspended = true;
-        let (term, until) = (tenure.leader.term, tenure.leases.close().unwrap_or(now));
+        let (term, until) = (tenure.leader.term, tenure.leases.suspend().unwrap_or(now));
         let wait = self.until(node, until);
         self.bag.after(wait, Event::HandOver(node, term, to));
     }
