@@ -34,15 +34,21 @@ pub struct Identity {
     pub node_id: u64,
     /// Made by the node before it first asked to join, so that a repeated request is recognized
     pub join_token: Uuid,
-    /// The cluster that this one was made of by force, after the loss of its majority
+    /// The clusters that this one was made of by force, after the loss of their majorities; the last is the newest
     #[serde(default)]
-    pub former_cluster: Option<Uuid>,
+    pub former_clusters: Vec<Uuid>,
 }
 
 impl Identity {
     /// An identity in today's format.
     pub fn new(cluster_id: Uuid, node_id: u64, join_token: Uuid) -> Identity {
-        Identity { format_version: FORMAT_VERSION, cluster_id, node_id, join_token, former_cluster: None }
+        Identity {
+            format_version: FORMAT_VERSION,
+            cluster_id,
+            node_id,
+            join_token,
+            former_clusters: Vec::new(),
+        }
     }
 }
 

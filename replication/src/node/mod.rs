@@ -426,10 +426,7 @@ fn member(config: &NodeConfig, rpc_listen: &str) -> Member {
 /// Which node of which cluster this is, and whether it founds it.
 async fn identify(data_dir: &DataDir, config: &NodeConfig, join: &[String]) -> Result<(Identity, bool)> {
     if let Some(known) = data_dir.identity()? {
-        return Ok((
-            Identity { former: known.former_cluster, ..Identity::of(known.cluster_id, known.node_id) },
-            false,
-        ));
+        return Ok((Identity::of(known.cluster_id, known.node_id).made_of(&known.former_clusters), false));
     }
     if config.join.is_empty() && config.learner {
         return Err(crate::Error::new("22023", "a learner cannot found a cluster")

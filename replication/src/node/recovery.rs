@@ -81,11 +81,9 @@ pub async fn recover(path: &Path) -> Result<(Uuid, Survivor)> {
     let opened = open(path)?;
     let before = describe(&opened)?;
     let cluster = Uuid::new_v4();
-    let identity = StoredIdentity {
-        cluster_id: cluster,
-        former_cluster: Some(before.cluster),
-        ..opened.identity.clone()
-    };
+    let mut former_clusters = opened.identity.former_clusters.clone();
+    former_clusters.push(before.cluster);
+    let identity = StoredIdentity { cluster_id: cluster, former_clusters, ..opened.identity.clone() };
     opened.dir.write_identity(&identity)?;
     recovery::force_single(&opened.store, &opened.log, before.node).await?;
     let store = opened.store.clone();

@@ -80,6 +80,9 @@ const REFUSED: &str = "amphora-refused";
 /// Refusals remembered, so that each is logged once.
 const MAX_LOGGED_REFUSALS: usize = 256;
 
+/// Former clusters that a node remembers for its peers.
+const MAX_FORMER: usize = 4;
+
 /// Which node this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -87,17 +90,25 @@ pub struct Identity {
     pub cluster: Option<Uuid>,
     /// The node; 0 while it has no id
     pub node: NodeId,
-    /// The cluster that this one was made of by force, if it was
-    pub former: Option<Uuid>,
+    /// The last clusters that this one was made of by force; nil where there was none
+    pub former: [Uuid; MAX_FORMER],
 }
 
 impl Identity {
     /// A node that has yet to be given its identity.
-    pub const JOINING: Identity = Identity { cluster: None, node: 0, former: None };
+    pub const JOINING: Identity = Identity { cluster: None, node: 0, former: [Uuid::nil(); MAX_FORMER] };
 
     /// A member.
     pub const fn of(cluster: Uuid, node: NodeId) -> Identity {
-        Identity { cluster: Some(cluster), node, former: None }
+        Identity { cluster: Some(cluster), node, former: [Uuid::nil(); MAX_FORMER] }
+    }
+
+    /// The same, in a cluster that was made of others by force: a recovery that is repeated makes several.
+    pub fn made_of(mut self, former: &[Uuid]) -> Identity {
+        for (place, cluster) in self.former.iter_mut().zip(former.iter().rev()) {
+            *place = *cluster;
+        }
+        self
     }
 }
 
@@ -181,7 +192,7 @@ impl Claim {
         }
         let own_cluster = own.cluster.unwrap_or_default();
         let same_cluster = cluster.parse() == Ok(own_cluster);
-        if own.former.is_some_and(|former| cluster.parse() == Ok(former)) {
+        if own.former.iter().any(|former| !former.is_nil() && cluster.parse() == Ok(*former)) {
             return Err(format!(
                 "cluster {cluster} {REPLACED} {own_cluster}, on node {}: what node {from} has is not part of it",
                 own.node,
