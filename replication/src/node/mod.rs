@@ -299,7 +299,10 @@ impl Node {
 
     /// Where a member is, if that is known.
     pub(crate) fn address_of(&self, member: NodeId) -> Option<String> {
-        self.book.get(member).map(|address| address.to_string())
+        let known = self.book.get(member).map(|address| address.to_string());
+        // The book is written a few times a second: who has just joined is only in the membership.
+        let named = || self.group.members().into_iter().find(|(id, ..)| *id == member);
+        known.or_else(|| named().map(|(_, member, _)| member.rpc_address))
     }
 
     /// How peers are called.
