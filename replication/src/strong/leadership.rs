@@ -49,6 +49,8 @@ const PAUSE_LIMIT: Duration = Duration::from_millis(500);
 const TRANSFER_PATIENCE: Duration = Duration::from_secs(3);
 /// A successor that does not yet lead is told again so often.
 const TELL_AGAIN: Duration = Duration::from_millis(30);
+/// How long a caller then waits for its own node to hear of it.
+const NEWS_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a caller waits for a transfer.
 const CALL_PATIENCE: Duration = Duration::from_secs(5);
 /// How often the leader looks for a voter that is preferred to it.
@@ -86,8 +88,21 @@ impl Group {
 
     async fn transfer(&self, to: NodeId) -> Result<()> {
         match self.ask_leader(Request::TransferTo(to), CALL_PATIENCE).await? {
-            Reply::Done => Ok(()),
+            Reply::Done => {
+                self.hear_of_leader(to).await;
+                Ok(())
+            }
             other => Err(change_failed(&other)),
+        }
+    }
+
+    /// Waits until this node, too, knows who leads: the answer of the old leader may be here before the new one's
+    /// first message. It is true whether this node has heard or not, so there is no error.
+    async fn hear_of_leader(&self, to: NodeId) {
+        let until = Instant::now() + NEWS_PATIENCE;
+        let heard = |leader| to == FITTEST || leader == to;
+        while !self.leader().is_some_and(heard) && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
