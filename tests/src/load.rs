@@ -6,6 +6,23 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, Config, NoTls};
 
+/// A connection as superuser to a PostgreSQL address that answers within `limit`.
+pub async fn connect(address: &str, limit: Duration) -> Result<Client, tokio_postgres::Error> {
+    let (host, port) = address.rsplit_once(':').expect("host:port");
+    let mut config = Config::new();
+    config.host(host).port(port.parse().expect("a port")).user("amphora").dbname("amphora");
+    config.connect_timeout(limit);
+    let (client, connection) = config.connect(NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// The same, if it is there at once: within half a second, and ready within another.
+pub async fn connect_quickly(address: &str) -> Option<Client> {
+    let connect = connect(address, Duration::from_millis(500));
+    tokio::time::timeout(Duration::from_secs(1), connect).await.ok()?.ok()
+}
+
 /// A connection that moves to another node when it breaks.
 pub struct Roaming {
     addresses: Vec<String>,
@@ -26,20 +43,10 @@ impl Roaming {
             if self.client.as_ref().is_some_and(|c| !c.is_closed()) {
                 break;
             }
-            let (host, port) = self.addresses[self.at].rsplit_once(':').expect("host:port");
-            let mut config = Config::new();
-            config.host(host).port(port.parse().expect("a port")).user("amphora").dbname("amphora");
-            config.connect_timeout(Duration::from_millis(500));
-            let connect = tokio::time::timeout(Duration::from_secs(1), config.connect(NoTls)).await;
-            match connect {
-                Ok(Ok((client, connection))) => {
-                    tokio::spawn(connection);
-                    self.client = Some(client);
-                }
-                _ => {
-                    self.move_on();
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
+            self.client = connect_quickly(&self.addresses[self.at]).await;
+            if self.client.is_none() {
+                self.move_on();
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
         self.client.as_mut().expect("just made")

@@ -5,7 +5,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::Client;
+
+use crate::load::connect;
 
 /// A node: its directory, addresses and, while it runs, its process.
 pub struct Node {
@@ -159,13 +161,7 @@ impl Node {
 
     /// A connection as superuser, if the node takes one within `limit`.
     pub async fn try_client(&self, limit: Duration) -> Result<Client, tokio_postgres::Error> {
-        let (host, port) = self.pg.rsplit_once(':').expect("host:port");
-        let mut config = Config::new();
-        config.host(host).port(port.parse().expect("a port")).user("amphora").dbname("amphora");
-        config.connect_timeout(limit);
-        let (client, connection) = config.connect(NoTls).await?;
-        tokio::spawn(connection);
-        Ok(client)
+        connect(&self.pg, limit).await
     }
 
     /// A connection as superuser; waits for the node to take it.

@@ -285,20 +285,7 @@ pub fn key(name: &str) -> Vec<u8> {
 
 /// An empty commit of a group's next transaction.
 pub fn commit(group: &Group) -> CommitRequest {
-    CommitRequest {
-        id: group.transaction_id(),
-        locked: false,
-        expected: Vec::new(),
-        tables: Vec::new(),
-        intents: Vec::new(),
-        writes: Vec::new(),
-        staged: Staged::default(),
-        staged_into: Vec::new(),
-        reads: None,
-        leaderless: Vec::new(),
-        clock: Timestamp::ZERO,
-        durability: Default::default(),
-    }
+    CommitRequest::empty(group.transaction_id(), Timestamp::ZERO)
 }
 
 /// An optimistic commit of one key that was read at a version.

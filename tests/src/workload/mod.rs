@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio_postgres::{Client, Config, Error, NoTls};
+use tokio_postgres::{Client, Error};
 
 pub use append::Append;
 pub use bank::Bank;
@@ -35,7 +35,7 @@ pub use queue::Queue;
 pub use register::Register;
 pub use unique::Unique;
 
-use crate::load::{Stop, is_indeterminate};
+use crate::load::{Stop, connect_quickly, is_indeterminate};
 
 /// How long an answer is waited for before its client gives up.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -166,16 +166,10 @@ impl Session {
     /// The connection, made if need be; `None` if no node takes one now.
     async fn client(&mut self) -> Option<Arc<Client>> {
         if self.client.as_ref().is_none_or(|client| client.is_closed()) {
-            let (host, port) = self.addresses[self.at].rsplit_once(':').expect("host:port");
-            let mut config = Config::new();
-            config.host(host).port(port.parse().expect("a port")).user("amphora").dbname("amphora");
-            config.connect_timeout(Duration::from_millis(500));
-            let connect = tokio::time::timeout(Duration::from_secs(1), config.connect(NoTls));
-            let Ok(Ok((client, connection))) = connect.await else {
+            let Some(client) = connect_quickly(&self.addresses[self.at]).await else {
                 self.move_on();
                 return None;
             };
-            tokio::spawn(connection);
             self.client = Some(Arc::new(client));
         }
         self.client.clone()
