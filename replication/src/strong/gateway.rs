@@ -337,8 +337,11 @@ impl Group {
             let ask = Request::Lock { held_under, patience: LOCK_POLL, request: request.clone() };
             match self.ask(&route, ask, LOCK_POLL + CALL_PATIENCE).await {
                 Ok(Reply::Locked { leader, keys }) => {
-                    if let Some(open) = self.inner.open.lock().get_mut(&id) {
-                        *open = Some(leader);
+                    // What was seen under one leader is not protected by another's locks.
+                    if let Some(open) = self.inner.open.lock().get_mut(&id)
+                        && *open.get_or_insert(leader) != leader
+                    {
+                        return Err(locks_lost());
                     }
                     return Ok(keys);
                 }

@@ -39,12 +39,15 @@ type Versions = BTreeMap<u8, u64>;
 enum Wire {
     Lock {
         id: TransactionId,
+        /// Which of the transaction's questions it is: an answer is one to this call alone
+        ask: u64,
         held_under: Option<u64>,
         keys: Vec<LockKey>,
         wait: WaitPolicy,
     },
     Locked {
         id: TransactionId,
+        ask: u64,
         reign: u64,
         keys: Vec<LockKey>,
         versions: Versions,
@@ -52,6 +55,7 @@ enum Wire {
     },
     Refused {
         id: TransactionId,
+        ask: u64,
         why: LockRefusal,
     },
     Commit {
@@ -106,7 +110,7 @@ struct World {
     /// Which leadership it is, and what it has in memory
     reign: u64,
     table: LockTable,
-    waiters: HashMap<TransactionId, (u64, Vec<LockKey>)>,
+    waiters: HashMap<TransactionId, (u64, u64, Vec<LockKey>)>,
     active: BTreeSet<TransactionId>,
     fenced: BTreeSet<TransactionId>,
     /// What is committed, by key
@@ -281,7 +285,7 @@ impl World {
         tx.asks += 1;
         let (gateway, held_under, asks) = (tx.gateway, tx.held_under, tx.asks);
         let wire = match &tx.asked {
-            Some((keys, wait)) => Wire::Lock { id, held_under, keys: keys.clone(), wait: *wait },
+            Some((keys, wait)) => Wire::Lock { id, ask: asks, held_under, keys: keys.clone(), wait: *wait },
             // It goes once: then its outcome is asked for.
             None if std::mem::replace(&mut tx.commit_sent, true) => Wire::Outcome(id),
             None => {
@@ -299,10 +303,11 @@ impl World {
 
     fn at_leader(&mut self, gateway: u64, wire: Wire) {
         match wire {
-            Wire::Lock { id, held_under, keys, wait } => {
+            Wire::Lock { id, ask, held_under, keys, wait } => {
                 let lost = held_under.is_some_and(|reign| reign != self.reign || !self.table.knows(id));
                 if lost {
-                    return self.tell_gateway(gateway, Wire::Refused { id, why: LockRefusal::LocksLost });
+                    let why = LockRefusal::LocksLost;
+                    return self.tell_gateway(gateway, Wire::Refused { id, ask, why });
                 }
                 let (mut woken, before) = (Vec::new(), self.table.queues());
                 let progress = self.table.request(self.now(), id, &keys, wait, &mut woken);
@@ -310,8 +315,8 @@ impl World {
                 self.table.check_order(&before, id);
                 self.deliver(woken);
                 match progress {
-                    Progress::Waiting => _ = self.waiters.insert(id, (gateway, keys)),
-                    progress => self.answer(gateway, id, keys, progress),
+                    Progress::Waiting => _ = self.waiters.insert(id, (gateway, ask, keys)),
+                    progress => self.answer(gateway, id, ask, keys, progress),
                 }
             }
             Wire::Commit { id, held_under, writes } => {
@@ -347,20 +352,20 @@ impl World {
 
     fn deliver(&mut self, woken: Vec<Woken>) {
         for Woken { id, progress } in woken {
-            if let Some((gateway, keys)) = self.waiters.remove(&id) {
-                self.answer(gateway, id, keys, progress);
+            if let Some((gateway, ask, keys)) = self.waiters.remove(&id) {
+                self.answer(gateway, id, ask, keys, progress);
             }
         }
     }
 
-    fn answer(&mut self, gateway: u64, id: TransactionId, keys: Vec<LockKey>, progress: Progress) {
+    fn answer(&mut self, gateway: u64, id: TransactionId, ask: u64, keys: Vec<LockKey>, progress: Progress) {
         let reply = match progress {
             Progress::Granted { skipped } => {
                 let versions = keys.iter().map(|k| (k.key[0], self.versions[&k.key[0]])).collect();
                 let skipped = skipped.iter().map(|key| key[0]).collect();
-                Wire::Locked { id, reign: self.reign, keys, versions, skipped }
+                Wire::Locked { id, ask, reign: self.reign, keys, versions, skipped }
             }
-            Progress::Refused(why) => Wire::Refused { id, why },
+            Progress::Refused(why) => Wire::Refused { id, ask, why },
             Progress::Waiting => return,
         };
         self.tell_gateway(gateway, reply);
@@ -368,13 +373,12 @@ impl World {
 
     fn at_gateway(&mut self, wire: Wire) {
         match wire {
-            Wire::Locked { id, reign, keys, versions, skipped } => {
-                // An answer to an earlier question says nothing new.
-                let Some(tx) = self.open.get_mut(&id) else { return };
-                if tx.asked.as_ref().is_none_or(|(asked, _)| *asked != keys) {
-                    return;
+            Wire::Locked { id, ask, reign, keys, versions, skipped } => {
+                // An answer to an earlier question goes to a call that nobody waits for any more.
+                let Some(tx) = self.open.get_mut(&id).filter(|tx| tx.asks == ask) else { return };
+                if tx.held_under.replace(reign).is_some_and(|before| before != reign) {
+                    panic!("{id} holds locks under two leaderships");
                 }
-                tx.held_under = Some(reign);
                 for key in keys.iter().filter(|k| !skipped.contains(&k.key[0])) {
                     // What was locked first was seen first.
                     tx.granted.entry(key.key[0]).or_insert(versions[&key.key[0]]);
@@ -399,7 +403,10 @@ impl World {
                 }
                 self.ask(id);
             }
-            Wire::Refused { id, why } => {
+            Wire::Refused { id, ask, why } => {
+                if self.open.get(&id).is_none_or(|tx| tx.asks != ask) {
+                    return;
+                }
                 let Some(tx) = self.open.remove(&id) else { return };
                 self.deadlocks += u64::from(why == LockRefusal::Deadlock);
                 self.tell_leader(tx.gateway, Wire::Release(id));
@@ -434,5 +441,6 @@ fn what_is_locked_is_not_overwritten_and_nobody_waits_for_ever() {
     };
     let [schedules, committed, deadlocks] = schedules(40_000, run);
     println!("{schedules} schedules, {committed} commits, {deadlocks} deadlocks");
-    assert!(committed > schedules && deadlocks * 20 > schedules, "too little happened to prove anything");
+    let enough = committed > schedules && deadlocks * 20 > schedules;
+    assert!(schedules == 1 || enough, "too little happened to prove anything");
 }
