@@ -59,11 +59,11 @@ impl Cluster {
     }
 
     /// As [`Cluster::start_in_namespaces`], with clocks and disks that can be made to fail: [`Cluster::faults`] and, if
-    /// `small_disk`, [`Cluster::fill_disk`] of the last node.
+    /// `small_disk`, [`Cluster::fill_disk`] of the last node. There is room for one node more.
     pub async fn start_for_faults(n: usize, small_disk: bool) -> Cluster {
-        let network = Network::create(n);
+        let network = Network::create(n + 1);
         let mut cluster = Cluster::empty(Some(network));
-        for node in 0..n {
+        for node in 0..=n {
             cluster.pages.push(FaultPage::create(cluster.dir.path(), &format!("node-{}", node + 1)));
         }
         if small_disk {
@@ -93,7 +93,7 @@ impl Cluster {
         let (pg, rpc, http) = match &self.network {
             Some(network) => {
                 let ip = network.address(index);
-                (format!("{ip}:5433"), format!("{ip}:7433"), format!("{ip}:8433"))
+                (self.guest_address(), format!("{ip}:7433"), format!("{ip}:8433"))
             }
             None => (local(), local(), local()),
         };
@@ -102,12 +102,8 @@ impl Cluster {
         if self.network.is_some() {
             arguments.push("--insecure".into());
         }
-        let running = self.nodes.iter().filter(|n| n.is_running());
-        let members: Vec<String> = running.map(|n| n.rpc.clone()).collect();
-        if !members.is_empty() {
-            arguments.extend(["--join".into(), members.join(",")]);
-        }
         let mut node = Node::new(self.dir.path(), &format!("node-{}", index + 1), pg, rpc, http, arguments);
+        node.join = self.running();
         node.namespace = self.network.as_ref().map(|network| network.namespace(index));
         node.environment = self.pages.get(index).map(FaultPage::environment).unwrap_or_default();
         node.start();
@@ -118,9 +114,38 @@ impl Cluster {
         index
     }
 
+    /// The RPC addresses of all who run.
+    fn running(&self) -> Vec<String> {
+        self.nodes.iter().filter(|n| n.is_running()).map(|n| n.rpc.clone()).collect()
+    }
+
+    /// Starts a node that is not running with an empty directory: it joins those that run, as somebody new.
+    pub fn start_afresh(&mut self, index: usize) {
+        let join = self.running();
+        let node = &mut self.nodes[index];
+        node.join = join;
+        node.empty_directory();
+        node.start();
+    }
+
+    /// Kills the node that came last, and forgets it.
+    pub fn discard_last(&mut self) {
+        let mut node = self.nodes.pop().expect("a node");
+        if node.is_running() {
+            node.kill();
+        }
+        node.empty_directory();
+    }
+
     /// The scratch directory in which nodes live.
     pub fn path(&self) -> &std::path::Path {
         self.dir.path()
+    }
+
+    /// Where clients will find the next node that is added. In namespaces only.
+    pub fn guest_address(&self) -> String {
+        let network = self.network.as_ref().expect("addresses are known beforehand in namespaces only");
+        format!("{}:5433", network.address(self.nodes.len()))
     }
 
     /// How many nodes there are.

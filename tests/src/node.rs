@@ -23,6 +23,8 @@ pub struct Node {
     pub namespace: Option<String>,
     /// Environment for its process (clock skew, fault injection)
     pub environment: Vec<(String, String)>,
+    /// RPC addresses of those whom it joins when its directory is empty
+    pub join: Vec<String>,
     arguments: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
@@ -46,6 +48,7 @@ impl Node {
             http,
             namespace: None,
             environment: Vec::new(),
+            join: Vec::new(),
             arguments,
             child: None,
         }
@@ -68,6 +71,7 @@ impl Node {
             .arg(&self.data_dir)
             .args(["--listen", &self.pg, "--rpc-listen", &self.rpc, "--http-listen", &self.http])
             .args(&self.arguments)
+            .args((!self.join.is_empty()).then(|| format!("--join={}", self.join.join(","))))
             .envs(self.environment.iter().cloned());
         command
     }
@@ -132,6 +136,17 @@ impl Node {
             self.kill();
         }
         self.start();
+    }
+
+    /// Removes all that it keeps. The directory itself, which may be a file system of its own, stays.
+    pub fn empty_directory(&self) {
+        assert!(self.child.is_none(), "the node runs");
+        for entry in std::fs::read_dir(&self.data_dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let removed =
+                if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            removed.expect("what a dead node has left can be removed");
+        }
     }
 
     /// Waits for the process to end by itself; its exit code.

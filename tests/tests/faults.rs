@@ -14,6 +14,8 @@ use amphora_tests::nemesis::{self, Kind, Schedule};
 use amphora_tests::workload::{self, Workload};
 use amphora_tests::{Cluster, seed};
 
+const ALL: [Kind; 5] = [Kind::Kills, Kind::Links, Kind::Clocks, Kind::Disks, Kind::Members];
+
 /// Writes all histories down; where they are.
 fn write_histories(seed: u64, workloads: &[Arc<dyn Workload>], broken: &[String]) -> PathBuf {
     let root = std::env::var_os("AMPHORA_HISTORIES").map_or_else(std::env::temp_dir, PathBuf::from);
@@ -36,7 +38,10 @@ async fn run(kinds: &[Kind], limit: Duration) {
     for workload in &workloads {
         workload.prepare(&client).await.unwrap();
     }
-    let addresses: Vec<String> = cluster.nodes().iter().map(|n| n.pg.clone()).collect();
+    let mut addresses: Vec<String> = cluster.nodes().iter().map(|n| n.pg.clone()).collect();
+    if kinds.contains(&Kind::Members) {
+        addresses.push(cluster.guest_address());
+    }
     let (stop, start) = (Stop::default(), Instant::now());
     let mut workers = Vec::new();
     for (index, workload) in workloads.iter().enumerate() {
@@ -75,10 +80,10 @@ async fn run(kinds: &[Kind], limit: Duration) {
     assert!(idle.is_empty(), "too little happened to prove anything: {idle:?}");
 }
 
-/// How long a schedule runs: `AMPHORA_FAULT_SECONDS`, or 45 s.
+/// How long a schedule runs: `AMPHORA_FAULT_SECONDS`, or 42 s.
 fn limit() -> Duration {
     let seconds = std::env::var("AMPHORA_FAULT_SECONDS").ok().and_then(|s| s.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(45))
+    Duration::from_secs(seconds.unwrap_or(42))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -102,8 +107,13 @@ async fn disks_are_slow_and_full() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_come_and_go() {
+    run(&[Kind::Members], limit()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_of_it() {
-    run(&[Kind::Kills, Kind::Links, Kind::Clocks, Kind::Disks], limit()).await;
+    run(&ALL, limit()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -112,6 +122,6 @@ async fn all_of_it_for_long() {
     let minutes: u64 = std::env::var("SOAK_MINUTES").ok().and_then(|m| m.parse().ok()).unwrap_or(10);
     let until = Instant::now() + Duration::from_secs(minutes * 60);
     while Instant::now() < until {
-        run(&[Kind::Kills, Kind::Links, Kind::Clocks, Kind::Disks], Duration::from_secs(90)).await;
+        run(&ALL, Duration::from_secs(90)).await;
     }
 }

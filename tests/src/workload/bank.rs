@@ -1,10 +1,10 @@
 //! A bank: money moves, at every level; the total is the same in every snapshot, and the ledger explains each balance.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use rand::Rng;
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, Row};
 
 use super::{Notes, Outcome, Session, Verdict, Workload};
 
@@ -12,10 +12,62 @@ const ACCOUNTS: i32 = 8;
 const EACH: i64 = 100;
 
 #[derive(Clone, Debug)]
-#[allow(dead_code)] // some of it is for whoever reads the history
 enum Note {
     Transfer { id: i64, from: i32, to: i32, amount: i64, outcome: Outcome<()> },
     Audit { total: i64, least: i64 },
+}
+
+/// What a node holds at the end.
+#[derive(Clone, Default)]
+struct Found {
+    /// From, to and amount
+    transfers: BTreeMap<i64, (i32, i32, i64)>,
+    balances: BTreeMap<i32, i64>,
+}
+
+fn verdict(notes: &[Note], found: &[Found]) -> Verdict {
+    let (mut done, mut refused, mut audits) = (BTreeMap::new(), BTreeSet::new(), 0);
+    let mut broken = Vec::new();
+    for note in notes {
+        match note {
+            Note::Transfer { id, from, to, amount, outcome: Outcome::Done(()) } => {
+                done.insert(*id, (*from, *to, *amount));
+            }
+            Note::Transfer { id, outcome: Outcome::Refused(_), .. } => _ = refused.insert(*id),
+            Note::Transfer { .. } => {}
+            Note::Audit { total, least } => {
+                audits += 1;
+                if *total != i64::from(ACCOUNTS) * EACH || *least < 0 {
+                    broken.push(format!("an audit found {total} in all, {least} at least"));
+                }
+            }
+        }
+    }
+    for (node, Found { transfers, balances }) in found.iter().enumerate() {
+        let node = node + 1;
+        let lost: Vec<_> = done.iter().filter(|(id, what)| transfers.get(id) != Some(*what)).collect();
+        if !lost.is_empty() {
+            broken.push(format!("node {node} has lost acknowledged transfers {lost:?}"));
+        }
+        let ghosts: Vec<_> = refused.iter().filter(|id| transfers.contains_key(id)).collect();
+        if !ghosts.is_empty() {
+            broken.push(format!("node {node} has refused transfers {ghosts:?}"));
+        }
+        for account in 0..ACCOUNTS {
+            let moved = |(from, to, amount): &(i32, i32, i64)| {
+                i64::from(*to == account) * amount - i64::from(*from == account) * amount
+            };
+            let due = EACH + transfers.values().map(moved).sum::<i64>();
+            let balance = balances.get(&account);
+            if balance != Some(&due) {
+                broken.push(format!(
+                    "account {account} on node {node} has {balance:?}, and by the ledger {due}"
+                ));
+            }
+        }
+    }
+    let summary = format!("{} transfers, {} refused, {audits} audits", done.len(), refused.len());
+    Verdict { done: done.len(), summary, broken }
 }
 
 /// The workload.
@@ -92,50 +144,71 @@ impl Workload for Bank {
     }
 
     async fn judge(&self, clients: &[Client]) -> Result<Verdict, Error> {
-        let (mut done, mut refused, mut audits) = (BTreeSet::new(), BTreeSet::new(), 0);
-        let mut verdict = Verdict::default();
-        for note in self.notes.all() {
-            match note {
-                Note::Transfer { id, outcome: Outcome::Done(()), .. } => _ = done.insert(id),
-                Note::Transfer { id, outcome: Outcome::Refused(_), .. } => _ = refused.insert(id),
-                Note::Transfer { .. } => {}
-                Note::Audit { total, least } => {
-                    audits += 1;
-                    if total != i64::from(ACCOUNTS) * EACH || least < 0 {
-                        verdict.broken.push(format!("an audit found {total} in all, {least} at least"));
-                    }
-                }
-            }
+        let mut found = Vec::new();
+        for client in clients {
+            let rows = client.query("SELECT id, src, dst, amount FROM transfers", &[]).await?;
+            let transfer = |row: &Row| (row.get(0), (row.get(1), row.get(2), row.get(3)));
+            let transfers = rows.iter().map(transfer).collect();
+            let rows = client.query("SELECT id, balance FROM accounts", &[]).await?;
+            let balances = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+            found.push(Found { transfers, balances });
         }
-        for (node, client) in clients.iter().enumerate() {
-            let rows = client.query("SELECT id FROM transfers", &[]).await?;
-            let there: BTreeSet<i64> = rows.iter().map(|row| row.get(0)).collect();
-            let lost: Vec<_> = done.difference(&there).collect();
-            if !lost.is_empty() {
-                verdict.broken.push(format!("node {} has lost acknowledged transfers {lost:?}", node + 1));
-            }
-            let ghosts: Vec<_> = refused.intersection(&there).collect();
-            if !ghosts.is_empty() {
-                verdict.broken.push(format!("node {} has refused transfers {ghosts:?}", node + 1));
-            }
-            let sql = "SELECT a.id, a.balance, \
-                       coalesce((SELECT sum(amount)::bigint FROM transfers WHERE dst = a.id), 0) \
-                       - coalesce((SELECT sum(amount)::bigint FROM transfers WHERE src = a.id), 0) \
-                       FROM accounts a ORDER BY a.id";
-            for row in client.query(sql, &[]).await? {
-                let (id, balance, moved): (i32, i64, i64) = (row.get(0), row.get(1), row.get(2));
-                if balance != EACH + moved {
-                    let is = format!("account {id} on node {} has {balance}", node + 1);
-                    verdict.broken.push(format!("{is}, and by the ledger {}", EACH + moved));
-                }
-            }
-        }
-        verdict.done = done.len();
-        verdict.summary = format!("{} transfers, {} refused, {audits} audits", done.len(), refused.len());
-        Ok(verdict)
+        Ok(verdict(&self.notes.all(), &found))
     }
 
     fn history(&self) -> String {
         self.notes.lines()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transfer(id: i64, outcome: Outcome<()>) -> Note {
+        Note::Transfer { id, from: 0, to: 1, amount: 10, outcome }
+    }
+
+    /// Two transfers are there, one of them of unknown fate; one was refused.
+    fn good() -> (Vec<Note>, Vec<Found>) {
+        let notes = vec![
+            transfer(1, Outcome::Done(())),
+            transfer(2, Outcome::Unknown),
+            transfer(3, Outcome::Refused(String::new())),
+            transfer(4, Outcome::Unknown),
+            Note::Audit { total: i64::from(ACCOUNTS) * EACH, least: 0 },
+        ];
+        let transfers = BTreeMap::from([(1, (0, 1, 10)), (2, (0, 1, 10))]);
+        let mut balances: BTreeMap<i32, i64> = (0..ACCOUNTS).map(|account| (account, EACH)).collect();
+        balances.extend([(0, EACH - 20), (1, EACH + 20)]);
+        (notes, vec![Found { transfers, balances }; 3])
+    }
+
+    #[test]
+    fn what_is_planted_is_found() {
+        let (notes, found) = good();
+        assert_eq!(verdict(&notes, &found).broken, Vec::<String>::new());
+        let told = |what: &str, change: &dyn Fn(&mut Vec<Note>, &mut Found)| {
+            let (mut notes, mut found) = good();
+            change(&mut notes, &mut found[1]);
+            let broken = verdict(&notes, &found).broken;
+            assert!(broken.iter().any(|b| b.contains(what)), "{what}: {broken:?}");
+        };
+        told("an audit found 790", &|notes, _| notes.push(Note::Audit { total: 790, least: 0 }));
+        told("an audit found 800", &|notes, _| notes.push(Note::Audit { total: 800, least: -10 }));
+        told("node 2 has lost", &|_, found| {
+            // It is gone with all that it moved: the books balance.
+            found.transfers.remove(&1);
+            found.balances.extend([(0, EACH - 10), (1, EACH + 10)]);
+        });
+        told("node 2 has lost", &|_, found| _ = found.transfers.insert(1, (0, 1, 11)));
+        told("node 2 has refused transfers", &|_, found| {
+            found.transfers.insert(3, (0, 1, 10));
+            found.balances.extend([(0, EACH - 30), (1, EACH + 30)]);
+        });
+        told("account 0 on node 2 has Some(90), and by the ledger 80", &|_, found| {
+            _ = found.balances.insert(0, EACH - 10);
+        });
+        told("account 7 on node 2 has None", &|_, found| _ = found.balances.remove(&7));
     }
 }

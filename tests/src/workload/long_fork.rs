@@ -22,6 +22,49 @@ enum Note {
     Read(i64, BTreeSet<i64>),
 }
 
+/// `found` is what each node holds at the end: one more read of every group.
+fn verdict(notes: &[Note], found: &[BTreeSet<i64>]) -> Verdict {
+    let mut broken = Vec::new();
+    let mut reads: BTreeMap<i64, Vec<BTreeSet<i64>>> = BTreeMap::new();
+    let (mut written, mut may_be, mut read) = (BTreeSet::new(), BTreeSet::new(), 0);
+    for note in notes {
+        match note {
+            Note::Write(key, Outcome::Done(())) => _ = (written.insert(*key), may_be.insert(*key)),
+            Note::Write(key, Outcome::Unknown) => _ = may_be.insert(*key),
+            Note::Write(_, Outcome::Refused(_)) => {}
+            Note::Read(group, seen) => {
+                read += 1;
+                reads.entry(*group).or_default().push(seen.clone());
+            }
+        }
+    }
+    for (node, there) in found.iter().enumerate() {
+        let lost: Vec<_> = written.difference(there).collect();
+        if !lost.is_empty() {
+            broken.push(format!("node {} has lost {lost:?}", node + 1));
+        }
+        for (group, seen) in &mut reads {
+            seen.push(there.range(group * GROUP..(group + 1) * GROUP).copied().collect());
+        }
+    }
+    let seen: BTreeSet<i64> = reads.values().flatten().chain(found).flatten().copied().collect();
+    let ghosts: Vec<_> = seen.difference(&may_be).collect();
+    if !ghosts.is_empty() {
+        broken.push(format!("{ghosts:?} were seen, and nobody has written them"));
+    }
+    for (group, seen) in &mut reads {
+        seen.sort_by_key(BTreeSet::len);
+        for pair in seen.windows(2) {
+            if !pair[0].is_subset(&pair[1]) {
+                let both = format!("{:?} and {:?}", pair[0], pair[1]);
+                broken.push(format!("group {group}: readers disagree about the order: {both}"));
+            }
+        }
+    }
+    let summary = format!("{} groups, {} rows, {read} reads", reads.len(), written.len());
+    Verdict { done: written.len() + read, summary, broken }
+}
+
 /// The workload.
 #[derive(Default)]
 pub struct LongFork {
@@ -80,45 +123,60 @@ impl Workload for LongFork {
     }
 
     async fn judge(&self, clients: &[Client]) -> Result<Verdict, Error> {
-        let mut verdict = Verdict::default();
-        let mut reads: BTreeMap<i64, Vec<BTreeSet<i64>>> = BTreeMap::new();
-        let (mut written, mut read) = (BTreeSet::new(), 0);
-        for note in self.notes.all() {
-            match note {
-                Note::Write(key, Outcome::Done(())) => _ = written.insert(key),
-                Note::Write(..) => {}
-                Note::Read(group, seen) => {
-                    read += 1;
-                    reads.entry(group).or_default().push(seen);
-                }
-            }
-        }
-        for (node, client) in clients.iter().enumerate() {
+        let mut found = Vec::new();
+        for client in clients {
             let rows = client.query("SELECT k FROM forks", &[]).await?;
-            let there: BTreeSet<i64> = rows.iter().map(|row| row.get(0)).collect();
-            let lost: Vec<_> = written.difference(&there).collect();
-            if !lost.is_empty() {
-                verdict.broken.push(format!("node {} has lost {lost:?}", node + 1));
-            }
-            for (group, seen) in &mut reads {
-                seen.push(there.range(group * GROUP..(group + 1) * GROUP).copied().collect());
-            }
+            found.push(rows.iter().map(|row| row.get(0)).collect());
         }
-        for (group, seen) in &mut reads {
-            seen.sort_by_key(BTreeSet::len);
-            for pair in seen.windows(2) {
-                if !pair[0].is_subset(&pair[1]) {
-                    let both = format!("{:?} and {:?}", pair[0], pair[1]);
-                    verdict.broken.push(format!("group {group}: readers disagree about the order: {both}"));
-                }
-            }
-        }
-        verdict.done = written.len() + read;
-        verdict.summary = format!("{} groups, {} rows, {read} reads", reads.len(), written.len());
-        Ok(verdict)
+        Ok(verdict(&self.notes.all(), &found))
     }
 
     fn history(&self) -> String {
         self.notes.lines()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows 4, 5 and 6 of group 1 were written in this order; of 6 nobody was told, 7 was refused.
+    fn good() -> (Vec<Note>, Vec<BTreeSet<i64>>) {
+        let read = |keys: &[i64]| Note::Read(1, keys.iter().copied().collect());
+        let notes = vec![
+            Note::Write(4, Outcome::Done(())),
+            Note::Write(5, Outcome::Done(())),
+            Note::Write(6, Outcome::Unknown),
+            Note::Write(7, Outcome::Refused(String::new())),
+            read(&[]),
+            read(&[4, 5]),
+            read(&[4]),
+            read(&[4, 5]),
+        ];
+        (notes, vec![BTreeSet::from([4, 5, 6]); 3])
+    }
+
+    #[test]
+    fn what_is_planted_is_found() {
+        let (notes, found) = good();
+        assert_eq!(verdict(&notes, &found).broken, Vec::<String>::new());
+        type Change<'a> = &'a dyn Fn(&mut Vec<Note>, &mut BTreeSet<i64>);
+        let told = |what: &str, change: Change<'_>| {
+            let (mut notes, mut found) = good();
+            change(&mut notes, &mut found[2]);
+            let broken = verdict(&notes, &found).broken;
+            assert!(broken.iter().any(|b| b.contains(what)), "{what}: {broken:?}");
+        };
+        told("disagree about the order", &|notes, _| notes.push(Note::Read(1, BTreeSet::from([5]))));
+        told("disagree about the order", &|notes, _| notes.push(Note::Read(1, BTreeSet::from([4, 6]))));
+        // Nodes that end differently are two readers as well.
+        told("disagree about the order", &|notes, found| {
+            notes.retain(|note| !matches!(note, Note::Write(5, _)));
+            notes.push(Note::Write(5, Outcome::Unknown));
+            found.remove(&5);
+        });
+        told("node 3 has lost [5]", &|_, found| _ = found.remove(&5));
+        told("[7] were seen", &|notes, _| notes.push(Note::Read(1, BTreeSet::from([4, 5, 6, 7]))));
+        told("[7] were seen", &|_, found| _ = found.insert(7));
     }
 }

@@ -1,5 +1,6 @@
 //! A counter grows; whoever reads it, on whatever node, sees no less than anyone has seen before.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -18,6 +19,41 @@ enum Note {
     Increase { before: i64, seen: i64, time: (Duration, Duration), worker: i64 },
     /// It may have been increased
     Unknown,
+}
+
+/// `found` is the counter at the end, on each node.
+fn verdict(notes: &[Note], found: &[i64]) -> Verdict {
+    let mut broken = Vec::new();
+    let (mut reads, mut increases, mut unknown) = (0, BTreeSet::new(), 0);
+    for note in notes {
+        match note {
+            Note::Read { before, seen, .. } => {
+                reads += 1;
+                if seen < before {
+                    broken.push(format!("{seen} was read where {before} had been seen: {note:?}"));
+                }
+            }
+            Note::Increase { before, seen, .. } => {
+                if !increases.insert(*seen) {
+                    broken.push(format!("it was increased to {seen} twice: {note:?}"));
+                }
+                if seen <= before {
+                    broken.push(format!("{before} was seen, then increased to {seen}: {note:?}"));
+                }
+            }
+            Note::Unknown => unknown += 1,
+        }
+    }
+    let newest = increases.last().copied().unwrap_or(0);
+    let increases = increases.len() as i64;
+    for (node, last) in found.iter().enumerate() {
+        if *last < increases.max(newest) || *last > increases + unknown {
+            let by = format!("{increases} increases, to {newest} at most, and {unknown} of unknown fate");
+            broken.push(format!("node {}: {last} after {by}", node + 1));
+        }
+    }
+    let summary = format!("{reads} reads, {increases} increases, {unknown} unknown");
+    Verdict { done: reads + increases as usize, summary, broken }
 }
 
 /// The workload.
@@ -72,40 +108,50 @@ impl Workload for Monotonic {
     }
 
     async fn judge(&self, clients: &[Client]) -> Result<Verdict, Error> {
-        let mut verdict = Verdict::default();
-        let (mut reads, mut increases, mut unknown) = (0, 0, 0);
-        for note in self.notes.all() {
-            match note {
-                Note::Read { before, seen, .. } => {
-                    reads += 1;
-                    if seen < before {
-                        verdict
-                            .broken
-                            .push(format!("{seen} was read where {before} had been seen: {note:?}"));
-                    }
-                }
-                Note::Increase { before, seen, .. } => {
-                    increases += 1;
-                    if seen <= before {
-                        verdict.broken.push(format!("{before} was seen, then increased to {seen}: {note:?}"));
-                    }
-                }
-                Note::Unknown => unknown += 1,
-            }
+        let mut found = Vec::new();
+        for client in clients {
+            found.push(client.query_one("SELECT n FROM counters WHERE id = 1", &[]).await?.get(0));
         }
-        for (node, client) in clients.iter().enumerate() {
-            let last: i64 = client.query_one("SELECT n FROM counters WHERE id = 1", &[]).await?.get(0);
-            if last < increases || last > increases + unknown {
-                let by = format!("{increases} increases and {unknown} of unknown fate");
-                verdict.broken.push(format!("node {}: {last} after {by}", node + 1));
-            }
-        }
-        verdict.done = (reads + increases) as usize;
-        verdict.summary = format!("{reads} reads, {increases} increases, {unknown} unknown");
-        Ok(verdict)
+        Ok(verdict(&self.notes.all(), &found))
     }
 
     fn history(&self) -> String {
         self.notes.lines()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHEN: (Duration, Duration) = (Duration::ZERO, Duration::ZERO);
+
+    fn read(before: i64, seen: i64) -> Note {
+        Note::Read { before, seen, time: WHEN, worker: 1 }
+    }
+
+    fn increase(before: i64, seen: i64) -> Note {
+        Note::Increase { before, seen, time: WHEN, worker: 1 }
+    }
+
+    #[test]
+    fn what_is_planted_is_found() {
+        // Increased to 1, 2 and 4; to 3 without a word; once it failed without a word.
+        let good = [increase(0, 1), read(1, 1), increase(1, 2), Note::Unknown, Note::Unknown]
+            .into_iter()
+            .chain([read(1, 3), increase(2, 4), read(4, 4)])
+            .collect::<Vec<_>>();
+        assert_eq!(verdict(&good, &[4, 4, 4]).broken, Vec::<String>::new());
+        assert_eq!(verdict(&good, &[5, 5, 5]).broken, Vec::<String>::new());
+        let told = |what: &str, more: Option<Note>, last: i64| {
+            let notes: Vec<Note> = good.iter().cloned().chain(more).collect();
+            let broken = verdict(&notes, &[4, last, 4]).broken;
+            assert!(broken.iter().any(|b| b.contains(what)), "{what}: {broken:?}");
+        };
+        told("3 was read where 4 had been seen", Some(read(4, 3)), 4);
+        told("it was increased to 2 twice", Some(increase(1, 2)), 4);
+        told("4 was seen, then increased to 3", Some(increase(4, 3)), 4);
+        told("node 2: 3 after", None, 3);
+        told("node 2: 6 after", None, 6);
     }
 }

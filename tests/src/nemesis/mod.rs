@@ -8,6 +8,8 @@
 //! Victims are named when the schedule is made, all but "the leader", which is looked for when its turn comes. A fault
 //! that takes the quorum away must be followed by service again: [`run`] waits for it after every fault.
 
+mod members;
+
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -52,6 +54,18 @@ pub enum Fault {
     SlowDisk(Victim, u64),
     /// Its disk is full; it is restarted when there is room again
     FullDisk(Victim),
+    /// Leadership goes from one to the next, several times a second
+    Shuffle,
+    /// It is drained, stopped in order, and started again
+    Roll(Victim),
+    /// One more joins and leaves again; if so said it is a read replica first and promoted
+    Guest(bool),
+    /// One more joins and leaves again, and amidst of each that one dies and comes back
+    GuestAmidst(Victim),
+    /// It dies for ever, is removed, and a fresh one takes its place and its address
+    Replace(Victim),
+    /// It is removed while it works, then as above
+    Exile(Victim),
 }
 
 /// Kinds of faults, of which a schedule is made.
@@ -65,6 +79,8 @@ pub enum Kind {
     Clocks,
     /// Disks are slow or full
     Disks,
+    /// Members come and go, and leadership moves
+    Members,
 }
 
 /// A fault, how long it lasts, and the calm before it.
@@ -129,6 +145,14 @@ impl Schedule {
             Kind::Disks => match rng.random_range(0..3) {
                 0 => Fault::FullDisk(Victim::Node(self.nodes - 1)),
                 _ => Fault::SlowDisk(victim, rng.random_range(20..400)),
+            },
+            Kind::Members => match rng.random_range(0..8) {
+                0 => Fault::Shuffle,
+                1 => Fault::Roll(victim),
+                2 | 3 => Fault::Guest(rng.random_bool(0.5)),
+                4 | 5 => Fault::GuestAmidst(victim),
+                6 => Fault::Replace(victim),
+                _ => Fault::Exile(victim),
             },
         }
     }
@@ -231,6 +255,21 @@ async fn befall(cluster: &mut Cluster, Event { fault, lasts, .. }: Event) {
             cluster.node(node).restart();
             cluster.wait_ready(node).await;
         }
+        Fault::Shuffle => members::shuffle(cluster, lasts).await,
+        Fault::Roll(victim) => {
+            let node = find(cluster, victim).await;
+            members::roll(cluster, node, lasts).await;
+        }
+        Fault::Guest(replica) => members::guest(cluster, replica, lasts).await,
+        Fault::GuestAmidst(victim) => members::guest_amidst(cluster, victim, lasts).await,
+        Fault::Replace(victim) => {
+            let node = find(cluster, victim).await;
+            members::replace(cluster, node, true, lasts).await;
+        }
+        Fault::Exile(victim) => {
+            let node = find(cluster, victim).await;
+            members::replace(cluster, node, false, lasts).await;
+        }
     }
     wait_for_service(cluster).await;
 }
@@ -284,8 +323,8 @@ mod tests {
 
     #[test]
     fn a_seed_decides_the_schedule() {
-        let kinds = [Kind::Kills, Kind::Links, Kind::Clocks, Kind::Disks];
-        let schedule = |seed| Schedule::new(seed, &kinds, 3).take(200).collect::<Vec<_>>();
+        let kinds = [Kind::Kills, Kind::Links, Kind::Clocks, Kind::Disks, Kind::Members];
+        let schedule = |seed| Schedule::new(seed, &kinds, 3).take(300).collect::<Vec<_>>();
         assert_eq!(schedule(7), schedule(7));
         assert_ne!(schedule(7), schedule(8));
         let told = format!("{:?}", schedule(7));
@@ -302,6 +341,13 @@ mod tests {
             "Clock",
             "SlowDisk",
             "FullDisk",
+            "Shuffle",
+            "Roll",
+            "Guest(true)",
+            "Guest(false)",
+            "GuestAmidst",
+            "Replace",
+            "Exile",
         ] {
             assert!(told.contains(name), "{name} never comes up");
         }
