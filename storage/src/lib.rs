@@ -11,6 +11,7 @@ pub mod datum;
 pub mod error;
 mod file;
 pub mod hlc;
+pub mod journal;
 pub mod json;
 pub mod key;
 pub mod numeric;
