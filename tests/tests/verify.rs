@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use amphora_storage::schema::{IndexId, TableId};
-use amphora_storage::store::{Batch, Direction, Store, StoreOptions, Wal};
+use amphora_storage::store::{Batch, Direction, Store, StoreOptions};
 use amphora_storage::{Timestamp, key};
 use amphora_tests::Cluster;
 use tokio_postgres::Client;
@@ -56,7 +56,7 @@ async fn a_value_altered_on_one_disk_is_found_and_placed() {
         let mut batch = Batch::new();
         batch.put_strong(found.key, found.ts, value);
         drop(scan);
-        store.write(batch, Wal::Off).unwrap();
+        store.write(batch).unwrap();
         store.flush().unwrap();
     }
     cluster.node(2).restart();

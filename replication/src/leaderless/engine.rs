@@ -31,7 +31,7 @@ use super::messages::{
     BatchBody, MAX_COMMIT_BYTES, OpBatch, PeerBody, PeerMessage, PeerTransport, ReseedPage,
 };
 use super::op::RowOp;
-use super::oplog::OpLog;
+use super::oplog::{Joined, OpLog, Record};
 use super::peer_stream::PeerStream;
 use super::row_state::RowState;
 use crate::{Error, NodeId, Result};
@@ -40,6 +40,8 @@ use crate::{Error, NodeId, Result};
 pub const QUORUM_TIMEOUT: Duration = Duration::from_secs(5);
 /// Received batches that are joined under one holding of the merge lock.
 const JOIN_CHUNK: usize = 128;
+/// Rows that are written together when the log is replayed.
+const REPLAY_ROWS: usize = 1000;
 
 /// What a commit came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,11 +90,9 @@ impl Engine {
     /// Opens the leaderless tables of a node.
     pub fn open(store: Arc<Store>, id: NodeId, clock: Arc<Hlc>) -> Result<Arc<Engine>> {
         let log = OpLog::open(store)?;
-        let vector = log.vector()?;
-        if let Some(last) = log.record(id, vector.get(id))? {
-            clock.adopt(decode_body(&last)?.hlc);
-        }
-        Ok(Arc::new(Engine {
+        let Joined { vector, clock: last } = log.joined()?;
+        clock.adopt(last);
+        let engine = Engine {
             id,
             clock,
             log,
@@ -104,7 +104,44 @@ impl Engine {
             heard: watch::Sender::new(0),
             transport: std::sync::OnceLock::new(),
             stopped: CancellationToken::new(),
-        }))
+        };
+        engine.replay()?;
+        Ok(Arc::new(engine))
+    }
+
+    /// Joins what the log has and the rows may not have: a crash took it from memory.
+    fn replay(&self) -> Result<()> {
+        let _lock = self.log.store().merge_lock();
+        let mut vector = self.applied();
+        let (mut rows, mut joined) = (Rows::new(self), 0u64);
+        self.log.replay(|record| {
+            match record {
+                Record::Covered(covered) => vector.join(&covered),
+                // A number that does not follow is either in the rows, or was never joined.
+                Record::Commit(origin, seq, _) if vector.get(origin) + 1 != seq => return Ok(()),
+                Record::Commit(origin, seq, body) => {
+                    let body = decode_body(origin, seq, body)?;
+                    self.clock.adopt(body.hlc);
+                    for (key, delta) in &body.rows {
+                        rows.get(key)?.join(delta);
+                    }
+                    vector.advance(origin, seq);
+                    joined += 1;
+                }
+            }
+            if rows.len() >= REPLAY_ROWS {
+                self.write(std::mem::replace(&mut rows, Rows::new(self)), &vector, Vec::new())?;
+            }
+            Ok(())
+        })?;
+        self.write(rows, &vector, Vec::new())?;
+        if joined > 0 {
+            tracing::info!(
+                "joined {joined} leaderless commits again that were in the log and not in the tables"
+            );
+        }
+        self.durable.send_replace(vector);
+        Ok(())
     }
 
     /// The state kept under a row key.
@@ -194,20 +231,22 @@ impl Engine {
                 .hint("Split it into several transactions."));
         }
         vector.advance(self.id, seq);
-        let mut batch = Batch::default();
-        self.log.append(&mut batch, &OpBatch { origin: self.id, seq, body: body.into() });
-        self.write(rows, batch, &vector)?;
+        self.write(rows, &vector, vec![OpBatch { origin: self.id, seq, body: body.into() }])?;
         Ok(Some((Committed { seq, hlc }, vector)))
     }
 
-    /// Writes under the merge lock: rows, what else is in the batch, and the vector that this brings the node to.
-    fn write(&self, mut rows: Rows<'_>, mut batch: Batch, vector: &VersionVector) -> Result<()> {
+    /// Writes under the merge lock: rows, the vector that this brings the node to, and the commits that did it.
+    fn write(&self, mut rows: Rows<'_>, vector: &VersionVector, commits: Vec<OpBatch>) -> Result<()> {
+        let mut batch = Batch::default();
         rows.stage(&mut batch);
-        self.log.put_vector(&mut batch, vector);
-        self.log.write(batch)?;
+        self.log.write(batch, &self.at(vector), commits)?;
         rows.keep();
         self.applied.lock().clone_from(vector);
         Ok(())
+    }
+
+    fn at(&self, vector: &VersionVector) -> Joined {
+        Joined { vector: vector.clone(), clock: self.clock.last() }
     }
 
     /// A peer told what it has: a word about what this node has told it before.
@@ -233,8 +272,7 @@ impl Engine {
     ///
     /// [`join_stores`]: super::join_stores
     pub fn installed(&self) -> Result<()> {
-        let vector = self.log.vector()?;
-        self.log.measure()?;
+        let vector = self.log.joined()?.vector;
         self.hot.clear();
         self.applied.lock().clone_from(&vector);
         // All of it is flushed.
@@ -243,7 +281,7 @@ impl Engine {
     }
 
     /// Answers a peer.
-    pub async fn handle(&self, message: PeerMessage) -> Result<VersionVector> {
+    pub async fn handle(self: &Arc<Self>, message: PeerMessage) -> Result<VersionVector> {
         // Before anything else: a clock too far ahead must not get into any row.
         self.clock.observe(message.clock).map_err(|e| {
             tracing::warn!("refused a message of node {}: {e}", message.from);
@@ -290,8 +328,7 @@ impl Engine {
         let _lock = self.log.store().merge_lock();
         let mut vector = self.applied.lock().clone();
         let mut rows = Rows::new(self);
-        let mut batch = Batch::default();
-        let mut outcome = Ok(());
+        let (mut commits, mut outcome) = (Vec::new(), Ok(()));
         for received in batches {
             if Some(received.seq) != vector.get(received.origin).checked_add(1) {
                 continue;
@@ -306,11 +343,11 @@ impl Engine {
             for (key, delta) in &body.rows {
                 rows.get(key)?.join(delta);
             }
-            self.log.append(&mut batch, received);
+            commits.push(received.clone());
             vector.advance(received.origin, received.seq);
         }
         if vector != *self.applied.lock() {
-            self.write(rows, batch, &vector)?;
+            self.write(rows, &vector, commits)?;
         }
         outcome
     }
@@ -326,7 +363,7 @@ impl Engine {
                 "a peer knows a commit of this node that this node does not: its disk has lost data"
             );
         }
-        let body = decode_body(received)?;
+        let body = decode_body(received.origin, received.seq, &received.body)?;
         self.clock.observe(body.hlc).map_err(|e| {
             tracing::warn!("refused commit {} of node {}: {e}", received.seq, received.origin);
             Error::from(e)
@@ -334,23 +371,36 @@ impl Engine {
         Ok(body)
     }
 
-    /// Joins one page of a table transfer.
-    async fn receive_page(&self, page: ReseedPage) -> Result<VersionVector> {
-        let vector = {
+    /// Joins one page of a table transfer. The last one says what all pages cover.
+    async fn receive_page(self: &Arc<Self>, page: ReseedPage) -> Result<VersionVector> {
+        {
             let _lock = self.log.store().merge_lock();
-            let mut vector = self.applied.lock().clone();
+            let vector = self.applied();
             let mut rows = Rows::new(self);
             for (key, state) in &page.rows {
                 rows.get(key)?.join(state);
             }
-            if let Some(covered) = &page.complete {
-                vector.join(covered);
-            }
-            self.write(rows, Batch::default(), &vector)?;
-            vector
-        };
-        self.make_durable(&vector).await?;
+            self.write(rows, &vector, Vec::new())?;
+        }
+        if let Some(covered) = page.complete {
+            let engine = self.clone();
+            let cover = tokio::task::spawn_blocking(move || engine.cover(&covered)).await;
+            cover.map_err(|e| Error::new("XX000", format!("the end of a table transfer failed: {e}")))??;
+            self.make_durable(&self.applied()).await?;
+        }
         Ok(self.vector())
+    }
+
+    /// Takes note that the rows contain all that `covered` covers. Blocks.
+    fn cover(&self, covered: &VersionVector) -> Result<()> {
+        // The log lacks what came with the pages: it may say that it is there once it is on disk.
+        self.log.store().flush()?;
+        let _lock = self.log.store().merge_lock();
+        let mut vector = self.applied();
+        vector.join(covered);
+        self.log.write_covered(&self.at(&vector))?;
+        *self.applied.lock() = vector;
+        Ok(())
     }
 
     /// Waits until `w` nodes, this one included, have this node's commit `seq` on disk.
@@ -449,6 +499,10 @@ impl<'a> Rows<'a> {
         Rows { engine, states: BTreeMap::new(), lengths: Vec::new() }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.states.len()
+    }
+
     /// The row as it is now, changes made here included.
     pub(super) fn get(&mut self, key: &[u8]) -> Result<&mut RowState> {
         if !self.states.contains_key(key) {
@@ -477,9 +531,8 @@ impl<'a> Rows<'a> {
     }
 }
 
-pub(super) fn decode_body(batch: &OpBatch) -> Result<BatchBody> {
-    codec::decode(&batch.body).map_err(|e| {
-        Error::new("XX001", format!("commit {} of node {} cannot be decoded", batch.seq, batch.origin))
-            .detail(e.to_string())
+pub(super) fn decode_body(origin: NodeId, seq: u64, body: &[u8]) -> Result<BatchBody> {
+    codec::decode(body).map_err(|e| {
+        Error::new("XX001", format!("commit {seq} of node {origin} cannot be decoded")).detail(e.to_string())
     })
 }

@@ -1,12 +1,13 @@
 //! Engines on real stores, joined by a network that drops, repeats, delays and partitions.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use amphora_storage::schema::Table;
-use amphora_storage::store::{Batch, Store, StoreOptions, Wal};
+use amphora_storage::store::{Batch, Store, StoreOptions};
 use amphora_storage::{Datum, Hlc, Timestamp, codec};
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -126,12 +127,28 @@ impl Cluster {
 
     /// Stops a node; what it had on disk stays.
     async fn stop(&mut self, id: NodeId) {
+        drop(self.halt(id).await);
+    }
+
+    /// Takes a node from the network, and ends what it does.
+    async fn halt(&mut self, id: NodeId) -> Arc<Engine> {
         let engine = self.net.engines.lock().remove(&id).unwrap();
         engine.stop();
         // Its tasks, and messages it is answering, let go of it.
         while Arc::strong_count(&engine) > 1 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        engine
+    }
+
+    /// A node loses what it has in memory, and starts again.
+    async fn crash(&mut self, id: NodeId) {
+        let engine = self.halt(id).await;
+        let after = Disk::new();
+        copy(self.disks[&id].folder.path(), after.folder.path());
+        drop(engine);
+        self.disks.insert(id, after);
+        self.start(id);
     }
 
     fn node(&self, id: NodeId) -> Arc<Engine> {
@@ -149,6 +166,19 @@ impl Cluster {
             }
             assert!(Instant::now() < deadline, "no convergence: {vectors:?}");
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
         }
     }
 }
@@ -389,10 +419,14 @@ async fn a_node_behind_the_beginning_of_the_log_is_sent_the_rows() {
         add(&cluster.node(1), &format!("k{n}"), n).await;
     }
     cluster.converge().await;
-    let engine = cluster.node(1);
-    engine.log.truncate_to(&engine.vector(), 0).unwrap();
-    assert!(engine.log.read(1, 1, 40, 1 << 20).unwrap().is_empty());
-    cluster.node(2).log.truncate_to(&engine.vector(), 0).unwrap();
+    for id in 1..3 {
+        // A log is given up by whole files, and its newest commits are in memory too.
+        cluster.stop(id).await;
+        cluster.start(id);
+        let engine = cluster.node(id);
+        engine.log.truncate_to(&engine.vector(), 0).unwrap();
+        assert!(engine.log.read(1, 1, 40, 1 << 20).unwrap().is_empty());
+    }
     cluster.disks.insert(3, Disk::new());
     cluster.start(3);
     for id in 1..3 {
@@ -405,6 +439,80 @@ async fn a_node_behind_the_beginning_of_the_log_is_sent_the_rows() {
     add(&cluster.node(3), "k7", 1).await;
     cluster.converge().await;
     assert_eq!(counter(&cluster.node(1), "k7"), 8);
+    // What came as rows, and what came after it, is still there when the memory is gone.
+    add(&cluster.node(1), "k8", 1).await;
+    cluster.converge().await;
+    cluster.crash(3).await;
+    let node = cluster.node(3);
+    assert_eq!(node.vector().get(1), 42);
+    assert_eq!((counter(&node, "k7"), counter(&node, "k8"), counter(&node, "k39")), (8, 9, 40));
+    assert_eq!(add(&node, "k7", 1).await.seq, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_was_away_is_sent_what_is_in_the_files_of_the_log() {
+    let mut cluster = Cluster::new(3, 0);
+    cluster.stop(3).await;
+    let (a, b) = (cluster.node(1), cluster.node(2));
+    for n in 0..300 {
+        let k = format!("k{}", n % 7);
+        tokio::join!(add(&a, &k, 1), add(&b, &k, 1));
+    }
+    drop((a, b));
+    cluster.converge().await;
+    for id in 1..3 {
+        cluster.crash(id).await;
+    }
+    let engine = cluster.node(2);
+    let (first, all) =
+        (engine.log.read(1, 17, 300, 0).unwrap(), engine.log.read(1, 17, 300, 1 << 30).unwrap());
+    assert_eq!((first.len(), all.len()), (1, 284));
+    assert!(all.iter().zip(17..).all(|(batch, seq)| batch.origin == 1 && batch.seq == seq));
+    drop(engine);
+    cluster.start(3);
+    cluster.converge().await;
+    let sum: i64 = (0..7).map(|k| counter(&cluster.node(3), &format!("k{k}"))).sum();
+    assert_eq!(sum, 600);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn crashes_lose_nothing_that_was_acknowledged() {
+    let seed = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
+    println!("SEED={seed}");
+    let mut cluster = Cluster::new(3, seed);
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut acknowledged = [0i64; 4];
+    for _ in 0..150 {
+        let id = random.random_range(1..=3);
+        let node = cluster.node(id);
+        match random.random_range(0..100) {
+            0..70 => {
+                let (k, by) = (random.random_range(0..4), random.random_range(1..9));
+                add(&node, &format!("k{k}"), by).await;
+                acknowledged[k] += by;
+            }
+            70..80 => node.log.store().flush().unwrap(),
+            80..88 => {
+                if let Some(acked) = node.acked_by_all() {
+                    node.log.truncate_to(&acked, 0).unwrap();
+                }
+            }
+            88..92 => cluster.net.cut_both(id, id % 3 + 1),
+            92..95 => cluster.net.heal(),
+            _ => {
+                let before = node.vector().get(id);
+                drop(node);
+                cluster.crash(id).await;
+                assert_eq!(cluster.node(id).vector().get(id), before, "own commits are durable");
+            }
+        }
+    }
+    cluster.net.heal();
+    cluster.converge().await;
+    for id in 1..=3 {
+        let found: [i64; 4] = std::array::from_fn(|k| counter(&cluster.node(id), &format!("k{k}")));
+        assert_eq!(found, acknowledged, "node {id}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -443,7 +551,7 @@ async fn mixed_transactions_see_each_other_and_replay_harmlessly() {
             group.apply(4, *commit, ops).unwrap();
         }
         group.stage(&mut batch);
-        node.log.store().write(batch, Wal::Off).unwrap();
+        node.log.store().write(batch).unwrap();
         drop(group);
     }
     assert_eq!(counter(&cluster.node(1), "k"), 19);

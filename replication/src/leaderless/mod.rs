@@ -14,6 +14,7 @@ pub mod dots;
 pub mod engine;
 pub mod group;
 mod hot_rows;
+mod log_index;
 pub mod messages;
 pub mod op;
 mod oplog;

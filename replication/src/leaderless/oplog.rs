@@ -1,74 +1,120 @@
-//! What the engine keeps in the store: row states, log records, vectors.
+//! What the engine keeps: row states and the vector in the store, commits in a journal.
 //!
 //! ```text
-//!   leaderless   row key                          → RowState
-//!   oplog        origin (8 bytes) | seq (8 bytes) → BatchBody, as its origin encoded it
-//!   meta         leaderless/vector                → VersionVector of all that is joined
+//!   oplog/       journal of (origin, seq, BatchBody), as its origin encoded it      fsynced in groups
+//!      │ joined, at once                                │ after a crash, from the durable joined record on
+//!      ▼                                                ▼
+//!   leaderless   row key → RowState          joined record: Joined               no log
 //! ```
 //!
-//! A batch's record, the states it leads to and the vector are one write to the store. Its log therefore
-//! ends, after a crash, between two commits and never within one.
+//! The journal is the log of the rows, as the Raft log is that of strong tables: rows and vector are written without a
+//! log, in one batch, and what a crash takes from memory is joined again from the journal. To join twice does no
+//! harm, so that it only matters that nothing is left out. Hence three rules:
+//!
+//! - *A batch goes to the store before it goes to the journal*, and only if the journal has made room for it; both under
+//!   the merge lock. What is in the journal is in the rows; what failed is in neither.
+//! - *A file of the journal is given up* only when its records are in rows that are flushed (the store's durable joined
+//!   record covers them) and every member has them.
+//! - *A vector that jumps* (after a transfer of rows, which passes by the journal) does so in the journal, after the
+//!   rows are flushed. So the records of an origin that follow each other, from the joined record on, are all there.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 
 use amphora_storage::codec;
-use amphora_storage::store::{Batch, Cf, Direction, PlainEntry, Store, View, Wal};
+use amphora_storage::journal::{self, Journal, JournalOptions, Position};
+use amphora_storage::store::{Batch, Cf, Direction, PlainEntry, Store, View};
+use amphora_storage::{Result as StorageResult, StorageError, Timestamp};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use super::dots::VersionVector;
+use super::log_index::LogIndex;
 use super::messages::OpBatch;
 use super::row_state::RowState;
 use crate::{NodeId, Result};
 
-const VECTOR: &[u8] = b"leaderless/vector";
-
-/// Bytes of acknowledged batches that an origin's log retains, so that a peer which lost a little can
-/// catch up from the log.
+/// Bytes of commits that the log retains although every member has them, so that a peer which lost a little can catch
+/// up from the log.
 pub const RETAIN_BYTES: u64 = 64 << 20;
 
-/// The engine's part of the store.
+/// The engine's part of the store, and its log.
 pub(super) struct OpLog {
     store: Arc<Store>,
-    /// Bytes in the log, by origin
-    bytes: Mutex<BTreeMap<NodeId, u64>>,
+    journal: Arc<Journal>,
+    index: Mutex<LogIndex>,
 }
 
-fn record_key(origin: NodeId, seq: u64) -> Vec<u8> {
-    [origin.to_be_bytes(), seq.to_be_bytes()].concat()
+/// How far the rows are, as it is written with them.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(super) struct Joined {
+    /// All that is joined
+    pub(super) vector: VersionVector,
+    /// This node's clock then
+    pub(super) clock: Timestamp,
 }
 
-fn split_record_key(key: &[u8]) -> Option<(NodeId, u64)> {
-    let (origin, seq) = key.split_at_checked(8)?;
-    Some((NodeId::from_be_bytes(origin.try_into().ok()?), u64::from_be_bytes(seq.try_into().ok()?)))
+/// A record of the journal, as it is replayed.
+pub(super) enum Record<'a> {
+    /// Origin, seq and body
+    Commit(NodeId, u64, &'a [u8]),
+    /// Everything that this covers was joined in another way
+    Covered(VersionVector),
 }
 
-/// The records of an origin from `from` to `to`, both included.
-fn records(origin: NodeId, from: u64, to: u64) -> Range<Vec<u8>> {
-    let mut end = record_key(origin, to);
-    end.push(0);
-    record_key(origin, from)..end
+// Records begin with their kind; a commit's origin and seq follow.
+const COMMIT: u8 = 1;
+const COVERED: u8 = 2;
+const COMMIT_HEAD: usize = 17;
+
+fn commit_head(record: &OpBatch) -> [u8; COMMIT_HEAD] {
+    let mut head = [COMMIT; COMMIT_HEAD];
+    head[1..9].copy_from_slice(&record.origin.to_le_bytes());
+    head[9..].copy_from_slice(&record.seq.to_le_bytes());
+    head
+}
+
+fn decode_record(bytes: &[u8]) -> StorageResult<Record<'_>> {
+    if let Some((head, body)) = bytes.split_first_chunk::<COMMIT_HEAD>()
+        && head[0] == COMMIT
+    {
+        let number = |at: usize| head[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        return Ok(Record::Commit(number(1), number(9), body));
+    }
+    match bytes.split_first() {
+        Some((&COVERED, vector)) => Ok(Record::Covered(codec::decode(vector)?)),
+        _ => Err(StorageError::corrupt("a record of the op log of no known kind")),
+    }
+}
+
+fn decode_joined(record: Option<Vec<u8>>) -> StorageResult<Joined> {
+    record.map_or_else(|| Ok(Joined::default()), |bytes| codec::decode(&bytes))
 }
 
 impl OpLog {
+    /// Opens the log. What of it is not in the rows must be [replayed](OpLog::replay) before anything else is done.
     pub(super) fn open(store: Arc<Store>) -> Result<OpLog> {
-        let log = OpLog { store, bytes: Mutex::default() };
-        log.measure()?;
-        Ok(log)
+        let mut index = LogIndex::default();
+        let dir = store.dir().join("oplog");
+        let journal = Journal::open(&dir, JournalOptions::default(), |at, bytes| {
+            match decode_record(bytes)? {
+                Record::Commit(origin, seq, body) => index.note_place(origin, seq, body.len(), at),
+                Record::Covered(vector) => index.note_jump(&vector, at),
+            }
+            Ok(())
+        })?;
+        Ok(OpLog { store, journal, index: Mutex::new(index) })
     }
 
-    /// Counts the bytes of the log anew.
-    pub(super) fn measure(&self) -> Result<()> {
-        let mut bytes: BTreeMap<NodeId, u64> = BTreeMap::new();
-        let mut scan = self.store.scan_plain(Cf::Oplog, Vec::new()..Vec::new(), Direction::Forward)?;
-        while let Some(entry) = scan.next()? {
-            if let Some((origin, _)) = split_record_key(entry.key) {
-                *bytes.entry(origin).or_default() += entry.value.len() as u64;
-            }
+    /// Shows all records that the durable joined record may not cover, in their order.
+    pub(super) fn replay(&self, mut visit: impl FnMut(Record<'_>) -> Result<()>) -> Result<()> {
+        // Files before it hold nothing but what is covered.
+        let first = self.index.lock().first_needed(&self.joined()?.vector, 0);
+        let Some(segment) = first else { return Ok(()) };
+        let mut scan = self.journal.scan(Position { segment, offset: 0 });
+        while let Some((_, bytes)) = scan.next()? {
+            visit(decode_record(bytes)?)?;
         }
-        *self.bytes.lock() = bytes;
         Ok(())
     }
 
@@ -76,15 +122,8 @@ impl OpLog {
         &self.store
     }
 
-    pub(super) fn vector(&self) -> Result<VersionVector> {
-        match self.store.get_plain(Cf::Meta, VECTOR)? {
-            Some(bytes) => Ok(codec::decode(&bytes)?),
-            None => Ok(VersionVector::new()),
-        }
-    }
-
-    pub(super) fn put_vector(&self, batch: &mut Batch, vector: &VersionVector) {
-        batch.put(Cf::Meta, VECTOR, codec::encode(vector));
+    pub(super) fn joined(&self) -> Result<Joined> {
+        Ok(decode_joined(self.store.joined()?)?)
     }
 
     pub(super) fn state(&self, key: &[u8]) -> Result<Option<RowState>> {
@@ -101,41 +140,60 @@ impl OpLog {
         encoded.len()
     }
 
-    pub(super) fn append(&self, batch: &mut Batch, record: &OpBatch) {
-        *self.bytes.lock().entry(record.origin).or_default() += record.body.len() as u64;
-        batch.put(Cf::Oplog, record_key(record.origin, record.seq), &record.body);
+    fn write_rows(&self, mut batch: Batch, joined: &Joined) -> Result<()> {
+        batch.set_joined(codec::encode(joined));
+        Ok(self.store.write(batch)?)
     }
 
-    /// Writes with the write-ahead log, and does not wait for the disk.
-    pub(super) fn write(&self, batch: Batch) -> Result<()> {
-        Ok(self.store.write(batch, Wal::On)?)
+    /// Writes what commits lead to, and then logs them. Under the merge lock. Nothing is written if there is no room.
+    pub(super) fn write(&self, batch: Batch, joined: &Joined, commits: Vec<OpBatch>) -> Result<()> {
+        self.journal.prepare(journal::bytes_of(commits.iter().map(|c| COMMIT_HEAD + c.body.len())))?;
+        self.write_rows(batch, joined)?;
+        for commit in commits {
+            let at = self.journal.append(&[&commit_head(&commit), &commit.body])?;
+            self.index.lock().note(commit, at);
+        }
+        Ok(())
+    }
+
+    /// Logs that everything up to a vector is joined, in rows that are flushed. Under the merge lock.
+    pub(super) fn write_covered(&self, joined: &Joined) -> Result<()> {
+        let record = codec::encode(&joined.vector);
+        self.journal.prepare(journal::bytes_of([1 + record.len()]))?;
+        self.write_rows(Batch::new(), joined)?;
+        let at = self.journal.append(&[&[COVERED], &record])?;
+        self.index.lock().note_jump(&joined.vector, at);
+        Ok(())
     }
 
     /// Waits until all that was written is on disk; shared by all who wait at the moment.
     pub(super) async fn sync(&self) -> Result<()> {
-        Ok(self.store.sync().await?)
-    }
-
-    /// One record, if it is there.
-    pub(super) fn record(&self, origin: NodeId, seq: u64) -> Result<Option<OpBatch>> {
-        let body = self.store.get_plain(Cf::Oplog, record_key(origin, seq))?;
-        Ok(body.map(|body| OpBatch { origin, seq, body: body.into() }))
+        Ok(self.journal.sync().await?)
     }
 
     /// Consecutive records of an origin from `from` to `to`: at least the first, and no more than `bytes`
     /// if one fits. Empty if the log does not reach back to `from`.
     pub(super) fn read(&self, origin: NodeId, from: u64, to: u64, bytes: usize) -> Result<Vec<OpBatch>> {
-        let mut out: Vec<OpBatch> = Vec::new();
-        let mut size = 0;
-        let mut scan = self.store.scan_plain(Cf::Oplog, records(origin, from, to), Direction::Forward)?;
-        while let Some(PlainEntry { key, value: body }) = scan.next()? {
-            let next = from + out.len() as u64;
-            if split_record_key(key) != Some((origin, next)) || (!out.is_empty() && size + body.len() > bytes)
-            {
+        let place = {
+            let index = self.index.lock();
+            if let Some(found) = index.recent(origin, from, to, bytes) {
+                return Ok(found);
+            }
+            index.place_before(origin, from)
+        };
+        let Some(place) = place else { return Ok(Vec::new()) };
+        let (mut out, mut size): (Vec<OpBatch>, usize) = (Vec::new(), 0);
+        let mut scan = self.journal.scan(place);
+        while let Some((_, record)) = scan.next()? {
+            let Record::Commit(of, seq, body) = decode_record(record)? else { continue };
+            if of != origin || seq < from {
+                continue;
+            }
+            if seq != from + out.len() as u64 || seq > to || (!out.is_empty() && size + body.len() > bytes) {
                 break;
             }
             size += body.len();
-            out.push(OpBatch { origin, seq: next, body: Bytes::copy_from_slice(body) });
+            out.push(OpBatch { origin, seq, body: Bytes::copy_from_slice(body) });
         }
         Ok(out)
     }
@@ -158,52 +216,30 @@ impl OpLog {
         Ok(out)
     }
 
-    /// Removes records that `acked` covers, oldest first, while an origin's log is larger than `retain` bytes.
+    /// Gives up the oldest files of the log: those whose commits `acked` covers and the flushed rows contain, as long as
+    /// `retain` bytes stay.
     pub(super) fn truncate_to(&self, acked: &VersionVector, retain: u64) -> Result<()> {
-        for (origin, acked) in acked.iter() {
-            let size = self.bytes.lock().get(&origin).copied().unwrap_or(0);
-            let mut excess = size.saturating_sub(retain);
-            if excess == 0 {
-                continue;
-            }
-            let mut batch = Batch::default();
-            let mut removed = 0;
-            let mut scan = self.store.scan_plain(Cf::Oplog, records(origin, 0, acked), Direction::Forward)?;
-            while let Some(PlainEntry { key, value }) = scan.next()? {
-                if excess == 0 {
-                    break;
-                }
-                excess = excess.saturating_sub(value.len() as u64);
-                removed += value.len() as u64;
-                batch.delete(Cf::Oplog, key);
-            }
-            self.write(batch)?;
-            if let Some(bytes) = self.bytes.lock().get_mut(&origin) {
-                *bytes = bytes.saturating_sub(removed);
-            }
-        }
-        Ok(())
+        let mut covered = decode_joined(self.store.durable_joined())?.vector;
+        covered.meet(acked);
+        let active = self.journal.active_segment();
+        let mut index = self.index.lock();
+        let before = index.first_needed(&covered, retain).unwrap_or(active);
+        index.forget_before(before);
+        drop(index);
+        Ok(self.journal.release(before)?)
     }
 }
 
-/// Rows and records that are written together while stores are joined.
+/// Rows that are written together while stores are joined.
 const JOIN_ROWS: usize = 1000;
 
 /// Joins a node's old data into a checkpoint that takes its place: what `Store::install` calls.
 ///
 /// The checkpoint is another node's: it may know more than the old data, and it lacks what only this node
-/// has, above all its own latest commits. Rows and vectors are joined; of the log, what the checkpoint's vector
-/// does not cover is copied.
-pub fn join_stores(old: &View, new: &View) -> amphora_storage::Result<()> {
-    let vector_of = |view: &View| match view.get_plain(Cf::Meta, VECTOR)? {
-        Some(bytes) => codec::decode::<VersionVector>(&bytes),
-        None => Ok(VersionVector::new()),
-    };
-    let (ours, theirs) = (vector_of(old)?, vector_of(new)?);
+/// has, above all its own latest commits. Rows and vectors are joined. The log is not part of a checkpoint: this node's
+/// stays what it was, and has a gap where the vector jumps.
+pub fn join_stores(old: &View, new: &View) -> StorageResult<()> {
     let mut batch = Batch::new();
-    let write = |batch: &mut Batch, most: usize| {
-        if batch.len() > most { new.write(&std::mem::take(batch)) } else { Ok(()) }
-    };
     let mut scan = old.scan_plain(Cf::Leaderless, Vec::new()..Vec::new(), Direction::Forward)?;
     while let Some(PlainEntry { key, value }) = scan.next()? {
         let mut state: RowState = codec::decode(value)?;
@@ -211,18 +247,13 @@ pub fn join_stores(old: &View, new: &View) -> amphora_storage::Result<()> {
             state.join(&codec::decode(&theirs)?);
         }
         batch.put(Cf::Leaderless, key, codec::encode(&state));
-        write(&mut batch, JOIN_ROWS)?;
-    }
-    for (origin, have) in ours.iter() {
-        let range = records(origin, theirs.get(origin).saturating_add(1), have);
-        let mut scan = old.scan_plain(Cf::Oplog, range, Direction::Forward)?;
-        while let Some(PlainEntry { key, value }) = scan.next()? {
-            batch.put(Cf::Oplog, key, value);
-            write(&mut batch, JOIN_ROWS)?;
+        if batch.len() > JOIN_ROWS {
+            new.write(&std::mem::take(&mut batch))?;
         }
     }
-    let mut vector = ours;
-    vector.join(&theirs);
-    batch.put(Cf::Meta, VECTOR, codec::encode(&vector));
-    write(&mut batch, 0)
+    let (mut joined, theirs) = (decode_joined(old.joined()?)?, decode_joined(new.joined()?)?);
+    joined.vector.join(&theirs.vector);
+    joined.clock = joined.clock.max(theirs.clock);
+    batch.set_joined(codec::encode(&joined));
+    new.write(&batch)
 }

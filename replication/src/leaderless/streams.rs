@@ -249,7 +249,8 @@ impl Engine {
                 Ok(Vec::new())
             };
             let missing = missing.unwrap_or_default();
-            let oldest = missing.first().and_then(|b| decode_body(b).ok()).map(|b| b.hlc);
+            let oldest =
+                missing.first().and_then(|b| decode_body(b.origin, b.seq, &b.body).ok()).map(|b| b.hlc);
             let now = self.clock.last().max(Timestamp::from_millis(unix_millis()));
             PeerLag {
                 node_id,

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amphora_storage::schema::{Catalog, IndexId, TableId};
-use amphora_storage::store::{Batch, Cf, Direction, Store, View, Wal};
+use amphora_storage::store::{Batch, Cf, Direction, Store, View};
 use amphora_storage::{Timestamp, codec, key};
 use tracing::{error, info};
 
@@ -102,7 +102,7 @@ impl Upkeep {
         batch.delete_range(Cf::Leaderless, &key::table_range(table));
         // No one may read a row before and write it back after.
         let _no_writes = self.store.merge_lock();
-        self.store.write(batch, Wal::On)?;
+        self.store.write(batch)?;
         self.leaderless.forget_rows();
         Ok(())
     }
@@ -249,7 +249,7 @@ mod tests {
         let mut batch = Batch::new();
         batch.put(Cf::Leaderless, late(dead), b"x");
         batch.put(Cf::Leaderless, late(unborn), b"x");
-        node.store.write(batch, Wal::On).unwrap();
+        node.store.write(batch).unwrap();
         upkeep.run().unwrap();
         assert!(!has_rows(&node.store, dead, Replication::Leaderless));
         assert!(has_rows(&node.store, unborn, Replication::Leaderless));

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use amphora_storage::schema::TableId;
-use amphora_storage::store::{Batch, Store, Wal};
+use amphora_storage::store::{Batch, Store};
 use amphora_storage::{Hlc, StorageError, Timestamp, codec};
 use openraft::EntryPayload;
 use openraft::storage::ApplyResponder;
@@ -322,7 +322,7 @@ impl Replica {
                 }
             }
             if batch.size() > MAX_BATCH_BYTES {
-                self.store.write(std::mem::replace(batch, Batch::new()), Wal::Off).map_err(storage_error)?;
+                self.store.write(std::mem::replace(batch, Batch::new())).map_err(storage_error)?;
             }
         }
         for part in 0..transaction.staged.parts {
@@ -366,7 +366,7 @@ impl Replica {
             joined.stage(&mut pending.batch);
         }
         pending.batch.set_applied(codec::encode(position));
-        self.store.write(pending.batch, Wal::Off).map_err(storage_error)?;
+        self.store.write(pending.batch).map_err(storage_error)?;
         drop(pending.leaderless);
         {
             let mut outcomes = self.outcomes.lock();

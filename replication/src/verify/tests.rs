@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use amphora_storage::schema::{Index, IndexId, Replication, Table};
-use amphora_storage::store::{Batch, Direction, Wal};
+use amphora_storage::store::{Batch, Direction};
 use amphora_storage::{Datum, Timestamp, key, row};
 
 use crate::api::{Access, Engine, OnConflict, TransactionOptions, Verdict, Verification};
@@ -67,7 +67,7 @@ async fn what_is_altered_behind_the_log_is_found_and_placed() {
     altered[1] = Datum::Int8(6);
     let mut batch = Batch::new();
     batch.put_strong(&row_key, ts, row::encode_row(&table, &altered).unwrap());
-    victim.store().write(batch, Wal::Off).unwrap();
+    victim.store().write(batch).unwrap();
     let found = verify(&asked, &table).await;
     let id = victim.id();
     let misfit = "1 entry without its row: (k)=(5); 1 row without its entry: (k)=(5)";
@@ -81,14 +81,14 @@ async fn what_is_altered_behind_the_log_is_found_and_placed() {
     }
     let mut batch = Batch::new();
     batch.put_strong(&row_key, ts, &value);
-    victim.store().write(batch, Wal::Off).unwrap();
+    victim.store().write(batch).unwrap();
     assert_eq!(wrong(&verify(&asked, &table).await), []);
 
     // An entry that is gone from one node's index.
     let (entry_key, ts, value) = entry(&victim, &table, IndexId(1), 0);
     let mut batch = Batch::new();
     batch.delete_strong(&entry_key, ts);
-    victim.store().write(batch, Wal::Off).unwrap();
+    victim.store().write(batch).unwrap();
     let found = verify(&victim, &table).await;
     assert_eq!(
         wrong(&found),
@@ -96,13 +96,13 @@ async fn what_is_altered_behind_the_log_is_found_and_placed() {
     );
     let mut batch = Batch::new();
     batch.put_strong(&entry_key, ts, &value);
-    victim.store().write(batch, Wal::Off).unwrap();
+    victim.store().write(batch).unwrap();
 
     // The same damage everywhere: replicas agree, and the index is still wrong.
     for node in [cluster.node(0), asked.clone(), victim.clone()] {
         let mut batch = Batch::new();
         batch.delete_strong(&row_key, ts);
-        node.store().write(batch, Wal::Off).unwrap();
+        node.store().write(batch).unwrap();
     }
     let found = verify(&asked, &table).await;
     let stray = "1 entry without its row: (k)=(5)";
@@ -119,7 +119,7 @@ async fn a_value_that_is_no_row_and_a_member_that_is_gone_are_reported() {
     let (row_key, ts, _) = entry(&asked, &table, IndexId::PRIMARY, 3);
     let mut batch = Batch::new();
     batch.put_strong(&row_key, ts, [0xff, 0xff, 0xff]);
-    asked.store().write(batch, Wal::Off).unwrap();
+    asked.store().write(batch).unwrap();
     cluster.stop(2).await;
     let found = verify(&asked, &table).await;
     let verdicts: Vec<_> = found.iter().map(|one| (one.object.as_str(), one.node, one.verdict)).collect();

@@ -11,8 +11,6 @@ pub enum Cf {
     Strong,
     /// Merge states of leaderless tables
     Leaderless,
-    /// Leaderless batches on their way to other nodes
-    Oplog,
     /// Losers of concurrent writes
     Conflicts,
     /// Facts of this node
@@ -21,31 +19,23 @@ pub enum Cf {
 
 impl Cf {
     /// All, in the order in which they are made.
-    pub(super) const ALL: [Cf; 5] = [Cf::Strong, Cf::Leaderless, Cf::Oplog, Cf::Conflicts, Cf::Meta];
+    pub(super) const ALL: [Cf; 4] = [Cf::Strong, Cf::Leaderless, Cf::Conflicts, Cf::Meta];
 
     /// RocksDB's name of it.
     pub(super) fn name(self) -> &'static str {
         match self {
             Cf::Strong => "strong",
             Cf::Leaderless => "leaderless",
-            Cf::Oplog => "oplog",
             Cf::Conflicts => "conflicts",
             Cf::Meta => "meta",
         }
     }
 }
 
-/// Whether a write goes to RocksDB's write-ahead log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wal {
-    /// No: something else can replay it (the Raft log). Durable with the next flush.
-    Off,
-    /// Yes, in memory at first. Durable with the next sync.
-    On,
-}
-
 /// The strong key under which the applied record lies: table 0, which is no table.
 pub(super) const APPLIED_KEY: &[u8] = b"\0\0\0\0applied";
+/// The key in `meta` under which the joined record lies.
+pub(super) const JOINED_KEY: &[u8] = b"\0store/joined";
 /// Where scans of the strong family begin: behind what is reserved.
 pub(super) const FIRST_STRONG_KEY: &[u8] = &[0, 0, 0, 1];
 /// Prefixes waiting to be reclaimed, in `meta`, where keys that begin with `\0store/` are the store's own.
@@ -66,6 +56,7 @@ pub struct Batch {
     buffer: Vec<u8>,
     ops: Vec<Op>,
     applied: Option<Vec<u8>>,
+    joined: Option<Vec<u8>>,
 }
 
 impl Batch {
@@ -90,6 +81,10 @@ impl Batch {
 
     pub(super) fn applied(&self) -> Option<&[u8]> {
         self.applied.as_deref()
+    }
+
+    pub(super) fn joined(&self) -> Option<&[u8]> {
+        self.joined.as_deref()
     }
 
     /// A version of a key of a strong table.
@@ -137,9 +132,14 @@ impl Batch {
         self.applied = Some(record.into());
     }
 
+    /// The record of how far the op log is joined with this batch. Opaque here.
+    pub fn set_joined(&mut self, record: impl Into<Vec<u8>>) {
+        self.joined = Some(record.into());
+    }
+
     /// Number of writes.
     pub fn len(&self) -> usize {
-        self.ops.len() + usize::from(self.applied.is_some())
+        self.ops.len() + usize::from(self.applied.is_some()) + usize::from(self.joined.is_some())
     }
 
     /// True if there is nothing to write.
@@ -149,6 +149,7 @@ impl Batch {
 
     /// Bytes of keys and values.
     pub fn size(&self) -> usize {
-        self.buffer.len() + self.applied.as_ref().map_or(0, Vec::len)
+        let length = |record: &Option<Vec<u8>>| record.as_ref().map_or(0, Vec::len);
+        self.buffer.len() + length(&self.applied) + length(&self.joined)
     }
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rocksdb::checkpoint::Checkpoint;
 
+use super::flush::Frontier;
 use super::generation::Generation;
 use super::view::View;
 use super::{Store, StoreOptions};
@@ -80,14 +81,13 @@ impl Store {
         // Our own history limit also holds for the new data: reads below it were refused already.
         new.generation().advance_history(old.generation().history_low())?;
         join(old, &new)?;
-        new.generation().sync()?;
         new.generation().flush()?;
         file::sync_dir(folder)?;
         file::sync_dir(self.layout.dir())?;
-        let applied = new.applied()?;
+        let frontier = Frontier::of(&new)?;
         self.layout.point_to(number)?;
         self.shared.current.store(new.generation().clone());
-        self.shared.flushed.reset(applied);
+        self.shared.flushed.reset(frontier);
         old.generation().make_obsolete();
         Ok(())
     }

@@ -35,7 +35,7 @@ fn apply(store: &Store, i: u64) {
     batch.put_strong([&[1, 0, 0, 0], &i.to_be_bytes()[..]].concat(), Timestamp(i), [0; 64]);
     batch.put(Cf::Leaderless, [b"mixed", &i.to_be_bytes()[..]].concat(), b"joined");
     batch.set_applied(i.to_le_bytes());
-    store.write(batch, Wal::Off).unwrap();
+    store.write(batch).unwrap();
 }
 
 fn applied(store: &Store) -> u64 {
@@ -131,56 +131,30 @@ fn memtables_that_fill_flush_together() {
 }
 
 #[test]
-fn what_was_synced_survives_whatever_was_applied_around_it() {
+fn both_records_go_with_what_was_written_before_the_flush() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     for i in 1..=50u64 {
         apply(&store, i);
         let mut batch = Batch::new();
         batch.put(Cf::Leaderless, [b"own", &i.to_be_bytes()[..]].concat(), b"committed");
-        batch.put(Cf::Oplog, i.to_be_bytes(), b"operation");
-        store.write(batch, Wal::On).unwrap();
+        batch.set_joined(i.to_le_bytes());
+        store.write(batch).unwrap();
         if i == 30 {
             store.flush().unwrap();
         }
-        if i == 40 {
-            store.sync_blocking().unwrap();
-        }
     }
+    let thirty = Some(30u64.to_le_bytes().to_vec());
+    assert_eq!((store.durable_applied(), store.durable_joined()), (thirty.clone(), thirty.clone()));
     let after = crash(dir.path());
     let reopened = open(after.path());
     assert_eq!(check_applied(&reopened), 30);
-    for i in 1..=40u64 {
-        assert!(reopened.get_plain(Cf::Oplog, i.to_be_bytes()).unwrap().is_some(), "{i}");
-        assert!(
-            reopened.get_plain(Cf::Leaderless, [b"own", &i.to_be_bytes()[..]].concat()).unwrap().is_some()
-        );
+    assert_eq!(reopened.joined().unwrap(), thirty);
+    assert_eq!(reopened.durable_joined(), thirty);
+    for i in 1..=50u64 {
+        let own = reopened.get_plain(Cf::Leaderless, [b"own", &i.to_be_bytes()[..]].concat()).unwrap();
+        assert_eq!(own.is_some(), i <= 30, "{i}");
     }
-}
-
-#[test]
-fn a_torn_tail_loses_only_what_was_not_synced() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
-    let put = |i: u64| {
-        let mut batch = Batch::new();
-        batch.put(Cf::Oplog, i.to_be_bytes(), [9; 100]);
-        store.write(batch, Wal::On).unwrap();
-        store.sync_blocking().unwrap();
-    };
-    (1..=20).for_each(put);
-    let after = crash(dir.path());
-    let wal = fs::read_dir(after.path().join("data-1"))
-        .unwrap()
-        .map(|f| f.unwrap().path())
-        .filter(|p| p.extension().is_some_and(|e| e == "log"))
-        .max()
-        .unwrap();
-    let length = fs::metadata(&wal).unwrap().len();
-    fs::OpenOptions::new().write(true).open(&wal).unwrap().set_len(length - 5).unwrap();
-    let reopened = open(after.path());
-    assert!(reopened.get_plain(Cf::Oplog, 19u64.to_be_bytes()).unwrap().is_some());
-    assert!(reopened.get_plain(Cf::Oplog, 20u64.to_be_bytes()).unwrap().is_none());
 }
 
 fn leader_and_follower() -> (tempfile::TempDir, Arc<Store>, tempfile::TempDir, Arc<Store>) {
@@ -193,17 +167,16 @@ fn leader_and_follower() -> (tempfile::TempDir, Arc<Store>, tempfile::TempDir, A
         apply(&follower, i);
     }
     let mut own = Batch::new();
-    own.put(Cf::Oplog, b"own", b"op");
-    follower.write(own, Wal::On).unwrap();
-    follower.sync_blocking().unwrap();
+    own.put(Cf::Conflicts, b"own", b"op");
+    follower.write(own).unwrap();
     (a, leader, b, follower)
 }
 
-fn keep_oplog(old: &View, new: &View) -> Result<()> {
+fn keep_own(old: &View, new: &View) -> Result<()> {
     let mut batch = Batch::new();
-    let mut scan = old.scan_plain(Cf::Oplog, Vec::new()..Vec::new(), Direction::Forward)?;
+    let mut scan = old.scan_plain(Cf::Conflicts, Vec::new()..Vec::new(), Direction::Forward)?;
     while let Some(e) = scan.next()? {
-        batch.put(Cf::Oplog, e.key, e.value);
+        batch.put(Cf::Conflicts, e.key, e.value);
     }
     new.write(&batch)
 }
@@ -216,10 +189,10 @@ fn a_checkpoint_replaces_the_data_and_keeps_what_is_joined() {
     apply(&leader, 501);
     let mut open_scan = follower.scan(Vec::new()..Vec::new(), Timestamp::MAX, Direction::Forward).unwrap();
     assert!(open_scan.next().unwrap().is_some());
-    follower.install(&incoming, keep_oplog).unwrap();
+    follower.install(&incoming, keep_own).unwrap();
     assert_eq!(check_applied(&follower), 500);
     assert_eq!(follower.durable_applied(), Some(500u64.to_le_bytes().to_vec()));
-    assert_eq!(follower.get_plain(Cf::Oplog, b"own").unwrap().unwrap(), b"op");
+    assert_eq!(follower.get_plain(Cf::Conflicts, b"own").unwrap().unwrap(), b"op");
     assert!(!incoming.exists());
     // A crash now finds the new data, a scan begun before goes on in the old.
     let after = crash(b.path());
@@ -247,7 +220,7 @@ fn a_crash_while_installing_leaves_the_old_data() {
     leader.checkpoint(&incoming).unwrap();
     let mut middle = None;
     let failed = follower.install(&incoming, |old, new| {
-        keep_oplog(old, new)?;
+        keep_own(old, new)?;
         middle = Some(crash(b.path()));
         Err(StorageError::Closed)
     });
@@ -261,7 +234,7 @@ fn a_crash_while_installing_leaves_the_old_data() {
     assert_eq!(check_applied(&follower), 10);
     apply(&follower, 11);
     leader.checkpoint(&incoming).unwrap();
-    follower.install(&incoming, keep_oplog).unwrap();
+    follower.install(&incoming, keep_own).unwrap();
     assert_eq!(check_applied(&follower), 500);
 }
 
@@ -269,7 +242,7 @@ fn a_crash_while_installing_leaves_the_old_data() {
 fn a_lost_pointer_or_folder_is_an_error_not_an_empty_database() {
     let (_a, leader, b, follower) = leader_and_follower();
     leader.checkpoint(&follower.incoming_dir()).unwrap();
-    follower.install(&follower.incoming_dir(), keep_oplog).unwrap();
+    follower.install(&follower.incoming_dir(), keep_own).unwrap();
     drop(follower);
     let pointer = b.path().join("CURRENT-DATA");
     let kept = fs::read(&pointer).unwrap();

@@ -1,8 +1,8 @@
 //! The flush frontier: how far what was written without a log is durable all the same.
 //!
 //! RocksDB flushes a memtable when it is full, and does not say so; so the store flushes by itself, after so
-//! many bytes or so much time, and remembers the applied record from *before* the flush. That record is
-//! durable, and the Raft log may be purged up to it.
+//! many bytes or so much time, and remembers the applied and the joined record from *before* the flush. These
+//! are durable, and the Raft log and the op log may be purged up to them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,22 +11,36 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Shared, start_thread};
+use super::{Shared, View, start_thread};
 use crate::error::Result;
+
+/// The records of how far the logs were written into the data.
+#[derive(Clone, Default)]
+pub(super) struct Frontier {
+    pub(super) applied: Option<Vec<u8>>,
+    pub(super) joined: Option<Vec<u8>>,
+}
+
+impl Frontier {
+    /// As the data has them.
+    pub(super) fn of(view: &View) -> Result<Frontier> {
+        Ok(Frontier { applied: view.applied()?, joined: view.joined()? })
+    }
+}
 
 /// How far flushes have come.
 pub(super) struct Progress {
     /// Bytes written since the last flush began
     unflushed: AtomicU64,
-    /// The applied record known to be durable
-    applied: Mutex<Option<Vec<u8>>>,
+    /// What is known to be durable
+    durable: Mutex<Frontier>,
     /// One flush at a time, so that the frontier never goes back
     turn: Mutex<()>,
 }
 
 impl Progress {
-    pub(super) fn new(applied: Option<Vec<u8>>) -> Progress {
-        Progress { unflushed: AtomicU64::new(0), applied: Mutex::new(applied), turn: Mutex::new(()) }
+    pub(super) fn new(durable: Frontier) -> Progress {
+        Progress { unflushed: AtomicU64::new(0), durable: Mutex::new(durable), turn: Mutex::new(()) }
     }
 
     /// Counts a write; returns the bytes that a flush would now cover.
@@ -34,14 +48,14 @@ impl Progress {
         self.unflushed.fetch_add(bytes, Ordering::Relaxed) + bytes
     }
 
-    pub(super) fn applied(&self) -> Option<Vec<u8>> {
-        self.applied.lock().clone()
+    pub(super) fn durable(&self) -> Frontier {
+        self.durable.lock().clone()
     }
 
     /// After an install, everything in the new generation is durable.
-    pub(super) fn reset(&self, applied: Option<Vec<u8>>) {
+    pub(super) fn reset(&self, durable: Frontier) {
         let _turn = self.turn.lock();
-        *self.applied.lock() = applied;
+        *self.durable.lock() = durable;
     }
 }
 
@@ -51,10 +65,10 @@ impl Shared {
         let _turn = self.flushed.turn.lock();
         let view = self.view();
         let covered = self.flushed.unflushed.load(Ordering::Relaxed);
-        let applied = view.applied()?;
+        let frontier = Frontier::of(&view)?;
         view.generation().flush()?;
         self.flushed.unflushed.fetch_sub(covered, Ordering::Relaxed);
-        *self.flushed.applied.lock() = applied;
+        *self.flushed.durable.lock() = frontier;
         Ok(())
     }
 }

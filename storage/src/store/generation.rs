@@ -18,7 +18,7 @@ use rocksdb::{
 };
 
 use super::StoreOptions;
-use super::batch::{APPLIED_KEY, Batch, Cf, Op, Wal};
+use super::batch::{APPLIED_KEY, Batch, Cf, JOINED_KEY, Op};
 use crate::error::{Result, StorageError};
 use crate::file;
 use crate::hlc::Timestamp;
@@ -155,7 +155,7 @@ impl Generation {
         }
     }
 
-    pub(super) fn write(&self, batch: &Batch, wal: Wal) -> Result<()> {
+    pub(super) fn write(&self, batch: &Batch) -> Result<()> {
         if batch.is_empty() {
             return Ok(());
         }
@@ -181,8 +181,11 @@ impl Generation {
         if let Some(record) = batch.applied() {
             out.put_cf_with_ts(strong, APPLIED_KEY, APPLIED_TS, record);
         }
+        if let Some(record) = batch.joined() {
+            out.put_cf(self.plain(Cf::Meta)?, JOINED_KEY, record);
+        }
         let mut options = WriteOptions::default();
-        options.disable_wal(wal == Wal::Off);
+        options.disable_wal(true);
         Ok(self.db.write_opt(out, &options)?)
     }
 
@@ -200,11 +203,6 @@ impl Generation {
         let mut options = FlushOptions::default();
         options.set_wait(true);
         Ok(self.db.flush_cfs_opt(&families, &options)?)
-    }
-
-    /// Makes the write-ahead log durable.
-    pub(super) fn sync(&self) -> Result<()> {
-        Ok(self.db.flush_wal(true)?)
     }
 
     pub(super) fn approximate_size(&self, cf: Cf, range: &Range<Vec<u8>>) -> Result<u64> {
@@ -232,10 +230,8 @@ fn database_options(fresh: bool, options: &StoreOptions) -> Options {
     o.create_if_missing(fresh);
     o.create_missing_column_families(true);
     o.set_atomic_flush(true);
-    o.set_manual_wal_flush(true);
     o.set_max_background_jobs(options.background_jobs);
     o.set_db_write_buffer_size(options.total_write_buffer_bytes);
-    o.set_max_total_wal_size(64 << 20);
     o.set_bytes_per_sync(1 << 20);
     o.set_max_open_files(512);
     o.set_keep_log_file_num(4);

@@ -1,10 +1,9 @@
-//! The data of a node: one RocksDB with five column families.
+//! The data of a node: one RocksDB with four column families.
 //!
 //! ```text
 //!   strong      row and index entries of strong tables, every version under its commit timestamp
 //!   leaderless  merge states of leaderless tables              ┐
-//!   oplog       what leaderless commits say to other nodes     │ plain: the newest value only
-//!   conflicts   losers of concurrent writes                    │
+//!   conflicts   losers of concurrent writes                    │ plain: the newest value only
 //!   meta        facts of this node                             ┘
 //! ```
 //!
@@ -12,15 +11,16 @@
 //! value begins with its own timestamp as well, because compaction zeroes the timestamps of keys whose
 //! history is collected, and the certifier compares them for as long as the row lives.
 //!
-//! **Durability.** What the Raft log can replay is written with [`Wal::Off`]; the record of how far it has
-//! been applied ([`Batch::set_applied`]) lies in the `strong` family and rides in the same batch, and
-//! all families flush atomically, so after a crash data and record agree, at some earlier point. The log may
-//! be purged up to [`Store::durable_applied`]. Leaderless commits are written with [`Wal::On`] and are
-//! durable once [`Store::sync`], which fsyncs for all waiters at once, has returned.
+//! **Durability.** Nothing here has a log of its own, for two logs can replay it: the Raft log what strong
+//! tables hold, the op log what leaderless tables hold. The records of how far they have been written into the data
+//! ([`Batch::set_applied`], [`Batch::set_joined`]) ride in the same batches, and all families flush atomically, so
+//! after a crash data and records agree, at some earlier point. The logs may be purged up to
+//! [`Store::durable_applied`] and [`Store::durable_joined`].
 //!
 //! ```text
-//!   apply ──► write(Wal::Off) ──► memtables ──flush──► SST files      durable_applied() moves on
-//!   commit ─► write(Wal::On) ───► memtables + WAL buffer ──sync()──► disk
+//!   Raft log ─ apply ──┐
+//!                      ├──► write ──► memtables ──flush──► SST files      the durable records move on
+//!   op log ─── join ───┘
 //! ```
 //!
 //! **Replacing everything.** A node that fell too far behind receives a checkpoint and
@@ -33,7 +33,6 @@ mod flush;
 mod generation;
 mod reclaim;
 mod scan;
-mod sync;
 mod view;
 
 use std::ops::Range;
@@ -44,7 +43,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-pub use batch::{Batch, Cf, Wal};
+pub use batch::{Batch, Cf};
 pub use scan::{Direction, Entry, PlainEntry, PlainScan, Scan};
 pub use view::{Version, View};
 
@@ -52,7 +51,6 @@ use crate::error::{Result, StorageError};
 use crate::hlc::Timestamp;
 use flush::Flusher;
 use generation::{Generation, Layout};
-use sync::SyncGroup;
 
 /// How much memory the store takes and how often it flushes.
 #[derive(Clone, Debug)]
@@ -85,12 +83,10 @@ impl Default for StoreOptions {
     }
 }
 
-/// A node's data. Shared, and used from any thread; all calls but [`sync`](Store::sync) may touch the disk
-/// and block.
+/// A node's data. Shared, and used from any thread; all calls may touch the disk and block.
 pub struct Store {
     shared: Arc<Shared>,
     layout: Layout,
-    sync: SyncGroup,
     flusher: Flusher,
     merge: Mutex<()>,
 }
@@ -110,15 +106,14 @@ impl Store {
     pub fn open(dir: &Path, options: StoreOptions) -> Result<Arc<Store>> {
         let layout = Layout::new(dir);
         let generation = layout.open(&options)?;
-        let applied = View::new(generation.clone()).applied()?;
+        let durable = flush::Frontier::of(&View::new(generation.clone()))?;
         let shared = Arc::new(Shared {
             current: ArcSwap::new(generation),
             options,
             swap: RwLock::new(()),
-            flushed: flush::Progress::new(applied),
+            flushed: flush::Progress::new(durable),
         });
         Ok(Arc::new(Store {
-            sync: SyncGroup::start(shared.clone())?,
             flusher: Flusher::start(shared.clone())?,
             merge: Mutex::new(()),
             shared,
@@ -182,13 +177,17 @@ impl Store {
         self.view().applied()
     }
 
-    /// Writes a batch, atomically and visible at once. Durable only after a flush ([`Wal::Off`]) or after
-    /// [`sync`](Store::sync) ([`Wal::On`]).
-    pub fn write(&self, batch: Batch, wal: Wal) -> Result<()> {
+    /// The record of the last batch that [set](Batch::set_joined) one.
+    pub fn joined(&self) -> Result<Option<Vec<u8>>> {
+        self.view().joined()
+    }
+
+    /// Writes a batch, atomically and visible at once. Durable only after a [flush](Store::flush).
+    pub fn write(&self, batch: Batch) -> Result<()> {
         let bytes = batch.size() as u64;
         {
             let _no_swap = self.shared.swap.read();
-            self.shared.current.load().write(&batch, wal)?;
+            self.shared.current.load().write(&batch)?;
         }
         if self.shared.flushed.wrote(bytes) >= self.shared.options.flush_bytes {
             self.flusher.wake();
@@ -196,29 +195,24 @@ impl Store {
         Ok(())
     }
 
-    /// Makes everything written so far with [`Wal::On`] durable. One fsync serves all who wait.
-    pub fn sync(&self) -> impl Future<Output = Result<()>> + Send + 'static {
-        self.sync.wait()
-    }
-
-    /// As [`sync`](Store::sync), from a thread that may block.
-    pub fn sync_blocking(&self) -> Result<()> {
-        self.sync.wait_blocking()
-    }
-
     /// Excludes other read-modify-writes of leaderless states. Never hold it across an await.
     pub fn merge_lock(&self) -> MutexGuard<'_, ()> {
         self.merge.lock()
     }
 
-    /// Flushes all memtables and returns when their contents are durable, WAL or not.
+    /// Flushes all memtables and returns when their contents are durable.
     pub fn flush(&self) -> Result<()> {
         self.shared.flush()
     }
 
     /// The newest applied record known to be durable: the Raft log may be purged up to it.
     pub fn durable_applied(&self) -> Option<Vec<u8>> {
-        self.shared.flushed.applied()
+        self.shared.flushed.durable().applied
+    }
+
+    /// The newest joined record known to be durable: the op log may be purged up to it.
+    pub fn durable_joined(&self) -> Option<Vec<u8>> {
+        self.shared.flushed.durable().joined
     }
 
     /// Lets versions that no read at or after `low` can see be collected. Reads below `low` fail from now
@@ -238,12 +232,11 @@ impl Store {
     /// Gives back the space of all strong keys with this prefix, whose table was dropped at `at`. Nothing
     /// is written under the prefix after `at`; history before `at` stays readable until
     /// [`advance_history`](Store::advance_history) passes it, and then goes in the background. Remembered
-    /// across restarts. [`Batch::drop_strong_prefix`] does the same as part of a batch.
+    /// from the next flush on. [`Batch::drop_strong_prefix`] does the same as part of a batch.
     pub fn drop_table_range(&self, prefix: &[u8], at: Timestamp) -> Result<()> {
         let mut batch = Batch::new();
         batch.drop_strong_prefix(prefix, at);
-        self.write(batch, Wal::On)?;
-        self.sync_blocking()
+        self.write(batch)
     }
 
     /// Reclaims now what the background would reclaim: dropped prefixes whose history has passed. Returns
@@ -260,6 +253,11 @@ impl Store {
     /// Bytes in memtables, table readers and the block cache, about.
     pub fn memory_usage(&self) -> u64 {
         self.shared.current.load().memory_usage()
+    }
+
+    /// The data directory, in which the logs lie beside the database.
+    pub fn dir(&self) -> &Path {
+        self.layout.dir()
     }
 
     /// Where the database lies now; it moves with [`install`](Store::install).

@@ -6,7 +6,7 @@
 //! does the rest. The note goes last, after a flush, so a crash on the way starts over.
 
 use super::Shared;
-use super::batch::{Batch, Cf, DROPPED, Wal};
+use super::batch::{Batch, Cf, DROPPED};
 use super::scan::Direction;
 use super::view::View;
 use crate::error::{Result, StorageError};
@@ -51,12 +51,12 @@ impl Shared {
             if batch.is_empty() {
                 break;
             }
-            generation.write(&batch, Wal::Off)?;
+            generation.write(&batch)?;
         }
         generation.flush()?;
         let mut done = Batch::new();
         done.delete(Cf::Meta, [DROPPED, prefix].concat());
-        generation.write(&done, Wal::On)
+        generation.write(&done)
     }
 }
 

@@ -14,13 +14,13 @@ fn ts(t: u64) -> Timestamp {
 fn put(store: &Store, key: &[u8], t: u64, value: &[u8]) {
     let mut batch = Batch::new();
     batch.put_strong(key, ts(t), value);
-    store.write(batch, Wal::Off).unwrap();
+    store.write(batch).unwrap();
 }
 
 fn delete(store: &Store, key: &[u8], t: u64) {
     let mut batch = Batch::new();
     batch.delete_strong(key, ts(t));
-    store.write(batch, Wal::Off).unwrap();
+    store.write(batch).unwrap();
 }
 
 fn scan(
@@ -127,15 +127,14 @@ fn plain_families() {
     let store = open(dir.path());
     let mut batch = Batch::new();
     for i in 0..10u8 {
-        batch.put(Cf::Oplog, [i], [i * 2]);
+        batch.put(Cf::Conflicts, [i], [i * 2]);
     }
-    batch.delete(Cf::Oplog, [3]);
-    batch.delete_range(Cf::Oplog, &(vec![5]..vec![8]));
+    batch.delete(Cf::Conflicts, [3]);
+    batch.delete_range(Cf::Conflicts, &(vec![5]..vec![8]));
     batch.put(Cf::Meta, b"m", b"v");
-    store.write(batch, Wal::On).unwrap();
-    store.sync_blocking().unwrap();
+    store.write(batch).unwrap();
     let keys = |direction| {
-        let mut scan = store.scan_plain(Cf::Oplog, vec![1]..vec![9], direction).unwrap();
+        let mut scan = store.scan_plain(Cf::Conflicts, vec![1]..vec![9], direction).unwrap();
         let mut found = Vec::new();
         while let Some(e) = scan.next().unwrap() {
             found.push(e.key[0]);
@@ -158,7 +157,7 @@ fn the_applied_record_is_no_row() {
         let mut batch = Batch::new();
         batch.put_strong([1, 0, 0, 0], ts(u64::from(i)), b"v");
         batch.set_applied([i]);
-        store.write(batch, Wal::Off).unwrap();
+        store.write(batch).unwrap();
     }
     assert_eq!(store.applied().unwrap(), Some(vec![3]));
     assert_eq!(scan(&store, b"", b"", u64::MAX, Direction::Forward).len(), 1);
@@ -168,7 +167,7 @@ fn the_applied_record_is_no_row() {
     assert_eq!(store.durable_applied(), Some(vec![3]));
     let mut batch = Batch::new();
     batch.set_applied([4]);
-    store.write(batch, Wal::Off).unwrap();
+    store.write(batch).unwrap();
     assert_eq!(store.durable_applied(), Some(vec![3]));
     assert_eq!(store.applied().unwrap(), Some(vec![4]));
 }
@@ -247,28 +246,6 @@ fn dropped_tables_are_reclaimed_when_their_history_has_passed() {
     for table in [1, 3] {
         let Range { start, end } = range(table);
         assert_eq!(scan(&store, &start, &end, 30, Direction::Forward).len(), 3000);
-    }
-}
-
-#[test]
-fn many_threads_share_fsyncs() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
-    std::thread::scope(|scope| {
-        for t in 0..8u8 {
-            let store = &store;
-            scope.spawn(move || {
-                for i in 0..50u8 {
-                    let mut batch = Batch::new();
-                    batch.put(Cf::Leaderless, [t, i], [i]);
-                    store.write(batch, Wal::On).unwrap();
-                    futures::executor::block_on(store.sync()).unwrap();
-                }
-            });
-        }
-    });
-    for t in 0..8u8 {
-        assert_eq!(store.get_plain(Cf::Leaderless, [t, 49]).unwrap(), Some(vec![49]));
     }
 }
 

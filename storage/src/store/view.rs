@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rocksdb::ReadOptions;
 
-use super::batch::{APPLIED_KEY, Batch, Cf, Wal};
+use super::batch::{APPLIED_KEY, Batch, Cf, JOINED_KEY};
 use super::generation::Generation;
 use super::scan::{Direction, PlainScan, Scan};
 use crate::error::{Result, StorageError};
@@ -152,10 +152,15 @@ impl View {
         Ok(self.generation.db().get_cf_opt(self.generation.cf(Cf::Strong)?, APPLIED_KEY, &options)?)
     }
 
+    /// See [`Store::joined`](super::Store::joined).
+    pub fn joined(&self) -> Result<Option<Vec<u8>>> {
+        self.get_plain(Cf::Meta, JOINED_KEY)
+    }
+
     /// Writes to this generation. Only for the new side of an [`install`](super::Store::install), which
     /// makes it durable; all else goes through [`Store::write`](super::Store::write).
     pub fn write(&self, batch: &Batch) -> Result<()> {
-        self.generation.write(batch, Wal::Off)
+        self.generation.write(batch)
     }
 }
 
