@@ -1,7 +1,7 @@
 //! Engines on real stores, joined by a network that drops, repeats, delays and partitions.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -144,8 +144,14 @@ impl Cluster {
     /// A node loses what it has in memory, and starts again.
     async fn crash(&mut self, id: NodeId) {
         let engine = self.halt(id).await;
-        let after = Disk::new();
-        copy(self.disks[&id].folder.path(), after.folder.path());
+        let after = loop {
+            // The store may be deleting or writing files: a copy must be of one moment.
+            let copied = Disk::new();
+            if copy(self.disks[&id].folder.path(), copied.folder.path()).unwrap_or(false) {
+                break copied;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
         drop(engine);
         self.disks.insert(id, after);
         self.start(id);
@@ -170,17 +176,29 @@ impl Cluster {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
+/// The names and lengths of all files.
+fn files(dir: &Path) -> std::io::Result<Vec<(PathBuf, u64)>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => found.extend(files(&entry.path())?),
+            false => found.push((entry.path(), entry.metadata()?.len())),
         }
     }
+    found.sort();
+    Ok(found)
+}
+
+/// Copies a folder; false if something in it changed meanwhile.
+fn copy(from: &Path, to: &Path) -> std::io::Result<bool> {
+    let before = files(from)?;
+    for (file, _) in &before {
+        let target = to.join(file.strip_prefix(from).unwrap());
+        std::fs::create_dir_all(target.parent().unwrap())?;
+        std::fs::copy(file, target)?;
+    }
+    Ok(files(from)? == before)
 }
 
 fn key(k: &str) -> Vec<u8> {

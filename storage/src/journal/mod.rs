@@ -27,6 +27,7 @@ mod segment;
 mod threads;
 
 use std::collections::VecDeque;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -112,6 +113,7 @@ struct Shared {
 pub struct Journal {
     shared: Arc<Shared>,
     _threads: Threads,
+    _lock: File,
 }
 
 /// The bytes of a journal that records with these payloads take together, at most.
@@ -130,6 +132,7 @@ impl Journal {
         mut visit: impl FnMut(Position, &[u8]) -> Result<()>,
     ) -> Result<Arc<Journal>> {
         std::fs::create_dir_all(dir).map_err(|e| StorageError::io("create directory", dir, &e))?;
+        let lock = lock(dir)?;
         let mut segments = VecDeque::new();
         let numbers = numbers(dir)?;
         for (n, number) in numbers.iter().enumerate() {
@@ -157,7 +160,7 @@ impl Journal {
             std::fs::remove_file(&path).map_err(|e| StorageError::io("delete file", &path, &e))?;
         }
         let number = if segments.is_empty() { number } else { used + 1 };
-        segments.push_back(Arc::new(Segment::create(dir, number, options.segment_bytes)?));
+        segments.push_back(Arc::new(Segment::create(dir, number, options.segment_bytes, true)?));
         let state = State {
             segments,
             next: None,
@@ -181,7 +184,7 @@ impl Journal {
             prepared: Condvar::new(),
         });
         let threads = Threads::start(&shared)?;
-        Ok(Arc::new(Journal { shared, _threads: threads }))
+        Ok(Arc::new(Journal { shared, _threads: threads, _lock: lock }))
     }
 
     /// Makes sure that records of so many [bytes](bytes_of) together can be appended before the next `prepare`.
@@ -212,7 +215,10 @@ impl Journal {
         let next = match state.next.take() {
             Some(next) if next.size >= size => next,
             // A file that is too small is written anew under the same name.
-            _ => Segment::create(&self.shared.dir, number, size)?,
+            _ => {
+                let standard = size == self.shared.options.segment_bytes;
+                Segment::create(&self.shared.dir, number, size, standard)?
+            }
         };
         state.end_segment();
         state.segments.push_back(Arc::new(next));
@@ -266,6 +272,15 @@ impl Journal {
         async move { answer.await.unwrap_or(Err(StorageError::Closed)) }
     }
 
+    /// True if the record at a position is on disk.
+    pub fn is_durable(&self, at: Position) -> bool {
+        let state = self.shared.state.lock();
+        let segment = state.segments.iter().rev().find(|segment| segment.number <= at.segment);
+        segment.is_none_or(|segment| {
+            segment.number < at.segment || segment.written.load(Ordering::Acquire) > at.offset
+        })
+    }
+
     /// The records from a position on, or from the first that is there, up to what is durable when they are read.
     pub fn scan(&self, from: Position) -> Scan {
         Scan::new(self.shared.clone(), from)
@@ -284,14 +299,37 @@ impl Journal {
 
     /// Gives up the files before this one. Their records are gone.
     pub fn release(&self, before: u64) -> Result<()> {
-        let mut state = self.shared.state.lock();
+        self.shared.release(before)
+    }
+
+    /// As [`release`](Journal::release), once everything that was appended before this call is durable.
+    pub fn release_when_durable(&self, before: u64) {
+        let shared = self.shared.clone();
+        self.when_durable(Box::new(move |result| {
+            if let Err(e) = result.and_then(|()| shared.release(before)) {
+                tracing::warn!(hint = e.hint(), "could not give up a journal's old files: {e}");
+            }
+        }));
+    }
+
+    /// Bytes that its files take.
+    pub fn disk_bytes(&self) -> u64 {
+        let state = self.shared.state.lock();
+        let used: u64 = state.segments.iter().map(|segment| u64::from(segment.size)).sum();
+        used + state.free.iter().chain(&state.next).map(|segment| u64::from(segment.size)).sum::<u64>()
+    }
+}
+
+impl Shared {
+    fn release(&self, before: u64) -> Result<()> {
+        let mut state = self.state.lock();
         while state.segments.len() > 1 && state.segments.front().is_some_and(|oldest| oldest.number < before)
         {
             let Some(oldest) = state.segments.pop_front() else { break };
             let path = oldest.path.clone();
             // Whoever still reads or writes it must find what it was.
             match Arc::try_unwrap(oldest) {
-                Ok(segment) if segment.size == self.shared.options.segment_bytes => {
+                Ok(segment) if segment.size == self.options.segment_bytes => {
                     state.free.push_back(segment);
                 }
                 _ => {
@@ -300,14 +338,18 @@ impl Journal {
                 }
             }
         }
-        state.forget_free(self.shared.options.recycled)
+        state.forget_free(self.options.recycled)
     }
+}
 
-    /// Bytes that its files take.
-    pub fn disk_bytes(&self) -> u64 {
-        let state = self.shared.state.lock();
-        let used: u64 = state.segments.iter().map(|segment| u64::from(segment.size)).sum();
-        used + state.free.iter().chain(&state.next).map(|segment| u64::from(segment.size)).sum::<u64>()
+/// Held for as long as the journal is open.
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join("LOCK");
+    let file = File::create(&path).map_err(|e| StorageError::io("create file", &path, &e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StorageError::Locked { path: dir.to_owned(), holder: None }),
+        Err(TryLockError::Error(e)) => Err(StorageError::io("lock file", &path, &e)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Reading a journal while it is written.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -18,16 +19,18 @@ pub struct Scan {
     /// Bytes of the segment, and where they begin
     window: Vec<u8>,
     window_at: u32,
+    /// Where in the window the record lies that was read last
+    last: Range<usize>,
 }
 
 impl Scan {
     pub(super) fn new(shared: Arc<Shared>, from: Position) -> Scan {
-        Scan { shared, from, segment: None, window: Vec::new(), window_at: 0 }
+        Scan { shared, from, segment: None, window: Vec::new(), window_at: 0, last: 0..0 }
     }
 
     /// The next record that is durable; `None` if there is none, now.
     pub fn next(&mut self) -> Result<Option<(Position, &[u8])>> {
-        let (position, payload) = loop {
+        let position = loop {
             let Some(segment) = self.segment() else { return Ok(None) };
             let (number, at) = (segment.number, self.from.offset);
             if at as usize + HEADER > segment.size as usize {
@@ -45,7 +48,8 @@ impl Scan {
                     let length = payload.len();
                     self.from.offset = next;
                     let start = (at - self.window_at) as usize + HEADER;
-                    break (Position { segment: number, offset: at }, start..start + length);
+                    self.last = start..start + length;
+                    break Position { segment: number, offset: at };
                 }
                 Found::End => self.turn(number),
                 Found::Nothing => {
@@ -54,7 +58,12 @@ impl Scan {
                 }
             }
         };
-        Ok(Some((position, &self.window[payload])))
+        Ok(Some((position, self.current())))
+    }
+
+    /// What [`next`](Scan::next) has shown last.
+    pub fn current(&self) -> &[u8] {
+        self.window.get(self.last.clone()).unwrap_or_default()
     }
 
     /// The segment that is read, or the first after it.

@@ -16,6 +16,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use rustix::fs::{FallocateFlags, OFlags};
+use rustix::io::Errno;
+
 use crate::error::{Result, StorageError};
 
 /// Bytes before a payload.
@@ -145,16 +148,16 @@ impl Segment {
             .read(true)
             .write(true)
             .create(new)
-            .custom_flags(libc::O_DSYNC)
+            .custom_flags(OFlags::DSYNC.bits() as i32)
             .open(path)
             .map_err(|e| StorageError::io("open file", path, &e))
     }
 
     /// Makes a file of zeros: a file that has no blocks yet would get them when it is written, at the price of
-    /// the file system's journal.
-    pub(super) fn create(dir: &Path, number: u64, size: u32) -> Result<Segment> {
+    /// the file system's journal. Without `zeros` that price is paid: for what is written at once, and once.
+    pub(super) fn create(dir: &Path, number: u64, size: u32, zeros: bool) -> Result<Segment> {
         let path = Segment::path_of(dir, number);
-        let made = fill(&path, size).map_err(|e| StorageError::io("write file", &path, &e));
+        let made = fill(&path, size, zeros).map_err(|e| StorageError::io("write file", &path, &e));
         if let Err(e) = made {
             let _ = std::fs::remove_file(&path);
             return Err(e);
@@ -206,14 +209,22 @@ impl Segment {
     }
 }
 
-fn fill(path: &Path, size: u32) -> std::io::Result<()> {
+fn fill(path: &Path, size: u32, zeros: bool) -> std::io::Result<()> {
     let file = File::create(path)?;
-    let zeros = vec![0; ZEROS];
-    let mut at = 0;
-    while at < size {
-        let piece = (size - at).min(ZEROS as u32);
-        file.write_all_at(&zeros[..piece as usize], u64::from(at))?;
-        at += piece;
+    // Room is found now, or the disk is said to be full.
+    allocate(&file, size)?;
+    let piece = vec![0; if zeros { ZEROS } else { 0 }];
+    for at in (0..size).step_by(ZEROS) {
+        let length = piece.len().min((size - at) as usize);
+        file.write_all_at(&piece[..length], u64::from(at))?;
     }
     file.sync_all()
+}
+
+fn allocate(file: &File, size: u32) -> std::io::Result<()> {
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, u64::from(size)) {
+        // A file system that cannot do it beforehand does it when it is written.
+        Err(Errno::OPNOTSUPP) => file.set_len(u64::from(size)),
+        other => Ok(other?),
+    }
 }

@@ -111,7 +111,7 @@ fn prepare(shared: &Shared) {
         drop(state);
         let made = match old {
             Some(old) if old.size == size => Segment::recycle(&shared.dir, number, old),
-            _ => Segment::create(&shared.dir, number, size),
+            _ => Segment::create(&shared.dir, number, size, true),
         };
         state = shared.state.lock();
         state.preparing = false;
