@@ -15,18 +15,20 @@
 
 struct page {
     volatile int64_t clock_ms; /* added to the time of day */
-    volatile int64_t sync_us;  /* how much longer every fsync takes */
+    volatile int64_t sync_us;  /* how much longer every fsync takes, and every write that waits for the disk */
 };
 
 static struct page *page;
 static int (*next_gettime)(clockid_t, struct timespec *);
 static int (*next_fsync)(int);
 static int (*next_fdatasync)(int);
+static ssize_t (*next_pwrite64)(int, const void *, size_t, off64_t);
 
 __attribute__((constructor)) static void open_page(void) {
     next_gettime = dlsym(RTLD_NEXT, "clock_gettime");
     next_fsync = dlsym(RTLD_NEXT, "fsync");
     next_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
+    next_pwrite64 = dlsym(RTLD_NEXT, "pwrite64");
     const char *path = getenv("AMPHORA_FAULT_PAGE");
     int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     if (file < 0)
@@ -89,4 +91,12 @@ int fsync(int file) {
 int fdatasync(int file) {
     dawdle();
     return next_fdatasync ? next_fdatasync(file) : (int)syscall(SYS_fdatasync, file);
+}
+
+/* The logs are opened so that every write of theirs waits for the disk. */
+ssize_t pwrite64(int file, const void *bytes, size_t length, off64_t at) {
+    if (page && page->sync_us > 0 && (fcntl(file, F_GETFL) & O_DSYNC))
+        dawdle();
+    return next_pwrite64 ? next_pwrite64(file, bytes, length, at)
+                         : (ssize_t)syscall(SYS_pwrite64, file, bytes, length, at);
 }

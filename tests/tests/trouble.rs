@@ -154,6 +154,49 @@ async fn a_full_disk_stops_writes_on_its_node_and_loses_nothing() {
     assert_eq!(count, rows);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leaderless_writes_are_refused_while_the_disk_is_full_and_go_on_after() {
+    let mut cluster = Cluster::start(1).await;
+    let client = cluster.client(0).await;
+    let create = "CREATE TABLE t (k bigint PRIMARY KEY, v text) WITH (replication = 'leaderless')";
+    client.batch_execute(create).await.unwrap();
+    cluster.node(0).terminate();
+    let data = cluster.nodes()[0].data_dir.clone();
+    let moved = data.with_extension("moved");
+    std::fs::rename(&data, &moved).unwrap();
+    let _disk = SmallDisk::mount(&data, 160).expect("a small disk is mounted, which needs root");
+    let copied = Command::new("cp").arg("-a").arg(moved.join(".")).arg(&data).status().unwrap();
+    assert!(copied.success());
+    cluster.node(0).start();
+    cluster.wait_ready(0).await;
+    let client = cluster.client(0).await;
+    let ballast = data.join("ballast");
+    fill_up_to(&ballast, free_bytes(&data).saturating_sub(6 << 20));
+    let text: String = (0..100_000).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect();
+    let insert = "INSERT INTO t VALUES ($1, $2)";
+    let mut rows = 0i64;
+    let refused = loop {
+        match client.execute(insert, &[&rows, &text]).await {
+            Ok(_) => rows += 1,
+            Err(e) => break e,
+        }
+        assert!(rows < 300, "30 MB were taken by a disk with 6");
+    };
+    assert_eq!(refused.code().unwrap().code(), "53100", "{refused:?}");
+    assert!(rows > 10);
+    let count = async |client: &tokio_postgres::Client| {
+        client.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get::<_, i64>(0)
+    };
+    assert_eq!(count(&client).await, rows);
+    // Room again, and no restart.
+    std::fs::remove_file(ballast).unwrap();
+    client.execute(insert, &[&rows, &text]).await.unwrap();
+    cluster.node(0).kill();
+    cluster.node(0).start();
+    cluster.wait_ready(0).await;
+    assert_eq!(count(&cluster.client(0).await).await, rows + 1);
+}
+
 fn free_bytes(path: &std::path::Path) -> u64 {
     let output = Command::new("df").args(["--output=avail", "-B1"]).arg(path).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -29,6 +29,7 @@ impl Scan {
     }
 
     /// The next record that is durable; `None` if there is none, now.
+    #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<(Position, &[u8])>> {
         let position = loop {
             let Some(segment) = self.segment() else { return Ok(None) };
