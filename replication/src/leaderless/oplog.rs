@@ -38,6 +38,9 @@ use crate::{NodeId, Result};
 /// up from the log.
 pub const RETAIN_BYTES: u64 = 64 << 20;
 
+/// Files of the log that are kept to be written over: what a busy node gives up at a time.
+const RECYCLED_FILES: usize = 8;
+
 /// The engine's part of the store, and its log.
 pub(super) struct OpLog {
     store: Arc<Store>,
@@ -96,7 +99,8 @@ impl OpLog {
     pub(super) fn open(store: Arc<Store>) -> Result<OpLog> {
         let mut index = LogIndex::default();
         let dir = store.dir().join("oplog");
-        let journal = Journal::open(&dir, JournalOptions::default(), |at, bytes| {
+        let options = JournalOptions { recycled: RECYCLED_FILES, ..JournalOptions::default() };
+        let journal = Journal::open(&dir, options, |at, bytes| {
             match decode_record(bytes)? {
                 Record::Commit(origin, seq, body) => index.note_place(origin, seq, body.len(), at),
                 Record::Covered(vector) => index.note_jump(&vector, at),

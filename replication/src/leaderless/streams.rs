@@ -18,7 +18,7 @@ use crate::{Error, NodeId, Result};
 /// A peer that does not answer for this long is taken for unreachable.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the log is looked at for what can go.
-const TRUNCATE_EVERY: Duration = Duration::from_secs(30);
+const TRUNCATE_EVERY: Duration = Duration::from_secs(5);
 /// Most records that a status looks at to count a lagging peer's bytes.
 const STATUS_BYTES: usize = 8 << 20;
 

@@ -125,9 +125,12 @@ pub(super) fn frame_length(bytes: &[u8], segment: u64, at: u32) -> usize {
 
 /// True if a header behind `broken` says that `broken` was on disk when it was made.
 pub(super) fn was_durable(bytes: &[u8], segment: u64, broken: u32) -> bool {
-    let places = (broken..bytes.len() as u32).step_by(8).skip(1);
-    let later = |at: u32| header(&bytes[at as usize..], segment, at);
-    places.into_iter().any(|at| later(at).is_some_and(|(_, synced)| synced > broken))
+    let end = bytes.len() as u32;
+    (broken..end).step_by(8).skip(1).any(|at| match header(&bytes[at as usize..], segment, at) {
+        // Among so many places some bytes may look like a header by chance: what they say must be possible too.
+        Some((length, synced)) => (length == END || length < end - at) && synced > broken && synced <= at,
+        None => false,
+    })
 }
 
 impl Segment {
