@@ -79,6 +79,10 @@ pub struct LogLimits {
     pub keep: u64,
     /// … and their bytes. Twice as much of both for peers that are about to get them
     pub keep_bytes: u64,
+    /// Entries that are committed and not yet applied here, beyond which a follower takes no more for now …
+    pub unapplied: u64,
+    /// … and their bytes
+    pub unapplied_bytes: u64,
     /// Bytes of a snapshot that are sent to a peer in a second, at most
     pub snapshot_rate: u64,
     /// How long versions of rows stay readable after newer ones have been committed
@@ -94,6 +98,8 @@ impl Default for LogLimits {
             flush_bytes: 128 << 20,
             keep: 10_000,
             keep_bytes: 512 << 20,
+            unapplied: 16_384,
+            unapplied_bytes: 64 << 20,
             snapshot_rate: 64 << 20,
             history: Duration::from_secs(600),
             longest_snapshot: Duration::from_secs(24 * 3600),
@@ -145,6 +151,7 @@ pub(super) struct Inner {
     pub raft_log: Arc<RaftLog>,
     pub transport: Arc<dyn Transport>,
     pub timing: Timing,
+    pub log_limits: LogLimits,
     pub tenure: ArcSwapOption<Tenure>,
     pub reads: ReadIndex,
     /// Whether reads need not ask the leader, if this is a follower
@@ -200,6 +207,7 @@ fn raft_config(timing: &Timing, limits: &LogLimits) -> Result<Arc<openraft::Conf
         // Whether the log still reaches back decides, not how far a peer is behind.
         replication_lag_threshold: u64::MAX / 2,
         install_snapshot_timeout: 3_600_000,
+        state_machine_channel_size: Some(super::apply_queue::COMMANDS),
         ..openraft::Config::default()
     };
     let config = config.validate().map_err(|e| Error::new("22023", format!("raft settings: {e}")))?;
@@ -235,6 +243,7 @@ impl Group {
             raft_log,
             transport: config.transport,
             timing: config.timing,
+            log_limits: config.log_limits.clone(),
             tenure: ArcSwapOption::empty(),
             reads: ReadIndex::default(),
             lease: Held::default(),
@@ -351,6 +360,9 @@ impl Group {
         match request {
             Request::AppendEntries(rpc) => {
                 self.inner.heard.store(millis(self.inner.started.elapsed()), Ordering::Relaxed);
+                if !rpc.entries.is_empty() && !self.room_to_apply().await {
+                    return Reply::Failed("too much waits to be applied here".to_owned());
+                }
                 raft.append_entries(rpc).await.map_or_else(|e| failed(&e), Reply::AppendEntries)
             }
             Request::Vote(rpc) => {

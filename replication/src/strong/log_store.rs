@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use amphora_storage::codec;
 use amphora_storage::raft_log::RaftLog;
+use futures::{Stream, TryStreamExt, stream};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
@@ -24,7 +25,7 @@ use super::types::{Command, Entry, LogId, TypeConfig, Vote};
 const CACHE_ENTRIES: usize = 4_096;
 /// Their bytes, about, at most.
 const CACHE_BYTES: usize = 16 << 20;
-/// Bytes read from the log for one message to a follower, about.
+/// Bytes read from the log at a time, for a message to a follower or to be applied, about.
 const READ_BYTES: usize = 4 << 20;
 
 #[derive(Default)]
@@ -98,6 +99,21 @@ fn corrupt(e: amphora_storage::StorageError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, e)
 }
 
+/// The first index of a range, and the one after its last.
+fn ends(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(i) => *i,
+        Bound::Excluded(i) => i.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(i) => i.saturating_add(1),
+        Bound::Excluded(i) => *i,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}
+
 /// Who waits until an entry is on this disk.
 fn on_disk(entry: &Entry) -> Option<Arc<OnDisk>> {
     match &entry.payload {
@@ -144,20 +160,25 @@ impl RaftLogReader<TypeConfig> for LogStore {
         &mut self,
         range: R,
     ) -> Result<Vec<Entry>, io::Error> {
-        let start = match range.start_bound() {
-            Bound::Included(i) => *i,
-            Bound::Excluded(i) => i + 1,
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(i) => i.saturating_add(1),
-            Bound::Excluded(i) => *i,
-            Bound::Unbounded => u64::MAX,
-        };
+        let (start, end) = ends(&range);
         if let Some(entries) = self.cache.lock().get(start, end, usize::MAX) {
             return Ok(entries);
         }
         self.read(start, end, usize::MAX)
+    }
+
+    /// What is to be applied, a piece at a time: after a restart that is the log since the last flush.
+    async fn entries_stream<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: R,
+    ) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend {
+        let (start, end) = ends(&range);
+        let pieces = stream::try_unfold((self.clone(), start), move |(mut log, start)| async move {
+            let entries = log.limited_get_log_entries(start, end).await?;
+            let next = entries.last().map(|last| (last.log_id.index + 1).max(start + 1));
+            Ok::<_, io::Error>(next.map(|next| (stream::iter(entries.into_iter().map(Ok)), (log, next))))
+        });
+        Box::pin(pieces.try_flatten())
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
@@ -245,5 +266,33 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         cache.purged = Some(upto);
         cache.last = cache.last.max(Some(upto));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::testing::{Cluster, put};
+    use super::*;
+    use amphora_storage::Timestamp;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_to_be_applied_comes_in_pieces_and_whole() {
+        let cluster = Cluster::one().await;
+        let group = &cluster.node(1).group;
+        let megabyte = "x".repeat(1 << 20);
+        for n in 0..20 {
+            group.commit(put(group, &n.to_string(), Timestamp::ZERO, &megabyte)).await.unwrap();
+        }
+        let last = group.status().last_log_index;
+        // As after a restart: nothing is in its memory.
+        let mut log = LogStore::open(group.inner.raft_log.clone()).unwrap();
+        let piece = log.limited_get_log_entries(1, last + 1).await.unwrap();
+        assert!(piece.len() < 8, "{} entries of a megabyte at once", piece.len());
+        let all: Vec<Entry> = log.entries_stream(1..=last).await.try_collect().await.unwrap();
+        let indexes: Vec<u64> = all.iter().map(|entry| entry.log_id.index).collect();
+        assert_eq!(indexes, (1..=last).collect::<Vec<_>>());
+        let some: Vec<Entry> = log.entries_stream(3..9).await.try_collect().await.unwrap();
+        assert_eq!(some, all[2..8]);
     }
 }

@@ -27,6 +27,7 @@
 //! every replica that has applied as far.
 
 mod advisory;
+mod apply_queue;
 mod certifier;
 mod changes;
 pub mod early;

@@ -94,12 +94,19 @@ impl Transport for End {
 }
 
 /// Leaderless operations are written down under their own bytes.
-pub struct Note;
+#[derive(Default)]
+pub struct Note {
+    /// Entries with such operations are not applied for now
+    pub stopped: Arc<AtomicBool>,
+}
 
 struct Noted(Vec<Vec<u8>>);
 
 impl ApplyHook for Note {
     fn begin(&self) -> Box<dyn ApplyOps + '_> {
+        while self.stopped.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         Box::new(Noted(Vec::new()))
     }
 }
@@ -126,7 +133,8 @@ impl InstallHook for Note {
 /// A node while it runs.
 pub struct Node {
     pub id: NodeId,
-
+    /// Whether entries with leaderless operations wait to be applied
+    pub stopped: Arc<AtomicBool>,
     pub store: Arc<Store>,
     pub group: Group,
 }
@@ -192,6 +200,7 @@ impl Cluster {
         let dir = self.root.path().join(id.to_string());
         std::fs::create_dir_all(&dir).unwrap();
         let store = open_store(&dir);
+        let hook = Arc::new(Note::default());
         let group = Group::start(GroupConfig {
             node_id: id,
             member: member(id),
@@ -200,15 +209,15 @@ impl Cluster {
             snapshots: dir.join("snapshots"),
             clock: Arc::new(Hlc::new(Hlc::DEFAULT_DRIFT)),
             transport: Arc::new(End { wire: self.wire.clone(), from: id }),
-            hook: Arc::new(Note),
-            install: Arc::new(Note),
+            hook: hook.clone(),
+            install: hook.clone(),
             timing: Timing { patience: Duration::from_secs(3), ..Timing::default() },
             log_limits: self.limits.clone(),
         })
         .await
         .unwrap();
         self.wire.groups.lock().insert(id, group.clone());
-        self.nodes.push(Node { id, store, group });
+        self.nodes.push(Node { id, stopped: hook.stopped.clone(), store, group });
     }
 
     /// What a crash would leave of a node at this moment, started on a wire of its own.

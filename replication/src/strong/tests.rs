@@ -737,8 +737,13 @@ mod suite {
             let log = LogStore::open(open_log(dir.path())).unwrap();
             let clock = Arc::new(Hlc::new(Hlc::DEFAULT_DRIFT));
             let snapshots = dir.path().join("snapshots");
-            let replica =
-                Replica::open(open_store(dir.path()), clock, snapshots, Arc::new(Note), Arc::new(Note));
+            let replica = Replica::open(
+                open_store(dir.path()),
+                clock,
+                snapshots,
+                Arc::new(Note::default()),
+                Arc::new(Note::default()),
+            );
             Ok((dir, log, StateMachine::new(replica.unwrap())))
         }
     }
