@@ -1,11 +1,8 @@
-//! Figures of the cluster by itself: failover, footprint, propagation.
+//! Figures of the cluster by itself: footprint, propagation.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use amphora_tests::Cluster;
-use amphora_tests::load::{Acknowledgements, Roaming, Stop};
 
 use crate::report::{Figure, Goal};
 
@@ -13,11 +10,8 @@ use crate::report::{Figure, Goal};
 pub async fn figures() -> Vec<Figure> {
     let (memory, cpu) = idle().await;
     let (p50, p99) = propagation().await;
-    let (gap, lost) = failover(10).await;
     let seconds = |d: Duration| d.as_secs_f64();
     vec![
-        Figure::new("write gap after kill -9, median of 10", seconds(gap), "s", Goal::AtMost(2.0)),
-        Figure::new("acknowledged rows lost", lost as f64, "", Goal::AtMost(0.0)),
         Figure::new("idle memory, a node", memory as f64 / 1e6, "MB", Goal::AtMost(150.0)),
         Figure::new("idle processor, three nodes", cpu, "% of a core", Goal::AtMost(3.0)),
         Figure::new("leaderless propagation, p50", seconds(p50) * 1e3, "ms", Goal::None),
@@ -62,58 +56,4 @@ async fn propagation() -> (Duration, Duration) {
     }
     times.sort();
     (times[100], times[198])
-}
-
-/// Median write gap, and how many acknowledged rows were lost.
-async fn failover(rounds: usize) -> (Duration, usize) {
-    let mut cluster = Cluster::start(3).await;
-    let client = cluster.client(0).await;
-    client.batch_execute("CREATE TABLE ledger (id bigint PRIMARY KEY)").await.unwrap();
-    let addresses: Vec<String> = cluster.nodes().iter().map(|n| n.pg.clone()).collect();
-    let acknowledged: Arc<Mutex<BTreeSet<i64>>> = Arc::default();
-    let mut gaps = Vec::new();
-    for round in 0..rounds {
-        let (stop, times) = (Stop::default(), Acknowledgements::default());
-        let writers: Vec<_> = (0..6i64)
-            .map(|w| {
-                let base = (round as i64 * 6 + w) * 1_000_000;
-                let mut connection = Roaming::new(addresses.clone(), w as usize);
-                let (stop, times, acknowledged) = (stop.clone(), times.clone(), acknowledged.clone());
-                tokio::spawn(async move {
-                    let mut id = base;
-                    while !stop.is_stopped() {
-                        id += 1;
-                        let sql = format!("INSERT INTO ledger VALUES ({id})");
-                        let client = connection.client().await;
-                        let insert = client.batch_execute(&sql);
-                        match tokio::time::timeout(Duration::from_secs(10), insert).await {
-                            Ok(Ok(())) => {
-                                acknowledged.lock().unwrap().insert(id);
-                                times.note();
-                            }
-                            _ => connection.move_on(),
-                        }
-                    }
-                })
-            })
-            .collect();
-        tokio::time::sleep(Duration::from_millis(1500)).await;
-        let leader = cluster.leader().await;
-        let killed = Instant::now();
-        cluster.node(leader).kill();
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        stop.stop();
-        for writer in writers {
-            writer.await.unwrap();
-        }
-        gaps.push(times.gap_around(killed).expect("writes went on"));
-        cluster.node(leader).restart();
-        cluster.wait_settled().await;
-    }
-    gaps.sort();
-    let client = cluster.client(0).await;
-    let rows = client.query("SELECT id FROM ledger", &[]).await.unwrap();
-    let found: BTreeSet<i64> = rows.iter().map(|r| r.get(0)).collect();
-    let lost = acknowledged.lock().unwrap().difference(&found).count();
-    (gaps[rounds / 2], lost)
 }

@@ -12,6 +12,7 @@ use crate::load;
 use crate::pgbench::{Outcome, Run, Target};
 use crate::postgres::Postgres;
 use crate::report::{Comparison, Report, Side};
+use crate::strong::{self, Sides};
 use crate::workload::{self, COUNTERS, Place, Script, Workload};
 
 /// Between two runs, for what the one before has left to be done.
@@ -30,12 +31,17 @@ pub async fn run(settings: &Settings, report: &mut Report) {
     let workloads: Vec<Workload> =
         workload::all().into_iter().filter(|w| settings.wants(&w.name())).collect();
     let bulk = settings.wants(load::NAME);
-    if workloads.is_empty() && !bulk {
+    let strong = strong::is_wanted(settings);
+    if workloads.is_empty() && !bulk && !strong {
         return;
     }
-    let contest = Contest::begin().await;
+    let contest = Contest::begin(!workloads.is_empty()).await;
     if bulk {
         report.comparisons.push(load::copy(settings, contest.nodes[0], contest.postgres.target()).await);
+    }
+    if strong {
+        let sides = Sides { amphora: contest.nodes[0], postgres: contest.postgres.target() };
+        strong::run(settings, sides, contest.cluster.path(), report).await;
     }
     let mut synchronous = true;
     for workload in workloads {
@@ -62,7 +68,8 @@ fn note(side: &mut Side, outcome: Outcome) {
 }
 
 impl Contest {
-    async fn begin() -> Contest {
+    /// Both sides, with pgbench's tables if somebody needs them.
+    async fn begin(with_tables: bool) -> Contest {
         eprintln!("starting three Amphora nodes, and PostgreSQL with two standbys …");
         let cluster = Cluster::start(3).await;
         let postgres = Postgres::start().await;
@@ -77,10 +84,12 @@ impl Contest {
         let script =
             format!("\\set id random(1, {COUNTERS})\nUPDATE counters SET n = n + 1 WHERE id = :id;\n");
         std::fs::write(&increments, script).unwrap();
-        eprintln!("loading both …");
-        load::tables(nodes[0], "(id int PRIMARY KEY, n crdt_counter) WITH (replication = 'leaderless')")
-            .await;
-        load::tables(postgres.target(), "(id int PRIMARY KEY, n bigint)").await;
+        if with_tables {
+            eprintln!("loading both …");
+            load::tables(nodes[0], "(id int PRIMARY KEY, n crdt_counter) WITH (replication = 'leaderless')")
+                .await;
+            load::tables(postgres.target(), "(id int PRIMARY KEY, n bigint)").await;
+        }
         Contest { cluster, nodes, postgres, increments }
     }
 

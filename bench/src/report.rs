@@ -118,6 +118,16 @@ impl Report {
         Report { rounds, seconds, comparisons: Vec::new(), figures: Vec::new() }
     }
 
+    /// Point reads on a follower, over those on the leader of the same run, if both were measured.
+    pub fn followers_over_leader(&self) -> Option<Figure> {
+        let median =
+            |name: &str| self.comparisons.iter().find(|c| c.name == name).map(|c| c.amphora.median());
+        let follower = median("select-only, follower, prepared, 32 clients")?;
+        let leader = median("select-only, prepared, 32 clients")?;
+        let name = "point reads on a follower over the leader's, 32";
+        Some(Figure::new(name, follower / leader, "", Goal::AtLeast(0.8)))
+    }
+
     /// The table.
     pub fn print(&self) {
         if !self.comparisons.is_empty() {

@@ -85,6 +85,11 @@ impl Acknowledgements {
         self.times.lock().expect("not poisoned").len()
     }
 
+    /// How many came since `from`.
+    pub fn count_since(&self, from: Instant) -> usize {
+        self.times.lock().expect("not poisoned").iter().filter(|t| **t >= from).count()
+    }
+
     /// The longest time around `moment` in which none came: from the last before it to the first after.
     pub fn gap_around(&self, moment: Instant) -> Option<Duration> {
         let mut times = self.times.lock().expect("not poisoned").clone();

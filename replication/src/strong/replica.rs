@@ -6,9 +6,10 @@
 //! [`CommitBatch::leader`](super::types::CommitBatch)), and applying twice is harmless.
 
 use std::io;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use amphora_storage::schema::TableId;
 use amphora_storage::store::{Batch, Store};
@@ -32,6 +33,10 @@ use crate::{Error, Result};
 
 /// A storage batch is written when it has grown to this many bytes.
 const MAX_BATCH_BYTES: usize = 4 << 20;
+/// Threads that put a large transaction's rows in their place, at most.
+const MAX_UNSTAGING: usize = 4;
+/// Bytes of what they write at a time: so small that RocksDB lets several in at once.
+const UNSTAGING_BATCH_BYTES: usize = 256 << 10;
 
 /// Applies the leaderless operations that ride in the group's entries.
 pub trait ApplyHook: Send + Sync + 'static {
@@ -303,11 +308,38 @@ impl Replica {
         self.write(pending, &position)
     }
 
-    /// Puts what a transaction sent ahead at its timestamp: all but the last of it is written at once, and
-    /// cannot be read before the position is published. See `staging.rs`.
+    /// Puts what a transaction sent ahead at its timestamp: it is written at once, by several threads, and cannot be
+    /// read before the position is published. See `staging.rs`.
     fn unstage(&self, batch: &mut Batch, transaction: &CommittedTransaction) -> Result<()> {
-        let timestamp = transaction.timestamp;
+        let next = AtomicU32::new(0);
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let helpers = (transaction.staged.parts as usize).min(cores).min(MAX_UNSTAGING) - 1;
+        std::thread::scope(|scope| {
+            let unstage = || self.unstage_parts(transaction, &next);
+            let named = || std::thread::Builder::new().name("unstage".to_owned());
+            // With fewer threads than wanted it takes longer.
+            let helping: Vec<_> =
+                (0..helpers).map_while(|_| named().spawn_scoped(scope, unstage).ok()).collect();
+            let own = unstage();
+            let panicked =
+                || Error::new("XX000", "a thread that applied a large transaction ended abnormally");
+            helping.into_iter().fold(own, |all, one| all.and(one.join().unwrap_or_else(|_| Err(panicked()))))
+        })?;
         for part in 0..transaction.staged.parts {
+            batch.delete_strong(staging::part_key(transaction.id, part), transaction.timestamp);
+        }
+        Ok(())
+    }
+
+    /// One thread's share of the parts: as long as there are some, the next.
+    fn unstage_parts(&self, transaction: &CommittedTransaction, next: &AtomicU32) -> Result<()> {
+        let timestamp = transaction.timestamp;
+        let mut batch = Batch::new();
+        loop {
+            let part = next.fetch_add(1, Ordering::Relaxed);
+            if part >= transaction.staged.parts {
+                return self.store.write(batch).map_err(storage_error);
+            }
             let key = staging::part_key(transaction.id, part);
             let Some((_, bytes)) = self.newest_row(&key)? else {
                 let message = format!("part {part} of transaction {} is missing", transaction.id);
@@ -320,15 +352,12 @@ impl Replica {
                     Some(value) => batch.put_strong(&write.key, timestamp, value),
                     None => batch.delete_strong(&write.key, timestamp),
                 }
-            }
-            if batch.size() > MAX_BATCH_BYTES {
-                self.store.write(std::mem::replace(batch, Batch::new())).map_err(storage_error)?;
+                if batch.size() > UNSTAGING_BATCH_BYTES {
+                    let full = std::mem::replace(&mut batch, Batch::new());
+                    self.store.write(full).map_err(storage_error)?;
+                }
             }
         }
-        for part in 0..transaction.staged.parts {
-            batch.delete_strong(staging::part_key(transaction.id, part), timestamp);
-        }
-        Ok(())
     }
 
     fn add<'a>(
