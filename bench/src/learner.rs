@@ -42,10 +42,7 @@ pub async fn figures(settings: &Settings) -> Vec<Figure> {
     while reader.query("SELECT count(*) FROM pgbench_accounts", &[]).await.is_err() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let niced = std::process::Command::new("renice")
-        .args(["-n", "19", "-p", &cluster.nodes()[replica].pid().to_string()])
-        .output();
-    assert!(niced.is_ok_and(|o| o.status.success()), "the replica's priority is lowered");
+    lower_priority(cluster.nodes()[replica].pid());
     let folder = cluster.path().to_owned();
     let (mut alone, mut beside, mut reading) = (Vec::new(), Vec::new(), Vec::new());
     let reads: Arc<AtomicU64> = Arc::default();
@@ -85,6 +82,14 @@ pub async fn figures(settings: &Settings) -> Vec<Figure> {
 
 async fn connect_to(address: &str) -> tokio_postgres::Client {
     amphora_tests::load::connect(address, Duration::from_secs(5)).await.expect("the replica answers")
+}
+
+/// Lowers the priority of all threads of a process; those that they start inherit it.
+fn lower_priority(process: u32) {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("its threads");
+    let tasks = tasks.flatten().map(|task| task.file_name());
+    let niced = std::process::Command::new("renice").args(["-n", "19", "-p"]).args(tasks).output();
+    assert!(niced.is_ok_and(|o| o.status.success()), "the replica's priority is lowered");
 }
 
 /// The median of each.

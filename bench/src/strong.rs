@@ -135,7 +135,7 @@ async fn fill(target: Target, scale: i64) {
     }
     run(format!("ANALYZE branches_{scale}, tellers_{scale}, accounts_{scale}")).await;
     // What the load has left behind is not the first round's to pay.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(2 + scale as u64 / 5)).await;
 }
 
 async fn tpc_b(

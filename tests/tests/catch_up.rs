@@ -98,7 +98,7 @@ async fn comes_back(arguments: &[&str], away: Duration) {
     cluster.node(falls).restart();
     let target = index_of(&cluster, leader, "last_log_index").await;
     let caught_up = async || {
-        let Some((200, body)) = cluster.nodes()[falls].http("GET", "/status", "").await else { return false };
+        let Ok((200, body)) = cluster.nodes()[falls].http("GET", "/status", "").await else { return false };
         let status: serde_json::Value = serde_json::from_str(&body).expect("JSON");
         status["cluster"]["raft"]["applied_index"].as_u64().is_some_and(|applied| applied >= target)
     };

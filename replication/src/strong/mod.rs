@@ -90,6 +90,9 @@ mod serializability_tests;
 #[allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 mod simulation;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod staging_tests;
+#[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 pub(crate) mod testing;
 #[cfg(test)]

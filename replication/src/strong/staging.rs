@@ -13,8 +13,8 @@
 //! ```
 //!
 //! **Why it is atomic.** The parts say nothing until the commit is applied. Then their writes are put at its
-//! timestamp T, in several storage batches; T becomes readable with the last of them, which also deletes the parts and moves
-//! the applied position. A crash in between finds the old position and the parts, and applies the entry
+//! timestamp T, in several storage batches, by several threads: no key is in two parts. T becomes readable with the
+//! last batch, which also deletes the parts and moves the applied position. A crash in between finds the old position and the parts, and applies the entry
 //! again: the same writes at the same T. Every replica has the parts, because they precede the commit in the log, and
 //! a checkpoint has them, because they are rows.
 //!

@@ -222,8 +222,25 @@ impl Cluster {
 
     /// What a crash would leave of a node at this moment, started on a wire of its own.
     pub async fn crashed_copy(&self, id: NodeId) -> Cluster {
+        self.start_copy(id, self.copy_of(id)).await
+    }
+
+    /// What a crash would leave of a node at this moment: its directory is `id` in this one.
+    pub fn copy_of(&self, id: NodeId) -> TempDir {
         let root = tempfile::tempdir().unwrap();
         copy(&self.root.path().join(id.to_string()), &root.path().join(id.to_string()));
+        root
+    }
+
+    /// The log of a copy becomes what the node's is by now.
+    pub fn copy_log(&self, id: NodeId, root: &TempDir) {
+        let log = Path::new(&id.to_string()).join("raft");
+        std::fs::remove_dir_all(root.path().join(&log)).unwrap();
+        copy(&self.root.path().join(&log), &root.path().join(&log));
+    }
+
+    /// Starts a copy on a wire of its own.
+    pub async fn start_copy(&self, id: NodeId, root: TempDir) -> Cluster {
         let limits = self.limits.clone();
         let mut cluster = Cluster { wire: Arc::default(), nodes: Vec::new(), limits, root };
         cluster.start(id).await;

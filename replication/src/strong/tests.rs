@@ -347,7 +347,7 @@ async fn a_snapshot_that_runs_for_too_long_is_refused() {
     assert_eq!(cluster.node(1).read("a").await.as_deref(), Some("2"));
 }
 
-fn parts_on(node: &Node) -> usize {
+pub(super) fn parts_on(node: &Node) -> usize {
     parts_of(&node.group)
 }
 
@@ -365,7 +365,7 @@ fn parts_of(group: &Group) -> usize {
 }
 
 /// So many megabytes, sent ahead in parts.
-async fn stage(group: &Group, id: TransactionId, name: &str, megabytes: usize) -> StagedParts {
+pub(super) async fn stage(group: &Group, id: TransactionId, name: &str, megabytes: usize) -> StagedParts {
     let write = |n| Write { key: key(&format!("{name} {n}")), value: Some(vec![n as u8; 1 << 20]) };
     group.stage(id, (0..megabytes).map(write)).await.unwrap()
 }
