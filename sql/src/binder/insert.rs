@@ -33,6 +33,10 @@ impl Binder<'_> {
             return Err(SqlError::syntax_error("syntax error at or near \"OR\"")
                 .with_hint("Use INSERT … ON CONFLICT."));
         }
+        if !insert.into {
+            let error = SqlError::syntax_error(format!("syntax error at or near \"{name}\""));
+            return Err(self.at(error, name.span()));
+        }
         let alias = insert.table_alias.as_ref().map(|a| fold(&a.alias));
         let Target { table, scope, columns: shown, .. } =
             self.write_target(name, alias.clone(), "insert into")?;

@@ -339,6 +339,10 @@ fn parse_tokens(tokens: Vec<TokenWithSpan>, sql: &str, positions: &Positions) ->
     if let Some(pair) = tokens.windows(2).find(|pair| rewrite::is_misplaced_string(&pair[0], &pair[1])) {
         return Err(near(&pair[1], positions, sql));
     }
+    let slip = rewrite::instead_of_its_second_word(&tokens).or_else(|| rewrite::name_of_a_star(&tokens));
+    if let Some(token) = slip {
+        return Err(near(token, positions, sql));
+    }
     let tokens = sequence_name::take_sequence_name(tokens)?;
     let (tokens, overriding) = rewrite::take_overriding(tokens);
     let (tokens, as_of) = read_mode::take_as_of(tokens, sql, positions)?;

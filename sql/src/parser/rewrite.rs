@@ -409,6 +409,29 @@ fn mark_lists(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     out
 }
 
+/// What stands in the place of the second word of `INSERT INTO` or `DELETE FROM`, which `sqlparser` can do without.
+pub(super) fn instead_of_its_second_word(tokens: &[TokenWithSpan]) -> Option<&TokenWithSpan> {
+    let wanted = match keyword(tokens.first()) {
+        Keyword::INSERT => Keyword::INTO,
+        Keyword::DELETE => Keyword::FROM,
+        _ => return None,
+    };
+    tokens.get(1).filter(|token| keyword(Some(token)) != wanted)
+}
+
+/// A name that follows a star, as in `SELECT * form t`: `sqlparser` takes it for the star's.
+pub(super) fn name_of_a_star(tokens: &[TokenWithSpan]) -> Option<&TokenWithSpan> {
+    let begins = |token: &TokenWithSpan| {
+        token.token == Token::Comma
+            || matches!(keyword(Some(token)), Keyword::SELECT | Keyword::ALL | Keyword::DISTINCT)
+    };
+    let named = |three: &&[TokenWithSpan]| {
+        let name = matches!(&three[2].token, Token::Word(word) if word.keyword == Keyword::NoKeyword);
+        name && three[1].token == Token::Mul && begins(&three[0])
+    };
+    tokens.windows(3).find(named).map(|three| &three[2])
+}
+
 /// True of a string that follows another on the same line, which SQL does not allow.
 pub(super) fn is_misplaced_string(before: &TokenWithSpan, token: &TokenWithSpan) -> bool {
     let string = |t: &TokenWithSpan| matches!(t.token, Token::SingleQuotedString(_));

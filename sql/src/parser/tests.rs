@@ -76,6 +76,22 @@ fn commands_need_no_catalog() {
     assert_eq!(ends, [false, false, false, true, true]);
 }
 
+#[test]
+fn a_slip_is_named_where_it_stands() {
+    for (sql, word, position) in [
+        ("select * form t", "form", 10),
+        ("select a, * x from t", "x", 13),
+        ("delete form t", "form", 8),
+        ("delete t where a = 1", "t", 8),
+        ("insert t values (1)", "t", 8),
+        ("insert \"into\" t values (1)", "\"into\"", 8),
+    ] {
+        let error = parse(sql).unwrap_err();
+        assert_eq!(error.message, format!("syntax error at or near \"{word}\""), "{sql}");
+        assert_eq!(error.position, Some(position), "{sql}");
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn no_text_is_fatal(sql in "\\PC{0,120}") {
