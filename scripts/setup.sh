@@ -8,7 +8,7 @@ packages=(
   clang libclang-dev mold make pkg-config   # to compile: bindgen needs libclang; mold links
   postgresql postgresql-client              # what Amphora is compared with; psql, in the tests and the tour
   iproute2 iptables                         # network namespaces, for partitions in the tests
-  util-linux e2fsprogs                      # full disks, in the tests
+  util-linux e2fsprogs                      # full disks and losses of power, in the tests
   python3-venv nodejs                       # drivers, in the tests (scripts/drivers.sh installs the rest)
   openjdk-17-jdk-headless libpostgresql-jdbc-java libdbd-pg-perl
   ruby-activerecord ruby-pg
