@@ -98,6 +98,9 @@ pub struct TransactionOptions {
     /// checks the versions read instead, and a conflict comes back from `commit` as
     /// [`ErrorKind::Restart`](crate::ErrorKind::Restart).
     pub autocommit: bool,
+    /// Whose it is, by a number that tells the sessions of a node apart; 0 for none. The locks of a session are
+    /// one in the search for deadlocks.
+    pub session: u64,
     /// How long to wait for a lock; zero waits for ever
     pub lock_timeout: Duration,
     /// Bytes of memory that its writes may take until it commits (54000); 0 is the default
@@ -543,10 +546,16 @@ pub trait Engine: Send + Sync {
         None
     }
 
-    /// A lock of a key of the application's own, cluster-wide and not yet held. `lost` is called if it is lost
-    /// after it was held. `None` where there are no such locks.
-    fn advisory_lock(&self, key: &[u8], lost: Arc<dyn Fn() + Send + Sync>) -> Option<Arc<dyn AdvisoryLock>> {
-        let _ = (key, lost);
+    /// A lock of a key of the application's own, cluster-wide and not yet held, for the session that
+    /// [`TransactionOptions::session`] tells of. `lost` is called if it is lost after it was held. `None` where there
+    /// are no such locks.
+    fn advisory_lock(
+        &self,
+        session: u64,
+        key: &[u8],
+        lost: Arc<dyn Fn() + Send + Sync>,
+    ) -> Option<Arc<dyn AdvisoryLock>> {
+        let _ = (session, key, lost);
         None
     }
 

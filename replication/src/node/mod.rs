@@ -394,8 +394,13 @@ impl Engine for Node {
         Some(self.group.table_changes(catalog.table_by_id(table)?.keyspace()))
     }
 
-    fn advisory_lock(&self, key: &[u8], lost: Arc<dyn Fn() + Send + Sync>) -> Option<Arc<dyn AdvisoryLock>> {
-        Some(self.group.advisory_lock(key, lost))
+    fn advisory_lock(
+        &self,
+        session: u64,
+        key: &[u8],
+        lost: Arc<dyn Fn() + Send + Sync>,
+    ) -> Option<Arc<dyn AdvisoryLock>> {
+        Some(self.group.advisory_lock(session, key, lost))
     }
 
     fn verify_table(&self, table: TableId) -> BoxFuture<'_, Result<Vec<Verification>>> {

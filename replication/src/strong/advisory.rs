@@ -3,6 +3,9 @@
 //! A lock is held by a transaction of its own that never commits, so all that holds for row locks holds here:
 //! waiters are served in order, the node renews what it holds every second, and what a silent node held is given back.
 //!
+//! To the search for deadlocks a session is one, whatever it holds: a circle of sessions that wait for each other's
+//! advisory locks, or of such and row locks, is refused with 40P01 when it would be closed (`locks/waits.rs`).
+//!
 //! The table is in the leader's memory. What is promised when the leader changes:
 //!
 //! ```text
@@ -35,6 +38,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A lock that a session holds or asks for.
 pub struct GroupLock {
     group: Group,
+    session: u64,
     key: Vec<u8>,
     /// The transaction that stands for it, and what it holds
     state: Mutex<(TransactionId, Option<LockMode>)>,
@@ -44,10 +48,16 @@ pub struct GroupLock {
 }
 
 impl Group {
-    /// A lock of this key, not yet held. `lost` is called once if it is lost later.
-    pub fn advisory_lock(&self, key: &[u8], lost: Arc<dyn Fn() + Send + Sync>) -> Arc<GroupLock> {
+    /// A lock of this key for a session, not yet held. `lost` is called once if it is lost later.
+    pub fn advisory_lock(
+        &self,
+        session: u64,
+        key: &[u8],
+        lost: Arc<dyn Fn() + Send + Sync>,
+    ) -> Arc<GroupLock> {
         let lock = Arc::new(GroupLock {
             group: self.clone(),
+            session,
             key: [PREFIX, key].concat(),
             state: Mutex::new((self.transaction_id(), None)),
             asking: AtomicBool::new(false),
@@ -67,8 +77,8 @@ impl GroupLock {
         timeout: Duration,
     ) -> Result<bool> {
         let keys = vec![LockKey { key: self.key.clone(), mode }];
-        let request =
-            LockRequest { id, keys, wait, timeout, relation: "advisory lock".to_owned(), pick: None };
+        let request = LockRequest::new(id, "advisory lock");
+        let request = LockRequest { session: self.session, keys, wait, timeout, ..request };
         let granted = self.group.lock(request).await?;
         Ok(matches!(granted.first(), Some(KeyLock::Granted(_))))
     }
@@ -102,6 +112,22 @@ impl GroupLock {
     }
 }
 
+/// A request is under way until this is dropped, also if nobody waits for its answer any more.
+struct Asking<'a>(&'a AtomicBool);
+
+impl Asking<'_> {
+    fn begin(flag: &AtomicBool) -> Asking<'_> {
+        flag.store(true, Ordering::Release);
+        Asking(flag)
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 #[async_trait]
 impl AdvisoryLock for GroupLock {
     async fn lock(&self, mode: LockMode, wait: bool, timeout: Duration) -> Result<bool> {
@@ -109,19 +135,20 @@ impl AdvisoryLock for GroupLock {
         if held.is_some_and(|held| held >= mode) {
             return Ok(true);
         }
-        self.asking.store(true, Ordering::Release);
         let policy = if wait { WaitPolicy::Wait } else { WaitPolicy::Skip };
-        let granted = self.ask(id, mode, policy, timeout).await;
-        self.asking.store(false, Ordering::Release);
+        let granted = {
+            let _asking = Asking::begin(&self.asking);
+            self.ask(id, mode, policy, timeout).await
+        };
         match granted {
             Ok(true) => {
                 self.state.lock().1 = Some(mode);
                 Ok(true)
             }
             Ok(false) => Ok(false),
-            Err(error) if error.sqlstate == "40P01" => {
-                Err(Error::new("40P01", "deadlock detected").hint("See server log for query details."))
-            }
+            Err(error) if error.sqlstate == "40P01" => Err(Error::new("40P01", "deadlock detected")
+                .detail("To wait for an advisory lock would close a circle of waiting sessions.")
+                .hint("The transaction might succeed if retried.")),
             Err(error) => Err(error),
         }
     }

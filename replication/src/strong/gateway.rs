@@ -31,6 +31,7 @@ use super::sequences::{SequenceAnswer, SequenceCall};
 use super::tenure::Tenure;
 use super::transport::{LockRefusal, Refusal, Reply, Request, TransportError};
 use super::types::{CommitRequest, KeyLock, LeaderId, LockRequest, TransactionId};
+use crate::api::WaitPolicy;
 use crate::{Error, NodeId, Result};
 
 /// How long a leader holds back its answer to a lock request that waits.
@@ -328,7 +329,10 @@ impl Group {
         let mut patience = Instant::now() + self.inner.timing.patience;
         let mut looks = Looks::default();
         loop {
-            let held_under = *self.inner.open.lock().entry(id).or_default();
+            let held_under = self.inner.open.enter(id, request.session);
+            if request.wait == WaitPolicy::Wait {
+                request.partners = self.inner.open.partners(id);
+            }
             if let Some(until) = until {
                 let left = until.saturating_duration_since(Instant::now());
                 request.timeout = left.max(Duration::from_millis(1));
@@ -338,9 +342,7 @@ impl Group {
             match self.ask(&route, ask, LOCK_POLL + CALL_PATIENCE).await {
                 Ok(Reply::Locked { leader, keys }) => {
                     // What was seen under one leader is not protected by another's locks.
-                    if let Some(open) = self.inner.open.lock().get_mut(&id)
-                        && *open.get_or_insert(leader) != leader
-                    {
+                    if !self.inner.open.granted(id, leader) {
                         return Err(locks_lost());
                     }
                     return Ok(keys);
@@ -376,7 +378,7 @@ impl Group {
             Err(_) => self.release(id),
             Ok(commit) => {
                 self.inner.acknowledged.fetch_max(commit.timestamp.0, Ordering::AcqRel);
-                self.inner.open.lock().remove(&id);
+                self.inner.open.leave(id);
             }
         }
         result
@@ -390,7 +392,7 @@ impl Group {
         }
         // What went ahead does not travel again, but it is applied only now.
         let patience = COMMIT_PATIENCE + time_to_send(size) + time_to_send(request.staged.bytes as usize);
-        let held_under = self.inner.open.lock().get(&id).copied().flatten();
+        let held_under = self.inner.open.held_under(id);
         let optimistic = !request.locked;
         // Whatever entry carries it comes after what is applied here now.
         let after = self.inner.replica.applied_index();
@@ -439,7 +441,7 @@ impl Group {
 
     /// Gives back all locks of a transaction that will not commit. Returns at once; harmless if it has none.
     pub fn release(&self, id: TransactionId) {
-        if self.inner.open.lock().remove(&id).is_some() && self.inner.releases.try_send(id).is_err() {
+        if self.inner.open.leave(id) && self.inner.releases.try_send(id).is_err() {
             tracing::debug!(transaction = %id, "its locks will expire: too many releases are waiting");
         }
     }
@@ -453,8 +455,7 @@ struct ReleaseUnheld<'a> {
 
 impl Drop for ReleaseUnheld<'_> {
     fn drop(&mut self) {
-        let holds = self.group.inner.open.lock().get(&self.id).is_some_and(Option::is_some);
-        if !holds {
+        if self.group.inner.open.held_under(self.id).is_none() {
             self.group.release(self.id);
         }
     }
@@ -498,7 +499,7 @@ pub(super) async fn renew(group: Weak<Inner>) {
     loop {
         tokio::time::sleep(RENEW_INTERVAL).await;
         let Some(inner) = group.upgrade() else { return };
-        let ids: Vec<TransactionId> = inner.open.lock().keys().copied().collect();
+        let ids = inner.open.ids();
         if ids.is_empty() {
             continue;
         }

@@ -4,7 +4,7 @@
 //! so a process can hold several. What a node asks of the leader lies in `gateway.rs`, what the leader does
 //! in `tenure.rs` and `certifier.rs`, who belongs to the group in `membership.rs`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -28,6 +28,7 @@ use super::history::SnapshotHold;
 use super::leases::{Held, leads_for};
 use super::log_store::LogStore;
 use super::network::{NetworkFactory, Outgoings};
+use super::open::OpenTransactions;
 use super::reads::ReadIndex;
 use super::replica::{ApplyHook, InstallHook, Replica};
 use super::snapshot::Incoming;
@@ -165,7 +166,7 @@ pub(super) struct Inner {
     /// The newest commit that was acknowledged through this node
     pub acknowledged: AtomicU64,
     /// Transactions of this node that may hold locks, and under which leadership
-    pub open: Mutex<HashMap<TransactionId, Option<LeaderId>>>,
+    pub open: OpenTransactions,
     pub releases: mpsc::Sender<TransactionId>,
     incoming: tokio::sync::Mutex<Option<Incoming>>,
     /// One handover of leadership at a time
@@ -251,7 +252,7 @@ impl Group {
             shown: Shown::default(),
             late: Late::default(),
             acknowledged: AtomicU64::new(0),
-            open: Mutex::default(),
+            open: OpenTransactions::default(),
             releases,
             incoming: tokio::sync::Mutex::default(),
             transfers: tokio::sync::Mutex::default(),

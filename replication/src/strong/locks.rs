@@ -13,14 +13,17 @@
 //!
 //! A request that would close a circle in that graph is refused when it is about to wait (Dijkstra's "a
 //! process that waits knows for whom"), so the graph never has a circle and no timer looks for one. Who
-//! upgrades shared to exclusive goes before all who wait, for they wait for it anyway.
+//! upgrades shared to exclusive goes before all who wait, for they wait for it anyway. A session may hold locks
+//! under several names, and is one node of the graph: `waits.rs`.
 //!
-//! Invariants, held by the property test below: an exclusive holder is alone; a waiter at the head of a
+//! Invariants, held by the property test: an exclusive holder is alone; a waiter at the head of a
 //! queue conflicts with a holder (no wakeup is lost); later waiters never overtake earlier ones; the
 //! wait-for graph has no circle.
 
+mod waits;
+
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,6 +39,19 @@ pub const MAX_LOCKS: usize = 4_000_000;
 pub const MAX_WAITERS: usize = 65_536;
 
 type Key = Arc<[u8]>;
+
+/// What a transaction asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// Who
+    pub id: TransactionId,
+    /// Under which names its session holds other locks that it will not give back before this is answered
+    pub partners: &'a [TransactionId],
+    /// What
+    pub keys: &'a [LockKey],
+    /// What to do where another holds a lock
+    pub wait: WaitPolicy,
+}
 
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +95,8 @@ struct Pending {
     next: usize,
     skipped: Vec<Key>,
     wait: WaitPolicy,
+    /// Other names of its session, sorted
+    partners: Box<[TransactionId]>,
 }
 
 struct TransactionState {
@@ -93,6 +111,8 @@ struct TransactionState {
 pub struct LockTable {
     keys: HashMap<Key, KeyState>,
     transactions: HashMap<TransactionId, TransactionState>,
+    /// Names of sessions that wait under another: those others
+    held_up: HashMap<TransactionId, SmallVec<[TransactionId; 1]>>,
     locks: usize,
     waiting: usize,
 }
@@ -128,8 +148,7 @@ impl LockTable {
         LockTable::default()
     }
 
-    /// Asks for keys. Asking again for what is being waited for changes nothing; asking for something
-    /// else instead gives up the place in the queue.
+    /// [`ask`](Self::ask), of a transaction that is all its session has.
     pub fn request(
         &mut self,
         now: Instant,
@@ -138,13 +157,21 @@ impl LockTable {
         wait: WaitPolicy,
         events: &mut Vec<Event>,
     ) -> Progress {
-        let keys = sorted(keys);
+        self.ask(now, Ask { id, partners: &[], keys, wait }, events)
+    }
+
+    /// Asks for keys. Asking again for what is being waited for keeps the place in the queue, and says what else
+    /// the session holds now; asking for something else instead gives the place up.
+    pub fn ask(&mut self, now: Instant, ask: Ask<'_>, events: &mut Vec<Event>) -> Progress {
+        let Ask { id, wait, .. } = ask;
+        let keys = sorted(ask.keys);
+        let partners = waits::sorted(id, ask.partners);
         let pending = self.transactions.get_mut(&id).map(|t| {
             t.touched = now;
             t.pending.as_ref().map(|p| p.keys == keys)
         });
         match pending {
-            Some(Some(true)) => return Progress::Waiting,
+            Some(Some(true)) => return self.wait_on(id, partners, events),
             Some(Some(false)) => self.cancel(id, events),
             _ => {}
         }
@@ -157,7 +184,7 @@ impl LockTable {
             touched: now,
             committing: false,
         });
-        transaction.pending = Some(Pending { keys, next: 0, skipped: Vec::new(), wait });
+        transaction.pending = Some(Pending { keys, next: 0, skipped: Vec::new(), wait, partners });
         let progress = self.advance(id);
         self.forget_if_idle(id);
         progress
@@ -222,8 +249,8 @@ impl LockTable {
 
     /// Takes a waiting request out of its queue. What it had locked stays locked.
     pub fn cancel(&mut self, id: TransactionId, events: &mut Vec<Event>) {
+        self.stop_waiting(id);
         let Some(pending) = self.transactions.get_mut(&id).and_then(|t| t.pending.take()) else { return };
-        self.waiting -= 1;
         if let Some((key, _)) = pending.keys.get(pending.next) {
             if let Some(state) = self.keys.get_mut(key) {
                 state.waiters.retain(|w| w.id != id);
@@ -389,7 +416,7 @@ impl LockTable {
             }
             return self.refuse(id, LockRefusal::Deadlock);
         }
-        self.waiting += 1;
+        self.begin_waiting(id);
         Progress::Waiting
     }
 
@@ -408,7 +435,7 @@ impl LockTable {
                 }
                 let (id, mode) = (first.id, first.mode);
                 state.waiters.pop_front();
-                self.waiting -= 1;
+                self.stop_waiting(id);
                 self.hold(id, key.clone(), mode);
                 self.step(id, None);
                 let progress = self.advance(id);
@@ -418,277 +445,8 @@ impl LockTable {
             }
         }
     }
-
-    /// Those whom a waiting transaction waits for.
-    fn blockers(&self, id: TransactionId) -> SmallVec<[TransactionId; 4]> {
-        let mut blockers = SmallVec::new();
-        let Some(pending) = self.transactions.get(&id).and_then(|t| t.pending.as_ref()) else {
-            return blockers;
-        };
-        let Some(state) = pending.keys.get(pending.next).and_then(|(key, _)| self.keys.get(key)) else {
-            return blockers;
-        };
-        let Some(at) = state.waiters.iter().position(|w| w.id == id) else { return blockers };
-        let mode = state.waiters[at].mode;
-        blockers
-            .extend(state.holders.iter().filter(|(h, m)| *h != id && conflict(*m, mode)).map(|(h, _)| *h));
-        blockers.extend(state.waiters.iter().take(at).filter(|w| conflict(w.mode, mode)).map(|w| w.id));
-        blockers
-    }
-
-    fn waits_for_itself(&self, id: TransactionId) -> bool {
-        let mut seen = HashSet::new();
-        let mut open: Vec<TransactionId> = self.blockers(id).to_vec();
-        while let Some(next) = open.pop() {
-            if next == id {
-                return true;
-            }
-            if seen.insert(next) {
-                open.extend(self.blockers(next));
-            }
-        }
-        false
-    }
-}
-
-#[cfg(test)]
-type Queues = HashMap<Key, Queue>;
-
-#[cfg(test)]
-#[derive(Default)]
-pub(super) struct Queue {
-    holders: Vec<TransactionId>,
-    waiters: Vec<TransactionId>,
-}
-
-#[cfg(test)]
-impl LockTable {
-    /// The invariants, wherever the table is tested.
-    pub(super) fn check(&self) {
-        let mut held = 0;
-        for (key, state) in &self.keys {
-            held += state.holders.len();
-            let exclusive = state.holders.iter().any(|(_, m)| *m == LockMode::Exclusive);
-            assert!(!exclusive || state.holders.len() == 1, "an exclusive holder is alone");
-            assert!(!(state.holders.is_empty() && state.waiters.is_empty()), "empty keys are forgotten");
-            if let Some(first) = state.waiters.front() {
-                assert!(state.blocked_by_holders(first.id, first.mode), "a wakeup was lost on {key:?}");
-            }
-            for (id, mode) in &state.holders {
-                assert_eq!(self.transactions[id].held.get(key), Some(mode));
-            }
-        }
-        assert_eq!(held, self.locks);
-        let waiting: Vec<&TransactionId> =
-            self.transactions.iter().filter(|(_, t)| t.pending.is_some()).map(|(id, _)| id).collect();
-        assert_eq!(waiting.len(), self.waiting);
-        for id in waiting {
-            assert!(!self.waits_for_itself(*id), "a circle");
-            assert!(!self.blockers(*id).is_empty(), "waits for nobody");
-        }
-    }
-
-    /// Of each key, who holds it, and who waits for it, in order, but for those who upgrade.
-    pub(super) fn queues(&self) -> Queues {
-        let queue = |state: &KeyState| Queue {
-            holders: state.holders.iter().map(|(id, _)| *id).collect(),
-            waiters: state.waiters.iter().filter(|w| !w.upgrade).map(|w| w.id).collect(),
-        };
-        self.keys.iter().map(|(key, state)| (key.clone(), queue(state))).collect()
-    }
-
-    /// Nobody but who acted moved within a queue, and nobody was served before one who came earlier.
-    pub(super) fn check_order(&self, before: &Queues, actor: TransactionId) {
-        let after = self.queues();
-        let nobody = Queue::default();
-        for (key, before) in before {
-            let now = after.get(key).unwrap_or(&nobody);
-            let waited = |id: &&TransactionId| **id != actor && before.waiters.contains(id);
-            let waits = |id: &&TransactionId| **id != actor && now.waiters.contains(id);
-            let stayed: Vec<_> = before.waiters.iter().filter(waits).collect();
-            let still: Vec<_> = now.waiters.iter().filter(waited).collect();
-            assert_eq!(stayed, still, "the queue was reordered");
-            if let Some(first) = before.waiters.iter().position(|id| waits(&id)) {
-                let served = |id: &&TransactionId| !now.waiters.contains(id) && now.holders.contains(id);
-                let later = before.waiters.iter().skip(first).filter(|id| **id != actor).find(served);
-                assert_eq!(later, None, "overtaken");
-                let new = now.holders.contains(&actor) && !before.holders.contains(&actor);
-                assert!(
-                    !new || before.waiters.contains(&actor),
-                    "who came last is served before those who wait"
-                );
-            }
-        }
-    }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn t(n: u64) -> TransactionId {
-        TransactionId { node: 1, epoch: 1, counter: n }
-    }
-
-    fn x(key: u8) -> LockKey {
-        LockKey { key: vec![key], mode: LockMode::Exclusive }
-    }
-
-    fn s(key: u8) -> LockKey {
-        LockKey { key: vec![key], mode: LockMode::Shared }
-    }
-
-    fn granted() -> Progress {
-        Progress::Granted { skipped: Vec::new() }
-    }
-
-    struct Bench {
-        table: LockTable,
-        now: Instant,
-        events: Vec<Event>,
-    }
-
-    impl Bench {
-        fn new() -> Bench {
-            Bench { table: LockTable::new(), now: Instant::now(), events: Vec::new() }
-        }
-
-        fn lock(&mut self, id: u64, keys: &[LockKey]) -> Progress {
-            self.table.request(self.now, t(id), keys, WaitPolicy::Wait, &mut self.events)
-        }
-
-        fn release(&mut self, id: u64) -> Vec<u64> {
-            self.table.release(t(id), &mut self.events);
-            self.events.drain(..).map(|e| e.id.counter).collect()
-        }
-    }
-
-    #[test]
-    fn waiters_are_served_in_order() {
-        let mut b = Bench::new();
-        assert_eq!(b.lock(1, &[x(1)]), granted());
-        assert_eq!(b.lock(2, &[x(1)]), Progress::Waiting);
-        assert_eq!(b.lock(3, &[s(1)]), Progress::Waiting);
-        assert_eq!(b.lock(4, &[s(1)]), Progress::Waiting);
-        assert_eq!(b.release(1), [2]);
-        assert_eq!(b.release(2), [3, 4]);
-        assert_eq!(b.lock(5, &[x(1)]), Progress::Waiting);
-        assert_eq!(b.lock(6, &[s(1)]), Progress::Waiting, "a reader does not overtake a writer");
-        b.table.cancel(t(5), &mut b.events);
-        assert_eq!(b.events.drain(..).map(|e| e.id).collect::<Vec<_>>(), [t(6)]);
-        for id in [3, 4, 6] {
-            b.release(id);
-        }
-        assert!(b.table.is_empty() && b.table.keys.is_empty() && b.table.transactions.is_empty());
-    }
-
-    #[test]
-    fn deadlock_is_refused_to_who_would_close_the_circle() {
-        let mut b = Bench::new();
-        assert_eq!(b.lock(1, &[x(1)]), granted());
-        assert_eq!(b.lock(2, &[x(2)]), granted());
-        assert_eq!(b.lock(1, &[x(2)]), Progress::Waiting);
-        assert_eq!(b.lock(2, &[x(1)]), Progress::Refused(LockRefusal::Deadlock));
-        assert_eq!(b.release(2), [1]);
-    }
-
-    #[test]
-    fn two_upgraders_of_one_key_deadlock() {
-        let mut b = Bench::new();
-        assert_eq!(b.lock(1, &[s(1)]), granted());
-        assert_eq!(b.lock(2, &[s(1)]), granted());
-        assert_eq!(b.lock(1, &[x(1)]), Progress::Waiting);
-        assert_eq!(b.lock(2, &[x(1)]), Progress::Refused(LockRefusal::Deadlock));
-        assert_eq!(b.release(2), [1]);
-    }
-
-    #[test]
-    fn nowait_and_skip_never_wait() {
-        let mut b = Bench::new();
-        assert_eq!(b.lock(1, &[x(1)]), granted());
-        let now = b.now;
-        assert_eq!(
-            b.table.request(now, t(2), &[x(1)], WaitPolicy::NoWait, &mut b.events),
-            Progress::Refused(LockRefusal::NotAvailable)
-        );
-        assert_eq!(
-            b.table.request(now, t(2), &[x(2), x(1), x(3)], WaitPolicy::Skip, &mut b.events),
-            Progress::Granted { skipped: vec![Arc::from([1u8].as_slice())] }
-        );
-        assert!(!b.table.try_lock(now, t(3), &[x(4), x(2)]));
-        assert!(b.table.try_lock(now, t(3), &[x(4)]), "all or none: 4 was left free");
-    }
-
-    #[test]
-    fn silent_transactions_lose_their_locks_unless_they_commit() {
-        let mut b = Bench::new();
-        assert_eq!(b.lock(1, &[x(1)]), granted());
-        assert_eq!(b.lock(2, &[x(2)]), granted());
-        assert_eq!(b.lock(3, &[x(1)]), Progress::Waiting);
-        b.table.set_committing(t(2));
-        let later = b.now + Duration::from_secs(6);
-        b.table.touch(later, t(3));
-        assert_eq!(b.table.expire(later, Duration::from_secs(5), &mut b.events), [t(1)]);
-        assert_eq!(b.events, [Event { id: t(3), progress: granted() }]);
-        assert!(!b.table.knows(t(1)) && b.table.knows(t(2)));
-    }
-
-    #[derive(Clone, Debug)]
-    enum Op {
-        Lock(u64, Vec<(u8, bool)>, u8),
-        TryLock(u64, Vec<(u8, bool)>),
-        Cancel(u64),
-        Release(u64),
-    }
-
-    fn op() -> impl Strategy<Value = Op> {
-        let keys = || prop::collection::vec((0u8..5, any::<bool>()), 1..4);
-        prop_oneof![
-            6 => (0u64..6, keys(), 0u8..6).prop_map(|(t, k, w)| Op::Lock(t, k, w)),
-            1 => (0u64..6, keys()).prop_map(|(t, k)| Op::TryLock(t, k)),
-            1 => (0u64..6).prop_map(Op::Cancel),
-            3 => (0u64..6).prop_map(Op::Release),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn invariants_hold(ops in prop::collection::vec(op(), 1..120)) {
-            let mut table = LockTable::new();
-            let now = Instant::now();
-            let mut events = Vec::new();
-            let keys = |k: Vec<(u8, bool)>| -> Vec<LockKey> {
-                k.into_iter().map(|(k, e)| if e { x(k) } else { s(k) }).collect()
-            };
-            for op in ops {
-                let before = table.queues();
-                let actor = match op {
-                    Op::Lock(id, k, w) => {
-                        let wait = match w { 0 => WaitPolicy::NoWait, 1 => WaitPolicy::Skip, _ => WaitPolicy::Wait };
-                        let waited = table.is_waiting(t(id));
-                        let progress = table.request(now, t(id), &keys(k), wait, &mut events);
-                        prop_assert!(wait == WaitPolicy::Wait || waited || progress != Progress::Waiting);
-                        id
-                    }
-                    Op::TryLock(id, k) => {
-                        if !table.is_waiting(t(id)) {
-                            table.try_lock(now, t(id), &keys(k));
-                        }
-                        id
-                    }
-                    Op::Cancel(id) => { table.cancel(t(id), &mut events); id }
-                    Op::Release(id) => { table.release(t(id), &mut events); id }
-                };
-                table.check();
-                table.check_order(&before, t(actor));
-            }
-            for id in 0..6 {
-                table.release(t(id), &mut events);
-            }
-            prop_assert!(table.is_empty() && table.keys.is_empty() && table.transactions.is_empty());
-        }
-    }
-}
+mod tests;

@@ -41,6 +41,7 @@ pub mod locks;
 mod log_store;
 mod membership;
 mod network;
+mod open;
 mod outcomes;
 mod raw;
 mod read_set;

@@ -164,10 +164,8 @@ impl Group {
     /// Locks what stands for the parts of `owner`, for `id`.
     async fn lock_parts(&self, id: TransactionId, owner: TransactionId, wait: WaitPolicy) -> Result<()> {
         let key = LockKey { key: owner_key(owner), mode: LockMode::Exclusive };
-        let (keys, relation) = (vec![key], "staged writes".to_owned());
-        self.lock(LockRequest { id, keys, wait, timeout: Duration::ZERO, relation, pick: None })
-            .await
-            .map(drop)
+        let keys = vec![key];
+        self.lock(LockRequest { keys, wait, ..LockRequest::new(id, "staged writes") }).await.map(drop)
     }
 
     /// A transaction of its own that checks nothing: nobody else writes these keys.

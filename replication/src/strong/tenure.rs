@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::certifier::{self, Item, QueuedBytes};
 use super::leases::{Granted, Lease, Recall};
-use super::locks::{Event, LockTable, Progress};
+use super::locks::{Ask, Event, LockTable, Progress};
 use super::replica::Replica;
 use super::sequences::Sequences;
 use super::transport::{LockRefusal, Refusal, Reply, Request, Transport};
@@ -322,8 +322,10 @@ impl Tenure {
                 return Reply::LockRefused(LockRefusal::LocksLost);
             }
             let mut events = Vec::new();
-            let (id, keys, wait) = (request.id, &request.keys, request.wait);
-            let progress = locks.table.request(Instant::now(), id, keys, wait, &mut events);
+            let name = |counter: &u64| TransactionId { counter: *counter, ..request.id };
+            let partners: Vec<TransactionId> = request.partners.iter().map(name).collect();
+            let ask = Ask { id: request.id, partners: &partners, keys: &request.keys, wait: request.wait };
+            let progress = locks.table.ask(Instant::now(), ask, &mut events);
             locks.deliver(events);
             if progress == Progress::Waiting {
                 let (tx, rx) = oneshot::channel();

@@ -326,12 +326,9 @@ pub fn put(group: &Group, name: &str, version: Timestamp, value: &str) -> Commit
 /// A request for exclusive locks.
 pub fn locks(id: TransactionId, names: &[&str]) -> LockRequest {
     LockRequest {
-        id,
         keys: names.iter().map(|n| LockKey { key: key(n), mode: LockMode::Exclusive }).collect(),
-        wait: crate::api::WaitPolicy::Wait,
         timeout: Duration::from_secs(10),
-        relation: "t".to_owned(),
-        pick: None,
+        ..LockRequest::new(id, "t")
     }
 }
 

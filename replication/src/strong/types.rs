@@ -284,6 +284,12 @@ pub struct LockKey {
 pub struct LockRequest {
     /// The transaction
     pub id: TransactionId,
+    /// Its session, by a number that tells the sessions of a node apart; 0 for none. A session that waits for its
+    /// own locks through others is in a deadlock.
+    #[serde(skip)]
+    pub session: u64,
+    /// What else its session holds: the counters of those transactions. [`Group::lock`](super::Group::lock) knows.
+    pub partners: Vec<u64>,
     /// What to lock, in any order
     pub keys: Vec<LockKey>,
     /// What to do where another holds a lock
@@ -294,6 +300,22 @@ pub struct LockRequest {
     pub relation: String,
     /// Not all of the keys, but the first that are free
     pub pick: Option<Pick>,
+}
+
+impl LockRequest {
+    /// Nothing yet, of no session, to be waited for for ever.
+    pub fn new(id: TransactionId, relation: impl Into<String>) -> LockRequest {
+        LockRequest {
+            id,
+            session: 0,
+            partners: Vec::new(),
+            keys: Vec::new(),
+            wait: WaitPolicy::Wait,
+            timeout: Duration::ZERO,
+            relation: relation.into(),
+            pick: None,
+        }
+    }
 }
 
 /// SKIP LOCKED: of the keys of a request, in its order, so many are locked as are free and have not moved. Whoever

@@ -172,12 +172,11 @@ impl HybridTransaction {
         wait: WaitPolicy,
     ) -> Result<Vec<KeyLock>> {
         let request = LockRequest {
-            id: self.id,
+            session: self.options.session,
             keys,
             wait,
             timeout: self.options.lock_timeout,
-            relation: relation.to_owned(),
-            pick: None,
+            ..LockRequest::new(self.id, relation)
         };
         self.send_locks(request).await
     }
@@ -207,16 +206,16 @@ impl HybridTransaction {
     ) -> Result<Vec<KeyLock>> {
         let intent = table_intent(table.id);
         let request = |tx: &HybridTransaction| LockRequest {
-            id: tx.id,
+            session: tx.options.session,
             keys: keys.iter().map(|(key, _)| LockKey { key: key.clone(), mode }).collect(),
             wait: WaitPolicy::Skip,
             timeout: tx.options.lock_timeout,
-            relation: table.name.clone(),
             pick: Some(Pick {
                 wanted,
                 versions: keys.iter().map(|(_, version)| *version).collect(),
                 table: intent.clone(),
             }),
+            ..LockRequest::new(tx.id, &*table.name)
         };
         let mut replies = self.send_locks(request(self)).await?;
         if replies.first() == Some(&KeyLock::Untried) && wanted > 0 {

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use amphora_replication::{AdvisoryLock, Engine, LockMode};
+use amphora_replication::{AdvisoryLock, LockMode};
 use amphora_storage::Datum;
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use super::CancelHandle;
+use super::{CancelHandle, SessionShared};
 use crate::error::{Result, SqlError};
 use crate::executor::blocking;
 
@@ -117,8 +117,7 @@ impl AdvisoryLocks {
         &self,
         function: &str,
         args: &[Datum],
-        engine: &Arc<dyn Engine>,
-        cancel: &CancelHandle,
+        shared: &SessionShared,
         limits: (Duration, Duration),
     ) -> Result<Datum> {
         match function {
@@ -135,7 +134,7 @@ impl AdvisoryLocks {
         let request = Request::of(function).ok_or_else(|| {
             SqlError::feature_not_supported(format!("function {function}() is not supported"))
         })?;
-        let granted = self.lock(Key::of(args), &request, engine, cancel, limits)?;
+        let granted = self.lock(Key::of(args), &request, shared, limits)?;
         Ok(if request.wait { Datum::text("") } else { Datum::Bool(granted) })
     }
 
@@ -143,10 +142,10 @@ impl AdvisoryLocks {
         &self,
         key: Key,
         request: &Request,
-        engine: &Arc<dyn Engine>,
-        cancel: &CancelHandle,
+        shared: &SessionShared,
         (lock_timeout, statement_timeout): (Duration, Duration),
     ) -> Result<bool> {
+        let SessionShared { engine, cancel, number, .. } = shared;
         let (known, count) = {
             let keys = self.keys.lock();
             (keys.get(&key).map(|held| held.lock.clone()), keys.len())
@@ -160,7 +159,7 @@ impl AdvisoryLocks {
                 }
                 let session = cancel.clone();
                 let lost = Arc::new(move || session.terminate());
-                engine.advisory_lock(&key.encode(), lost).ok_or_else(|| {
+                engine.advisory_lock(*number, &key.encode(), lost).ok_or_else(|| {
                     SqlError::feature_not_supported("advisory locks are not supported by this node")
                 })?
             }

@@ -254,7 +254,7 @@ impl SessionHook for Facts {
                     (settings.effective().lock_timeout, settings.effective().statement_timeout)
                 };
                 let shared = &self.shared;
-                return shared.advisory.call(advisory, args, &shared.engine, &shared.cancel, limits);
+                return shared.advisory.call(advisory, args, shared, limits);
             }
             "current_of" => {
                 let [Datum::Text(cursor), Datum::Oid(table), part] = args else { return Ok(Datum::Null) };

@@ -46,6 +46,7 @@ mod user_type;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use amphora_replication::{EarlyCommit, Engine};
@@ -90,6 +91,8 @@ pub struct SessionOptions {
 /// What does not change while a session lives, shared with the functions it runs.
 pub(crate) struct SessionShared {
     pub(crate) engine: Arc<dyn Engine>,
+    /// Tells the sessions of this process apart
+    pub(crate) number: u64,
     pub(crate) user: Arc<str>,
     pub(crate) database: Arc<str>,
     pub(crate) backend_pid: i32,
@@ -127,11 +130,13 @@ pub struct Session {
 impl Session {
     /// A session on this node. 22023, 42704 for a bad setting in the startup packet.
     pub fn new(engine: Arc<dyn Engine>, options: SessionOptions) -> Result<Session> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         let role = crate::catalog::find_role(&engine.catalog(), &options.user);
         let superuser = role.is_some_and(|role| role.superuser);
         let settings = Settings::new(&options.user, superuser, &options.settings)?;
         let shared = Arc::new(SessionShared {
             engine,
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
             user: options.user.into(),
             database: options.database.into(),
             backend_pid: options.backend_pid,

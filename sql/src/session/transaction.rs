@@ -108,6 +108,7 @@ impl Session {
                     isolation: isolation.unwrap_or(effective.isolation),
                     read_only: read_only.unwrap_or(effective.read_only),
                     autocommit,
+                    session: self.shared.number,
                     lock_timeout: effective.lock_timeout,
                     write_memory: effective.transaction_memory,
                     indexes: Some(&crate::index::SQL_INDEXES),
