@@ -28,6 +28,7 @@ use amphora_storage::{Datum, Row, Timestamp};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 
+use crate::sessions::{RemoteSessions, Signal, Signalled};
 use crate::strong::EarlyCommit;
 use crate::{Error, NodeId, Result, Token};
 
@@ -557,6 +558,17 @@ pub trait Engine: Send + Sync {
     ) -> Option<Arc<dyn AdvisoryLock>> {
         let _ = (session, key, lost);
         None
+    }
+
+    /// The sessions of all other nodes that answer within a second.
+    fn remote_sessions(&self) -> BoxFuture<'_, RemoteSessions> {
+        Box::pin(async { RemoteSessions::default() })
+    }
+
+    /// Tells a session something, on whichever node it is. Takes a second at most for a node that is silent.
+    fn signal_session(&self, pid: i32, signal: Signal) -> BoxFuture<'_, Signalled> {
+        let _ = (pid, signal);
+        Box::pin(async { Signalled::Unknown })
     }
 
     /// Compares the replicas of a strong table, and each with its indexes, at one timestamp (`verify/`). Takes

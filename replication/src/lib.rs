@@ -14,6 +14,7 @@ pub mod gossip;
 pub mod leaderless;
 pub mod node;
 pub mod rpc;
+pub mod sessions;
 pub mod strong;
 pub mod token;
 pub mod transaction;

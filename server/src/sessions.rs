@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use amphora_replication::Engine;
 use amphora_replication::node::Node;
+use amphora_replication::sessions::{SessionDirectory, SessionInfo, Signal, Signalled, process_id};
 use amphora_sql::catalog::{find_role, is_built_in};
 use amphora_sql::error::{Result, SqlError};
 use amphora_sql::plan::Field;
 use amphora_sql::scram::Verifier;
-use amphora_sql::session::{CancelHandle, Output, Session, SessionOptions, TransactionStatus};
+use amphora_sql::session::{CancelHandle, NodeSessions, Output, Session, SessionOptions, TransactionStatus};
 use amphora_sql::types::current_timestamp;
 use bytes::Bytes;
 
@@ -65,6 +66,16 @@ impl SessionFactory for Sessions {
         }
     }
 
+    fn process_id(&self, n: u32) -> i32 {
+        process_id(self.node.get().map_or(0, |node| node.node_id()), n)
+    }
+
+    async fn cancel_elsewhere(&self, pid: i32, secret: &[u8]) {
+        if let Some(node) = self.node.get() {
+            node.signal_session(pid, Signal::CancelRequest(secret.to_vec())).await;
+        }
+    }
+
     fn open(&self, options: StartOptions) -> Result<Session> {
         let engine: Arc<dyn Engine> = self.node()?;
         if find_role(&engine.catalog(), &options.user).is_some_and(|role| !role.login) {
@@ -80,6 +91,34 @@ impl SessionFactory for Sessions {
                 settings: options.settings,
             },
         )
+    }
+}
+
+/// The sessions of this process's node, for the others: what SQL knows of them, and the secrets of the wire.
+pub struct Directory<F> {
+    sessions: NodeSessions,
+    cancel: F,
+}
+
+impl<F: Fn(i32, &[u8]) -> bool> Directory<F> {
+    /// The sessions of this node; `cancel` does what a client's request to cancel asks for.
+    pub fn new(node: &Arc<Node>, cancel: F) -> Directory<F> {
+        let engine: Arc<dyn Engine> = node.clone();
+        Directory { sessions: NodeSessions::of(&engine), cancel }
+    }
+}
+
+impl<F: Fn(i32, &[u8]) -> bool + Send + Sync> SessionDirectory for Directory<F> {
+    fn list(&self) -> Vec<SessionInfo> {
+        self.sessions.list()
+    }
+
+    fn signal(&self, pid: i32, signal: &Signal) -> Signalled {
+        match signal {
+            Signal::CancelRequest(secret) if (self.cancel)(pid, secret) => Signalled::Sent,
+            Signal::CancelRequest(_) => Signalled::Unknown,
+            signal => self.sessions.signal(pid, signal),
+        }
     }
 }
 

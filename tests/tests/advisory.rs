@@ -1,4 +1,4 @@
-//! Advisory locks over three nodes, and sessions that see and stop each other.
+//! Advisory locks over three nodes.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::time::{Duration, Instant};
@@ -93,35 +93,4 @@ async fn locks_outlive_their_leader_and_not_their_node() {
         matches!(theirs.query_one("SELECT pg_try_advisory_lock(3)", &[]).await, Ok(row) if row.get(0))
     })
     .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_see_cancel_and_end_each_other() {
-    let cluster = Cluster::start(1).await;
-    let (one, two) = (cluster.client(0).await, cluster.client(0).await);
-    two.batch_execute("SET application_name = 'sleeper'").await.unwrap();
-    two.batch_execute("BEGIN; SELECT 1").await.unwrap();
-    let query = "SELECT pid, state, query FROM pg_stat_activity WHERE application_name = 'sleeper'";
-    let row = one.query_one(query, &[]).await.unwrap();
-    let pid: i32 = row.get(0);
-    assert_eq!((row.get::<_, &str>(1), row.get::<_, &str>(2)), ("idle in transaction", "SELECT 1"));
-    two.batch_execute("ROLLBACK").await.unwrap();
-    let row = one.query_one(query, &[]).await.unwrap();
-    assert_eq!((row.get::<_, &str>(1), row.get::<_, &str>(2)), ("idle", "ROLLBACK"));
-    let asleep = two.batch_execute("SELECT pg_sleep(30)");
-    let cancel = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let row = one.query_one(query, &[]).await.unwrap();
-        assert_eq!(row.get::<_, &str>(1), "active");
-        asks(&one, &format!("SELECT pg_cancel_backend({pid})")).await
-    };
-    let (slept, cancelled) = tokio::join!(asleep, cancel);
-    assert!(cancelled);
-    assert_eq!(slept.unwrap_err().code().unwrap().code(), "57014");
-    assert!(asks(&one, &format!("SELECT pg_terminate_backend({pid})")).await);
-    eventually("it is gone", Duration::from_secs(5), || async {
-        two.batch_execute("SELECT 1").await.is_err()
-    })
-    .await;
-    assert!(!asks(&one, &format!("SELECT pg_terminate_backend({pid})")).await, "there is no such session");
 }

@@ -244,6 +244,7 @@ async fn circle(clients: &[Client], take: impl Fn(usize) -> String) {
             let outcome = outcome.unwrap_or_else(|_| panic!("{want}: nobody has found the circle"));
             // Whoever is refused lets go of what it holds, and those behind it go on.
             client.batch_execute(if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" }).await.unwrap();
+            client.batch_execute("SELECT pg_advisory_unlock_all()").await.unwrap();
             outcome.map_err(|e| (code(&e), waited))
         }
     });
@@ -278,6 +279,53 @@ async fn circles_through_all_gateways_are_found_within_a_second() {
     let (one, two) = tokio::join!(end(&clients[0]), end(&clients[1]));
     assert!(start.elapsed() < Duration::from_secs(1), "found after {:?}", start.elapsed());
     assert_eq!([one, two].into_iter().filter_map(Result::err).collect::<Vec<_>>(), ["40P01"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn circles_through_advisory_locks_are_found_too() {
+    let cluster = Cluster::start(3).await;
+    let clients = clients(&cluster, 3).await;
+    clients[0].batch_execute("CREATE TABLE t (k int PRIMARY KEY, v int DEFAULT 0)").await.unwrap();
+    clients[0].batch_execute("INSERT INTO t SELECT n FROM generate_series(0, 9) n").await.unwrap();
+    circle(&clients, |n| format!("SELECT pg_advisory_lock({n})")).await;
+    circle(&clients[..2], |n| format!("SELECT pg_advisory_xact_lock({n}, 7)")).await;
+    circle(&clients, |n| match n {
+        0 => "UPDATE t SET v = v + 1 WHERE k = 0".to_owned(),
+        1 => "SELECT pg_advisory_lock(1)".to_owned(),
+        _ => "SELECT pg_advisory_xact_lock(2)".to_owned(),
+    })
+    .await;
+    // Through a session's lock from before its transaction, and a statement without a block.
+    clients[0].batch_execute("SELECT pg_advisory_lock(5)").await.unwrap();
+    clients[1].batch_execute("BEGIN; UPDATE t SET v = 0 WHERE k = 5").await.unwrap();
+    let waiting = clients[1].batch_execute("SELECT pg_advisory_lock(5)");
+    let closing = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let start = Instant::now();
+        let refused = clients[0].batch_execute("UPDATE t SET v = 1 WHERE k = 5").await.unwrap_err();
+        assert_eq!(code(&refused), "40P01");
+        assert!(start.elapsed() < Duration::from_secs(1), "found after {:?}", start.elapsed());
+        clients[0].batch_execute("SELECT pg_advisory_unlock(5)").await.unwrap();
+    };
+    let (waited, ()) = tokio::join!(waiting, closing);
+    waited.unwrap();
+    clients[1].batch_execute("COMMIT; SELECT pg_advisory_unlock_all()").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn taking_turns_at_one_advisory_lock_is_no_deadlock() {
+    let cluster = Cluster::start(3).await;
+    let clients = clients(&cluster, 6).await;
+    clients[0].batch_execute("CREATE TABLE t (k int PRIMARY KEY, v int)").await.unwrap();
+    clients[0].batch_execute("INSERT INTO t VALUES (1, 0)").await.unwrap();
+    // What is given back is asked for again at once, often before the leader has heard of it.
+    let turns = clients.iter().map(async |client| {
+        for _ in 0..20 {
+            client.batch_execute("SELECT pg_advisory_lock(1); SELECT pg_advisory_unlock(1)").await.unwrap();
+            client.batch_execute("BEGIN; UPDATE t SET v = v + 1; ROLLBACK").await.unwrap();
+        }
+    });
+    futures::future::join_all(turns).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

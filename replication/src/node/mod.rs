@@ -25,6 +25,7 @@ mod membership;
 mod operations;
 mod peers;
 mod recovery;
+mod sessions;
 mod status;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
@@ -55,6 +56,7 @@ pub use recovery::{Survivor, recover, survey};
 use crate::api::{AdvisoryLock, ClusterStatus, Engine, Transaction, TransactionOptions, Verification};
 use crate::gossip::{Gossip, GossipConfig};
 use crate::rpc::{AddressBook, Client, Faults, Identity, RpcTransport, Server};
+use crate::sessions::{RemoteSessions, SessionDirectory, Signal, Signalled};
 use crate::strong::{EarlyCommit, Group, GroupConfig, LogLimits, Member, Timing};
 use crate::transaction::{HybridTransaction, TransactionContext, WriteMemory};
 use crate::verify::{self, VerifyOptions};
@@ -131,6 +133,7 @@ pub struct Node {
     /// Cancelled when this node is to send its clients away
     draining: CancellationToken,
     busy_sessions: OnceLock<SessionCount>,
+    sessions: OnceLock<Arc<dyn SessionDirectory>>,
     started: Instant,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -231,6 +234,7 @@ impl Node {
             removed: Mutex::default(),
             draining: CancellationToken::new(),
             busy_sessions: OnceLock::new(),
+            sessions: OnceLock::new(),
             started: Instant::now(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -401,6 +405,14 @@ impl Engine for Node {
         lost: Arc<dyn Fn() + Send + Sync>,
     ) -> Option<Arc<dyn AdvisoryLock>> {
         Some(self.group.advisory_lock(session, key, lost))
+    }
+
+    fn remote_sessions(&self) -> BoxFuture<'_, RemoteSessions> {
+        Box::pin(self.sessions_elsewhere())
+    }
+
+    fn signal_session(&self, pid: i32, signal: Signal) -> BoxFuture<'_, Signalled> {
+        Box::pin(self.signal_anywhere(pid, signal))
     }
 
     fn verify_table(&self, table: TableId) -> BoxFuture<'_, Result<Vec<Verification>>> {

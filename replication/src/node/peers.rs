@@ -43,6 +43,7 @@ impl Handler for PeerHandler {
             },
             RpcRequest::Join(request) => RpcResponse::Join(node.admit(from, request).await),
             RpcRequest::Status => RpcResponse::Status(Box::new(node.cluster_status())),
+            RpcRequest::Sessions(request) => RpcResponse::Sessions(node.handle_sessions(request)),
             RpcRequest::Drain => RpcResponse::Drain(node.drain().await),
             RpcRequest::Clock => RpcResponse::Clock(wall_millis()),
             RpcRequest::Verify(request) => RpcResponse::Verify(node.handle_verify(from, request)),

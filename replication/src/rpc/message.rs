@@ -12,6 +12,7 @@ use crate::NodeId;
 use crate::api::ClusterStatus;
 use crate::leaderless::{PeerBody, PeerMessage, VersionVector};
 use crate::node::DrainProgress;
+use crate::sessions::{SessionsReply, SessionsRequest};
 use crate::strong::{self, Member};
 use crate::verify::{VerifyReply, VerifyRequest};
 
@@ -32,6 +33,8 @@ pub enum RpcRequest {
     Verify(VerifyRequest),
     /// Send your clients away; how far are you?
     Drain,
+    /// About your sessions
+    Sessions(SessionsRequest),
 }
 
 /// A peer's answer.
@@ -51,6 +54,8 @@ pub enum RpcResponse {
     Verify(VerifyReply),
     /// How far the node is with sending its clients away
     Drain(DrainProgress),
+    /// About sessions
+    Sessions(SessionsReply),
     /// The request could not be served here and now
     Failed(String),
 }
@@ -112,7 +117,9 @@ impl RpcRequest {
             RpcRequest::Leaderless(PeerMessage { body: PeerBody::Reseed(_), .. }) => Lane::Bulk,
             RpcRequest::Leaderless(_) if !small => Lane::Bulk,
             // Their answers may be of any size.
-            RpcRequest::Status | RpcRequest::Join(_) | RpcRequest::Verify(_) => Lane::Large,
+            RpcRequest::Status | RpcRequest::Join(_) | RpcRequest::Verify(_) | RpcRequest::Sessions(_) => {
+                Lane::Large
+            }
             _ if small => Lane::Urgent,
             _ => Lane::Large,
         }

@@ -329,7 +329,7 @@ impl Tenure {
             locks.deliver(events);
             if progress == Progress::Waiting {
                 let (tx, rx) = oneshot::channel();
-                locks.waiters.insert(id, tx);
+                locks.waiters.insert(request.id, tx);
                 Err(rx)
             } else {
                 Ok(progress)

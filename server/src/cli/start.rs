@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Failure, HostPort, StartArgs, StartConfig, say};
 use crate::http::{self, NodeSlot};
 use crate::process::{self, StopSignals};
-use crate::sessions::Sessions;
+use crate::sessions::{Directory, Sessions};
 use crate::wire::PgServer;
 
 /// The role that keeps statistics: it owns what the system owns.
@@ -60,6 +60,7 @@ pub async fn run(args: StartArgs) -> Result<(), Failure> {
         () = parent.cancelled() => return Ok(()),
     };
     node.count_sessions_by(sql.counter());
+    node.list_sessions_by(Arc::new(Directory::new(&node, sql.canceller())));
     let draining = tokio::spawn(drain(node.draining(), Arc::clone(&sql)));
     // Empty until here, and set nowhere else.
     let _ = slot.set(Arc::clone(&node));

@@ -99,6 +99,12 @@ impl PgServer {
         self.drain.cancel();
     }
 
+    /// Cancels for clients that ask another node to: by process id and secret. False if there is no such session.
+    pub fn canceller(&self) -> impl Fn(i32, &[u8]) -> bool + Send + Sync + 'static {
+        let registry = Arc::clone(&self.registry);
+        move |pid, secret| registry.cancel(pid, secret)
+    }
+
     /// Counts open sessions, for as long as it lives.
     pub fn counter(&self) -> impl Fn() -> usize + Send + Sync + 'static {
         let registry = Arc::clone(&self.registry);
@@ -221,7 +227,9 @@ async fn converse<F: SessionFactory>(
     let (minor, parameters) = match opening {
         Ok(Ok(Opening::Startup { minor, parameters })) => (minor, parameters),
         Ok(Ok(Opening::Cancel { pid, secret })) => {
-            shared.registry.cancel(pid, &secret);
+            if !shared.registry.cancel(pid, &secret) {
+                shared.factory.cancel_elsewhere(pid, &secret).await;
+            }
             return End::Client;
         }
         Ok(Ok(Opening::Encryption)) | Err(_) => return End::Client,
@@ -250,7 +258,7 @@ async fn converse<F: SessionFactory>(
                 .with_hint("Use a connection pool, connect to another node, or raise --max-connections."),
         );
     }
-    let pid = shared.registry.reserve_pid();
+    let pid = shared.registry.reserve_pid(|n| shared.factory.process_id(n));
     let Claim { user, database, settings, unknown_options } = claim;
     let session = match shared.factory.open(StartOptions { user, database, backend_pid: pid, settings }) {
         Ok(session) => session,

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use amphora_sql::session::CancelHandle;
 use futures::FutureExt;
@@ -52,7 +52,7 @@ impl Entry {
 #[derive(Default)]
 pub struct Registry {
     entries: Mutex<HashMap<i32, Arc<Entry>>>,
-    last: AtomicI32,
+    last: AtomicU32,
 }
 
 /// A session's place in the registry, given back when dropped.
@@ -63,12 +63,12 @@ pub struct Registration {
 }
 
 impl Registry {
-    /// A process id that no open session has.
-    pub fn reserve_pid(&self) -> i32 {
+    /// A process id that no open session has, of those that `made` makes of numbers.
+    pub fn reserve_pid(&self, made: impl Fn(u32) -> i32) -> i32 {
         let entries = self.entries.lock();
         loop {
-            let pid = self.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1) & i32::MAX;
-            if pid != 0 && !entries.contains_key(&pid) {
+            let pid = made(self.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1));
+            if !entries.contains_key(&pid) {
                 return pid;
             }
         }
@@ -93,12 +93,14 @@ impl Registry {
         self.entries.lock().len()
     }
 
-    /// Cancels what a session is running, if the secret is right. Silent either way, as in PostgreSQL.
-    pub fn cancel(&self, pid: i32, secret: &[u8]) {
-        let entry = self.entries.lock().get(&pid).cloned();
-        if let Some(entry) = entry.filter(|e| e.secret == secret && e.busy.load(Ordering::Relaxed)) {
+    /// Cancels what a session is running, if the secret is right; the client is not told. False if there is no
+    /// such session here.
+    pub fn cancel(&self, pid: i32, secret: &[u8]) -> bool {
+        let Some(entry) = self.entries.lock().get(&pid).cloned() else { return false };
+        if entry.secret == secret && entry.busy.load(Ordering::Relaxed) {
             entry.cancel.cancel();
         }
+        true
     }
 
     /// Cancels what all sessions are running.

@@ -44,6 +44,17 @@ pub trait SessionFactory: Send + Sync + 'static {
     /// What the role must show. 28000 if it may not log in in any case.
     fn authentication(&self, user: &str) -> Result<Authentication>;
 
+    /// The process id of the n-th session here; never 0. Others may have it too, if so many are open.
+    fn process_id(&self, n: u32) -> i32 {
+        i32::try_from(n & 0x7fff_ffff).unwrap_or(i32::MAX).max(1)
+    }
+
+    /// A client asks to cancel a session that is not here.
+    fn cancel_elsewhere(&self, pid: i32, secret: &[u8]) -> impl Future<Output = ()> + Send {
+        let _ = (pid, secret);
+        async {}
+    }
+
     /// Opens one; an error ends the connection.
     fn open(&self, options: StartOptions) -> Result<Self::Session>;
 }

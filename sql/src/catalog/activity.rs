@@ -1,10 +1,12 @@
 //! What goes on: `pg_stat_activity`, `pg_locks`, and statistics as far as they are kept.
 //!
-//! The sessions and locks are those of the node that is asked. What is not counted reads as NULL.
+//! Sessions and their advisory locks are those of all nodes that answer within a second; whoever does not is named in a
+//! warning. What is counted is the node's own, and what is not counted reads as NULL.
 
+use amphora_replication::sessions::SessionInfo;
 use amphora_storage::{Datum, Row};
 
-use super::{Columns, Definition, SystemContext, Ty, pg, role_oid, row, text};
+use super::{Columns, Definition, SystemContext, Ty, find_role, pg, role_oid, row, text};
 use crate::error::Result;
 use crate::session::backends;
 
@@ -31,41 +33,101 @@ const ACTIVITY: Columns = &[
     ("datid", Ty::Oid),
     ("datname", Ty::Name),
     ("pid", Ty::Int4),
+    ("leader_pid", Ty::Int4),
     ("usesysid", Ty::Oid),
     ("usename", Ty::Name),
     ("application_name", Ty::Text),
+    ("client_hostname", Ty::Text),
+    ("client_port", Ty::Int4),
     ("backend_start", Ty::Timestamptz),
     ("xact_start", Ty::Timestamptz),
     ("query_start", Ty::Timestamptz),
     ("state_change", Ty::Timestamptz),
+    ("wait_event_type", Ty::Text),
+    ("wait_event", Ty::Text),
     ("state", Ty::Text),
+    ("query_id", Ty::Int8),
     ("query", Ty::Text),
     ("backend_type", Ty::Text),
 ];
 
+/// A session as its own role and superusers see it, and as others do: who is there, but not what it does.
+fn shown(context: &SystemContext<'_>, session: SessionInfo) -> SessionInfo {
+    let superuser = || find_role(context.catalog, context.user).is_some_and(|me| me.superuser);
+    if session.user == context.user || superuser() {
+        return session;
+    }
+    let SessionInfo { node, pid, user, database, application, .. } = session;
+    let query = Some("<insufficient privilege>".to_owned());
+    SessionInfo { node, pid, user, database, application, query, ..SessionInfo::default() }
+}
+
+fn time(t: Option<i64>) -> Datum {
+    t.map_or(Datum::Null, Datum::Timestamptz)
+}
+
+/// What is hidden is empty, or 0.
+fn unless_empty(s: &str) -> Datum {
+    if s.is_empty() { Datum::Null } else { text(s) }
+}
+
 fn activity(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
-    let time = |t: Option<i64>| t.map_or(Datum::Null, Datum::Timestamptz);
-    let one = |b: crate::session::Backend| {
+    let one = |session: SessionInfo| {
+        let s = shown(context, session);
+        let hidden = s.state.is_empty();
         row(
             ACTIVITY,
             &[
-                ("datid", Datum::Oid(database_oid(&b.database))),
-                ("datname", text(&b.database)),
-                ("pid", Datum::Int4(b.pid)),
-                ("usesysid", Datum::Oid(role_oid(context.catalog, &b.user))),
-                ("usename", text(&b.user)),
-                ("application_name", text(&b.application)),
-                ("backend_start", Datum::Timestamptz(b.started)),
-                ("xact_start", time(b.transaction_start)),
-                ("query_start", time(b.query_start)),
-                ("state_change", time(b.state_change)),
-                ("state", text(b.state)),
-                ("query", text(b.query.unwrap_or_default())),
-                ("backend_type", text("client backend")),
+                ("datid", Datum::Oid(database_oid(&s.database))),
+                ("datname", text(&s.database)),
+                ("pid", Datum::Int4(s.pid)),
+                ("usesysid", Datum::Oid(role_oid(context.catalog, &s.user))),
+                ("usename", text(&s.user)),
+                ("application_name", text(&s.application)),
+                ("backend_start", time((!hidden).then_some(s.started))),
+                ("xact_start", time(s.transaction_start)),
+                ("query_start", time(s.query_start)),
+                ("state_change", time(s.state_change)),
+                ("state", unless_empty(&s.state)),
+                ("query", text(s.query.unwrap_or_default())),
+                ("backend_type", if hidden { Datum::Null } else { text("client backend") }),
             ],
         )
     };
-    Ok(backends(context.engine).into_iter().map(one).collect())
+    Ok(context.session.sessions()?.into_iter().map(one).collect())
+}
+
+pub(super) const SESSIONS: Columns = &[
+    ("node_id", Ty::Int8),
+    ("pid", Ty::Int4),
+    ("user_name", Ty::Name),
+    ("database_name", Ty::Name),
+    ("application_name", Ty::Text),
+    ("started_at", Ty::Timestamptz),
+    ("transaction_started_at", Ty::Timestamptz),
+    ("query_started_at", Ty::Timestamptz),
+    ("state", Ty::Text),
+    ("query", Ty::Text),
+];
+
+/// `amphora.sessions`: the same, and on which node each is.
+pub(super) fn sessions(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
+    let one = |session: SessionInfo| {
+        let s = shown(context, session);
+        vec![
+            Datum::Int8(s.node.cast_signed()),
+            Datum::Int4(s.pid),
+            text(&s.user),
+            text(&s.database),
+            text(&s.application),
+            time((!s.state.is_empty()).then_some(s.started)),
+            time(s.transaction_start),
+            time(s.query_start),
+            unless_empty(&s.state),
+            text(s.query.unwrap_or_default()),
+        ]
+    };
+    Ok(context.session.sessions()?.into_iter().map(one).collect())
 }
 
 const LOCKS: Columns = &[
@@ -82,18 +144,18 @@ const LOCKS: Columns = &[
 
 fn locks(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for backend in backends(context.engine) {
-        for lock in &backend.locks {
+    for session in context.session.sessions()? {
+        for lock in &session.locks {
             rows.push(row(
                 LOCKS,
                 &[
                     ("locktype", text("advisory")),
-                    ("database", Datum::Oid(database_oid(&backend.database))),
-                    ("classid", Datum::Oid(lock.key.class)),
-                    ("objid", Datum::Oid(lock.key.object)),
-                    ("objsubid", Datum::Int2(lock.key.kind)),
-                    ("pid", Datum::Int4(backend.pid)),
-                    ("mode", text(lock.mode)),
+                    ("database", Datum::Oid(database_oid(&session.database))),
+                    ("classid", Datum::Oid(lock.class)),
+                    ("objid", Datum::Oid(lock.object)),
+                    ("objsubid", Datum::Int2(lock.kind)),
+                    ("pid", Datum::Int4(session.pid)),
+                    ("mode", text(if lock.shared { "ShareLock" } else { "ExclusiveLock" })),
                     ("granted", Datum::Bool(true)),
                     ("fastpath", Datum::Bool(false)),
                 ],

@@ -4,7 +4,7 @@
 use amphora_replication::Verification;
 use amphora_storage::{Datum, Row, Timestamp};
 
-use super::{Columns, Definition, MakeRows, SystemContext, Ty, row, text};
+use super::{Columns, Definition, MakeRows, SystemContext, Ty, activity, row, text};
 use crate::error::Result;
 
 const fn ours(name: &'static str, oid: u32, columns: Columns, rows: MakeRows) -> Definition {
@@ -17,6 +17,7 @@ pub(super) const DEFINITIONS: &[Definition] = &[
     ours("replication", 13_503, REPLICATION, replication),
     ours("raft", 13_504, RAFT, raft),
     ours("verification", 13_505, VERIFICATION, verification),
+    ours("sessions", 13_506, activity::SESSIONS, activity::sessions),
 ];
 
 const NODES: Columns = &[

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use amphora_storage::{DataType, Datum, Row};
 
 use amphora_replication::Transaction;
+use amphora_replication::sessions::SessionInfo;
 
 use crate::error::{Result, SqlError};
 use crate::types::{FormatContext, TimeZone};
@@ -37,6 +38,11 @@ pub trait SessionHook: Send + Sync {
     /// The session's cursors.
     fn cursors(&self) -> Vec<crate::session::ListedCursor> {
         Vec::new()
+    }
+
+    /// The sessions of the cluster, as far as nodes answer, by process id.
+    fn sessions(&self) -> Result<Vec<SessionInfo>> {
+        Ok(Vec::new())
     }
 
     /// `amphora.verify_table`: what a check of a strong table finds, a row for each object and node.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use amphora_replication::sessions::HeldKey;
 use amphora_replication::{AdvisoryLock, LockMode};
 use amphora_storage::Datum;
 use parking_lot::Mutex;
@@ -24,13 +25,13 @@ const MAX_KEYS: usize = 10_000;
 
 /// A key as `pg_locks` shows it: class, object, and 1 for one 64-bit key or 2 for two 32-bit ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key {
+struct Key {
     /// The upper half, or the first key
-    pub class: u32,
+    class: u32,
     /// The lower half, or the second key
-    pub object: u32,
+    object: u32,
     /// 1 or 2
-    pub kind: i16,
+    kind: i16,
 }
 
 impl Key {
@@ -48,15 +49,6 @@ impl Key {
     fn encode(self) -> Vec<u8> {
         [&self.kind.to_be_bytes()[..], &self.class.to_be_bytes(), &self.object.to_be_bytes()].concat()
     }
-}
-
-/// A lock that is held.
-#[derive(Clone, Copy, Debug)]
-pub struct HeldLock {
-    /// Of what
-    pub key: Key,
-    /// `ShareLock` or `ExclusiveLock`
-    pub mode: &'static str,
 }
 
 /// How often a key is locked: for the session and for the transaction, each shared and exclusive.
@@ -211,14 +203,20 @@ impl AdvisoryLocks {
     }
 
     /// What `pg_locks` shows.
-    pub(super) fn held(&self) -> Vec<HeldLock> {
+    pub(super) fn held(&self) -> Vec<HeldKey> {
         let keys = self.keys.lock();
         let modes = |counts: &Counts| {
             [counts.session[0] + counts.transaction[0], counts.session[1] + counts.transaction[1]]
         };
         let shown = keys.iter().flat_map(|(key, held)| {
-            let modes = modes(&held.counts).into_iter().zip(["ShareLock", "ExclusiveLock"]);
-            modes.filter(|(count, _)| *count > 0).map(|(_, mode)| HeldLock { key: *key, mode })
+            let Key { class, object, kind } = *key;
+            let modes = modes(&held.counts).into_iter().zip([true, false]);
+            modes.filter(|(count, _)| *count > 0).map(move |(_, shared)| HeldKey {
+                class,
+                object,
+                kind,
+                shared,
+            })
         });
         shown.collect()
     }

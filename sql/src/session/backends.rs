@@ -7,11 +7,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Weak};
 
 use amphora_replication::Engine;
+use amphora_replication::sessions::{
+    MAX_LISTED_LOCKS, MAX_QUERY_BYTES, SessionDirectory, SessionInfo, Signal, Signalled,
+};
 use parking_lot::Mutex;
 
-use super::SessionShared;
-use super::advisory::HeldLock;
 use super::prepared::PreparedStatement;
+use super::{CancelHandle, SessionShared};
+use crate::catalog::find_role;
 
 /// What a session is doing.
 #[derive(Default)]
@@ -53,32 +56,6 @@ impl Activity {
     }
 }
 
-/// A session, as a row of `pg_stat_activity`.
-pub struct Backend {
-    /// Process id, on this node
-    pub pid: i32,
-    /// Its user
-    pub user: String,
-    /// Its database
-    pub database: String,
-    /// `application_name`
-    pub application: String,
-    /// `active`, `idle`, `idle in transaction`, `idle in transaction (aborted)`
-    pub state: &'static str,
-    /// The statement it runs or ran last
-    pub query: Option<String>,
-    /// When the session, the transaction, the statement and the state began
-    pub started: i64,
-    /// See `started`
-    pub transaction_start: Option<i64>,
-    /// See `started`
-    pub query_start: Option<i64>,
-    /// See `started`
-    pub state_change: Option<i64>,
-    /// The advisory locks it holds
-    pub locks: Vec<HeldLock>,
-}
-
 /// Sessions by node and process id.
 type Sessions = HashMap<(usize, i32), Weak<SessionShared>>;
 
@@ -98,36 +75,37 @@ pub(super) fn leave(shared: &SessionShared) {
     SESSIONS.lock().remove(&(address(shared.engine.as_ref()), shared.backend_pid));
 }
 
-pub(super) fn find(engine: &dyn Engine, pid: i32) -> Option<Arc<SessionShared>> {
-    SESSIONS.lock().get(&(address(engine), pid)).and_then(Weak::upgrade)
-}
-
 /// The sessions of a node, by process id.
-pub fn backends(engine: &dyn Engine) -> Vec<Backend> {
+pub fn backends(engine: &dyn Engine) -> Vec<SessionInfo> {
     let address = address(engine);
     let mut all: Vec<Arc<SessionShared>> =
         SESSIONS.lock().iter().filter(|((a, _), _)| *a == address).filter_map(|(_, s)| s.upgrade()).collect();
     all.sort_by_key(|s| s.backend_pid);
-    all.iter().map(|s| backend(s)).collect()
+    let mut locks = MAX_LISTED_LOCKS;
+    all.iter().map(|s| backend(s, &mut locks)).collect()
 }
 
-fn backend(shared: &SessionShared) -> Backend {
+fn backend(shared: &SessionShared, locks_left: &mut usize) -> SessionInfo {
     let application = shared.settings.lock().get("application_name").unwrap_or_default();
-    let locks = shared.advisory.held();
+    let mut locks = shared.advisory.held();
+    locks.truncate(*locks_left);
+    *locks_left -= locks.len();
     let activity = shared.activity.lock();
     let known = |time: i64| (time != 0).then_some(time);
-    let query = activity.statement.as_ref().and_then(|s| s.parsed.as_ref()).map(|p| p.text().to_owned());
-    Backend {
+    let query = activity.statement.as_ref().and_then(|s| s.parsed.as_ref()).map(|p| beginning(p.text()));
+    let state = match activity.state {
+        State::Idle => "idle",
+        State::Active => "active",
+        State::InTransaction => "idle in transaction",
+        State::Failed => "idle in transaction (aborted)",
+    };
+    SessionInfo {
+        node: shared.engine.node_id(),
         pid: shared.backend_pid,
         user: shared.user.to_string(),
         database: shared.database.to_string(),
         application,
-        state: match activity.state {
-            State::Idle => "idle",
-            State::Active => "active",
-            State::InTransaction => "idle in transaction",
-            State::Failed => "idle in transaction (aborted)",
-        },
+        state: state.to_owned(),
         query,
         started: shared.started,
         transaction_start: known(activity.transaction_start).filter(|_| activity.state != State::Idle),
@@ -135,4 +113,62 @@ fn backend(shared: &SessionShared) -> Backend {
         state_change: known(activity.state_change),
         locks,
     }
+}
+
+/// As much of a statement as is shown.
+fn beginning(text: &str) -> String {
+    let mut end = text.len().min(MAX_QUERY_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+/// The sessions of one node, for the others.
+pub struct NodeSessions {
+    engine: Weak<dyn Engine>,
+}
+
+impl NodeSessions {
+    /// Those that were opened on this engine.
+    pub fn of(engine: &Arc<dyn Engine>) -> NodeSessions {
+        NodeSessions { engine: Arc::downgrade(engine) }
+    }
+}
+
+impl SessionDirectory for NodeSessions {
+    fn list(&self) -> Vec<SessionInfo> {
+        self.engine.upgrade().map_or_else(Vec::new, |engine| backends(engine.as_ref()))
+    }
+
+    fn signal(&self, pid: i32, signal: &Signal) -> Signalled {
+        let Some(engine) = self.engine.upgrade() else { return Signalled::Unknown };
+        let key = (address(engine.as_ref()), pid);
+        let Some(session) = SESSIONS.lock().get(&key).and_then(Weak::upgrade) else {
+            return Signalled::Unknown;
+        };
+        match signal {
+            Signal::Probe => Signalled::Sent,
+            Signal::Cancel(by) => told(&session, by, CancelHandle::cancel),
+            Signal::Terminate(by) => told(&session, by, CancelHandle::terminate),
+            // Secrets are the wire's.
+            Signal::CancelRequest(_) => Signalled::Unknown,
+        }
+    }
+}
+
+/// Tells a session, if the role that asks may: a superuser may tell all, and everybody else its own.
+fn told(session: &SessionShared, by: &str, tell: impl Fn(&CancelHandle)) -> Signalled {
+    let catalog = session.engine.catalog();
+    let is_superuser = |name: &str| find_role(&catalog, name).is_some_and(|role| role.superuser);
+    if !is_superuser(by) {
+        if is_superuser(&session.user) {
+            return Signalled::NeedsSuperuser;
+        }
+        if *session.user != *by {
+            return Signalled::NeedsRole;
+        }
+    }
+    tell(&session.cancel);
+    Signalled::Sent
 }

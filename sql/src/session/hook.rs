@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amphora_replication::Transaction;
+use amphora_replication::sessions::SessionInfo;
 use amphora_storage::schema::{Catalog, Index, Sequence, Table, TableId};
 use amphora_storage::{DataType, Datum, Row};
 
@@ -108,6 +109,10 @@ impl SessionHook for Facts {
 
     fn cursors(&self) -> Vec<super::ListedCursor> {
         self.shared.listing.lock().cursors.values().cloned().collect()
+    }
+
+    fn sessions(&self) -> Result<Vec<SessionInfo>> {
+        super::signal::sessions(&self.shared)
     }
 
     fn setting(&self, name: &str) -> Option<String> {
@@ -245,7 +250,9 @@ impl SessionHook for Facts {
                 let bytes = self.shared.engine.status().tables.iter().map(|t| t.size_bytes).sum::<u64>();
                 Datum::Int8(bytes.cast_signed())
             }
-            "pg_cancel_backend" | "pg_terminate_backend" => Datum::Bool(self.signal(function, args)),
+            "pg_cancel_backend" | "pg_terminate_backend" => {
+                Datum::Bool(super::signal::signal(&self.shared, function, args)?)
+            }
             // Who waits for whom is known to the leader only.
             "pg_blocking_pids" => Datum::array(amphora_storage::DataType::Int4, Vec::new()),
             advisory if advisory.contains("_advisory_") => {
@@ -351,20 +358,6 @@ impl Facts {
     fn size(&self, oid: u32) -> i64 {
         let tables = self.shared.engine.status().tables;
         tables.iter().find(|t| t.table_id.0 == oid).map_or(0, |t| t.size_bytes.cast_signed())
-    }
-
-    /// Cancels or ends a session of this node; false if there is none.
-    fn signal(&self, function: &str, args: &[Datum]) -> bool {
-        let pid = args.first().and_then(Datum::as_i64).and_then(|pid| i32::try_from(pid).ok());
-        let Some(backend) = pid.and_then(|pid| super::backends::find(self.shared.engine.as_ref(), pid))
-        else {
-            return false;
-        };
-        match function {
-            "pg_cancel_backend" => backend.cancel.cancel(),
-            _ => backend.cancel.terminate(),
-        }
-        true
     }
 
     fn sleep(&self, args: &[Datum]) -> Result<()> {

@@ -39,6 +39,7 @@ mod replication_error;
 mod role;
 mod sequence;
 mod settings;
+mod signal;
 mod statement;
 mod transaction;
 mod truncate;
@@ -53,8 +54,7 @@ use amphora_replication::{EarlyCommit, Engine};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-pub use advisory::{HeldLock, Key as AdvisoryKey};
-pub use backends::{Backend, backends};
+pub use backends::{NodeSessions, backends};
 pub use listing::{ListedCursor, ListedStatement};
 pub use output::{CancelHandle, Notice, Output, TransactionStatus};
 pub(crate) use settings::max_staleness;
@@ -103,6 +103,7 @@ pub(crate) struct SessionShared {
     pub(crate) activity: Mutex<backends::Activity>,
     pub(crate) advisory: advisory::AdvisoryLocks,
     pub(crate) listing: Mutex<listing::Listing>,
+    pub(crate) told: signal::Told,
 }
 
 impl Drop for Session {
@@ -147,6 +148,7 @@ impl Session {
             activity: Mutex::default(),
             advisory: advisory::AdvisoryLocks::default(),
             listing: Mutex::default(),
+            told: signal::Told::default(),
         });
         backends::enter(&shared);
         Ok(Session {
@@ -276,6 +278,7 @@ impl Session {
     /// Settings that have changed go to the client, and what else it is to be told.
     fn report_settings(&mut self, out: &mut dyn Output) {
         self.notices.drain(..).for_each(|notice| out.notice(notice));
+        self.shared.told.drain(|notice| out.notice(notice));
         let changes = self.shared.settings.lock().take_unreported();
         for (name, value) in changes {
             out.parameter_status(name, &value);
