@@ -670,6 +670,8 @@ pub struct NodeStatus {
     pub http_address: String,
     /// `--region`
     pub region: String,
+    /// `--leader-preference`, as it is for its region
+    pub leader_preference: i32,
     /// Amphora's version
     pub version: String,
     /// Its clock minus ours, in milliseconds, when last heard

@@ -195,10 +195,21 @@ impl Node {
 
     /// An HTTP request without a body; status and body.
     pub async fn http(&self, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
+        self.http_from(&format!("Host: {}\r\n", self.http), method, path, body).await
+    }
+
+    /// The same, with headers that say who asks, and whom.
+    pub async fn http_from(
+        &self,
+        headers: &str,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> std::io::Result<(u16, String)> {
         let exchange = async {
             let mut stream = tokio::net::TcpStream::connect(&self.http).await?;
             let request = format!(
-                "{method} {path} HTTP/1.1\r\nHost: amphora\r\nConnection: close\r\n\
+                "{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\n\
                  Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
                 body.len()
             );

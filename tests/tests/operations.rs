@@ -315,6 +315,40 @@ async fn a_read_replica_serves_all_statements_and_never_votes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_goes_to_the_preferred_region_and_a_web_page_gives_no_orders() {
+    let regions = ["--region", "us", "--leader-preference", "eu=10,us=5"];
+    let mut cluster = Cluster::start_with(1, &regions).await;
+    let europe = cluster.add_node(&["--region", "eu", "--leader-preference", "eu=10,us=5"]).await;
+    cluster.wait_ready(europe).await;
+    cluster.wait_voters(0, 2).await;
+    let client = cluster.client(0).await;
+    let preferences =
+        "SELECT string_agg(region || leader_preference, ' ' ORDER BY node_id) FROM amphora.nodes";
+    let shown: String = client.query_one(preferences, &[]).await.unwrap().get(0);
+    assert_eq!(shown, "us5 eu10");
+    eventually("it leads", Duration::from_secs(30), || async { cluster.leader().await == europe }).await;
+
+    // A page's name that is made to point here, and a page of another origin.
+    let node = &cluster.nodes()[0];
+    let own = format!("Host: {}\r\n", node.http);
+    let order = r#"{"to": null}"#;
+    for (headers, path) in [
+        ("Host: evil.example\r\n".to_owned(), "/node/transfer-leader"),
+        ("Host: evil.example\r\n".to_owned(), "/status"),
+        (format!("{own}Origin: http://evil.example\r\n"), "/node/transfer-leader"),
+        (format!("{own}Origin: null\r\n"), "/node/drain"),
+    ] {
+        let method = if path == "/status" { "GET" } else { "POST" };
+        let (code, said) = node.http_from(&headers, method, path, order).await.unwrap();
+        assert_eq!(code, 403, "{headers} {path}: {said}");
+    }
+    let (code, _) = node.http_from("Host: balancer.example\r\n", "GET", "/ready", "").await.unwrap();
+    assert_eq!(code, 200);
+    let (code, said) = node.http("POST", "/node/transfer-leader", order).await.unwrap();
+    assert_eq!(code, 200, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_survivor_of_a_lost_majority_becomes_a_cluster_of_its_own() {
     let mut cluster = Cluster::start(3).await;
     let client = cluster.client(0).await;

@@ -285,3 +285,66 @@ async fn the_past_is_the_same_on_every_node_and_needs_no_leader() {
         assert_eq!(text(&client, &sql).await.unwrap(), v.to_string(), "alone, at {time}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_been_collected_is_refused_on_every_node() {
+    // Three seconds of history; snapshots run for seven.
+    let cluster = Cluster::start_with(3, &["--history", "0.05", "--longest-snapshot", "0.002"]).await;
+    let writer = cluster.client(0).await;
+    let start = Instant::now();
+    writer
+        .batch_execute("CREATE TABLE t (k int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 1)")
+        .await
+        .unwrap();
+    let then = text(&writer, "SELECT clock_timestamp()").await.unwrap();
+    let past = format!("SELECT v FROM t AS OF SYSTEM TIME '{then}'");
+    let mut v = 1;
+    for index in 0..3 {
+        let client = cluster.client(index).await;
+        // Commits go on, and old versions go.
+        let error = loop {
+            v += 1;
+            writer.batch_execute(&format!("UPDATE t SET v = {v}")).await.unwrap();
+            match text(&client, &past).await {
+                Ok(old) => assert_eq!(old, "1", "the past has changed"),
+                Err(error) => break error,
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "the past is kept for ever");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        assert!(start.elapsed() > Duration::from_secs(2), "refused after {:?}", start.elapsed());
+        assert_eq!(error, "72000: snapshot too old: the rows as they were at that time have been collected");
+        let detail = client.simple_query(&past).await.unwrap_err();
+        let detail = detail.as_db_error().unwrap().detail().unwrap_or_default().to_owned();
+        assert!(detail.starts_with("The oldest time that can be read is "), "{detail}");
+        let recent = text(&client, "SELECT v FROM t AS OF SYSTEM TIME '-200ms'").await.unwrap();
+        assert!(recent.parse::<i32>().unwrap() > 1);
+    }
+    // A snapshot that runs keeps what it sees, for as long as it may.
+    let (start, seen) = (Instant::now(), (v + 1).to_string());
+    v += 1;
+    writer.batch_execute(&format!("UPDATE t SET v = {v}")).await.unwrap();
+    let mut readers = Vec::new();
+    for index in 0..3 {
+        let reader = cluster.client(index).await;
+        reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
+        assert_eq!(text(&reader, "SELECT v FROM t").await.unwrap(), seen);
+        readers.push(reader);
+    }
+    for reader in &readers {
+        let error = loop {
+            v += 1;
+            writer.batch_execute(&format!("UPDATE t SET v = {v}")).await.unwrap();
+            match text(reader, "SELECT v FROM t").await {
+                Ok(old) => assert_eq!(old, seen, "the snapshot has changed"),
+                Err(error) => break error,
+            }
+            assert!(start.elapsed() < Duration::from_secs(120), "a snapshot is kept for ever");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        assert!(start.elapsed() > Duration::from_secs(6), "refused after {:?}", start.elapsed());
+        assert!(error.starts_with("72000"), "{error}");
+        reader.batch_execute("ROLLBACK").await.unwrap();
+        assert_eq!(text(reader, "SELECT v FROM t").await.unwrap(), v.to_string());
+    }
+}

@@ -79,6 +79,7 @@ impl Node {
             rpc_address: member.rpc_address,
             http_address: member.http_address,
             region: member.region,
+            leader_preference: member.preference,
             version: member.version,
             clock_skew_ms: skew.get(&id).copied().unwrap_or(0),
         };

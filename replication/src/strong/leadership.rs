@@ -65,6 +65,8 @@ const QUORUM_INTERVAL: Duration = Duration::from_millis(100);
 struct Candidate {
     /// `--leader-preference`
     preference: i32,
+    /// In the leader's own region: where most clients are, if nothing is preferred
+    near: bool,
     /// The last entry it has
     matched: u64,
     id: NodeId,
@@ -131,6 +133,22 @@ impl Group {
     }
 
     pub(super) async fn transfer_as_leader(&self, tenure: &Tenure, to: NodeId) -> Reply {
+        let current = self.inner.tenure.load_full().filter(|current| current.leader() == tenure.leader());
+        let Some(tenure) = current else { return Reply::NotLeader(self.leader()) };
+        let group = self.clone();
+        // Whoever asked may go away half-way. What has begun comes to an end, or commits would wait for ever.
+        let transfer = tokio::spawn(async move { group.transfer_of(&tenure, to).await });
+        transfer.await.unwrap_or_else(|e| Reply::Failed(e.to_string()))
+    }
+
+    /// Stops serving, and tells a successor until another leads.
+    ///
+    /// *A tenure that is paused here ends.* From the first message on this node neither proposes nor sends
+    /// heartbeats, grants its vote at once, and has asked the others to do so; what it has appended it still sends.
+    /// So if the successor has died, any other voter that has, or gets, all of the log is elected after an election
+    /// timeout, by this node's vote among others. If there is none, no majority of the voters is alive, and whoever
+    /// comes back first has all of the log soon, and is elected.
+    async fn transfer_of(&self, tenure: &Tenure, to: NodeId) -> Reply {
         if to == self.inner.node_id {
             return Reply::Done;
         }
@@ -199,7 +217,8 @@ impl Group {
                 && !avoided.contains(id)
                 && heard < lately
                 && matched + CAUGHT_UP >= last;
-            fit.then_some(Candidate { preference: member.preference, matched, id: *id })
+            let near = !member.region.is_empty() && member.region == self.inner.member.region;
+            fit.then_some(Candidate { preference: member.preference, near, matched, id: *id })
         });
         fit.collect()
     }

@@ -64,6 +64,62 @@ async fn leadership_moves_under_load_and_no_commit_fails_or_is_doubtful() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_successor_that_dies_when_it_is_told_leaves_nobody_waiting() {
+    let cluster = Cluster::three().await;
+    let (one, three) = (cluster.node(1).group.clone(), cluster.node(3).group.clone());
+    one.transfer_leader(1).await.unwrap();
+    let mut version = one.commit(put(&one, "a", Timestamp::ZERO, "1")).await.unwrap();
+    cluster.wire.loses_successors.store(true, Ordering::Relaxed);
+    let refused = one.transfer_leader(2).await.unwrap_err();
+    println!("{refused}");
+    cluster.until("the third leads", |c| c.node(1).group.leader() == Some(3)).await;
+    version = one.commit(put(&one, "a", version, "2")).await.unwrap();
+    version = three.commit(put(&three, "a", version, "3")).await.unwrap();
+    cluster.wire.loses_successors.store(false, Ordering::Relaxed);
+    cluster.wire.heal();
+    cluster.until("the second is back", |c| c.node(2).group.leader() == Some(3)).await;
+    for to in [2, 1] {
+        cluster.until("it can lead", |c| c.node(3).group.silence() < Duration::from_millis(300)).await;
+        let until = Instant::now() + Duration::from_secs(10);
+        while let Err(e) = one.transfer_leader(to).await {
+            assert!(Instant::now() < until, "{e}");
+        }
+        version = one.commit(put(&one, "a", version, "4")).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_voters_go_on_when_the_one_that_died_of_a_handover_is_back() {
+    let mut cluster = Cluster::one().await;
+    cluster.join().await;
+    cluster.until("both vote", |c| c.node(2).group.voters().len() == 2).await;
+    let one = cluster.node(1).group.clone();
+    let version = one.commit(put(&one, "a", Timestamp::ZERO, "1")).await.unwrap();
+    cluster.wire.loses_successors.store(true, Ordering::Relaxed);
+    assert!(one.transfer_leader(2).await.is_err());
+    cluster.wire.loses_successors.store(false, Ordering::Relaxed);
+    cluster.wire.heal();
+    cluster
+        .until("one of them leads", |c| c.nodes.iter().any(|n| n.group.is_leader() && n.group.is_ready()))
+        .await;
+    one.commit(put(&one, "a", version, "2")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_asked_for_a_transfer_may_go_away_half_way() {
+    let cluster = Cluster::three().await;
+    let one = cluster.node(1).group.clone();
+    let mut version = one.commit(put(&one, "a", Timestamp::ZERO, "1")).await.unwrap();
+    for patience in 0..25 {
+        let from = one.leader().unwrap_or(1);
+        let to = from % 3 + 1;
+        let asked = cluster.node(from).group.clone();
+        let _ = tokio::time::timeout(Duration::from_millis(patience * 2), asked.transfer_leader(to)).await;
+        version = one.commit(put(&one, "a", version, "2")).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_nobody_answers_steps_aside_and_one_that_was_cut_off_disturbs_nobody() {
     let cluster = Cluster::three().await;
     cluster.node(1).group.transfer_leader(1).await.unwrap();

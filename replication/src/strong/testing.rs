@@ -23,6 +23,8 @@ pub struct Wire {
     cut: Mutex<HashSet<(NodeId, NodeId)>>,
     /// From whom replies to commits do not come back
     mute: Mutex<HashSet<NodeId>>,
+    /// Whoever is told to take over leadership is cut off at that moment
+    pub loses_successors: AtomicBool,
     /// Every third piece of a snapshot is lost, before or after it arrives
     pub breaks_snapshots: AtomicBool,
     /// Snapshots begun, and their pieces on the way
@@ -59,6 +61,12 @@ impl Transport for End {
         request: Request,
         deadline: Duration,
     ) -> Result<Reply, TransportError> {
+        if let Request::TransferLeader(order) = &request
+            && self.wire.loses_successors.load(Ordering::Relaxed)
+        {
+            let nodes: Vec<NodeId> = self.wire.groups.lock().keys().copied().collect();
+            nodes.into_iter().for_each(|node| self.wire.cut(*order.to_node_id(), node));
+        }
         if self.wire.cut.lock().contains(&(self.from, target)) {
             tokio::time::sleep(deadline.min(Duration::from_millis(200))).await;
             return Err(TransportError::Lost(target, "cut".to_owned()));

@@ -13,6 +13,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::Failure;
+use super::preference::LeaderPreference;
 use crate::process::LogFormat;
 
 /// What is read from disk stays in so much memory, unless the configuration says otherwise.
@@ -80,6 +81,38 @@ impl HostPort {
     }
 }
 
+/// A number greater than zero, with or without a fraction.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "f64")]
+pub struct Amount(f64);
+
+impl Amount {
+    /// So many times so many seconds, for ten years at most.
+    fn times(self, seconds: u32) -> Duration {
+        Duration::from_secs_f64((self.0 * f64::from(seconds)).min(10.0 * 365.0 * 86_400.0))
+    }
+}
+
+impl TryFrom<f64> for Amount {
+    type Error = String;
+
+    fn try_from(n: f64) -> Result<Amount, String> {
+        match n.is_finite() && n > 0.0 {
+            true => Ok(Amount(n)),
+            false => Err(format!("expected a number greater than 0, not {n}")),
+        }
+    }
+}
+
+impl FromStr for Amount {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Amount, String> {
+        let n: f64 = text.parse().map_err(|_| format!("expected a number greater than 0, not \"{text}\""))?;
+        Amount::try_from(n)
+    }
+}
+
 /// The flags of `amphora start`. A configuration file has the same names without the dashes in front.
 #[derive(Clone, Debug, Default, Args, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
@@ -114,9 +147,10 @@ pub struct StartArgs {
     /// Join as a read replica: it has all data and serves all statements, and never votes
     #[arg(long)]
     pub learner: bool,
-    /// Leadership moves to the healthy voter with the greatest preference [default: 0]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub leader_preference: Option<i32>,
+    /// Leadership moves to the healthy voter with the greatest preference; REGION=N is for nodes of that
+    /// region, so that all nodes may be started with the same list [default: 0]
+    #[arg(long, value_name = "N|REGION=N,…", allow_negative_numbers = true)]
+    pub leader_preference: Option<LeaderPreference>,
     /// Listen beyond loopback without encryption
     #[arg(long)]
     pub insecure: bool,
@@ -133,8 +167,11 @@ pub struct StartArgs {
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..))]
     pub snapshot_rate: Option<u64>,
     /// Hours that a transaction's snapshot keeps old versions of rows; then its reads are refused [default: 24]
-    #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(u64).range(1..))]
-    pub longest_snapshot: Option<u64>,
+    #[arg(long, value_name = "HOURS")]
+    pub longest_snapshot: Option<Amount>,
+    /// Minutes that old versions of rows can be read AS OF SYSTEM TIME [default: 10]
+    #[arg(long, value_name = "MINUTES")]
+    pub history: Option<Amount>,
     /// Memory for what is read from disk, in MB [default: an eighth of the machine's]
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(8..))]
     pub cache_size: Option<u64>,
@@ -200,6 +237,8 @@ pub struct StartConfig {
     pub snapshot_rate: u64,
     /// How long a running snapshot keeps old versions
     pub longest_snapshot: Duration,
+    /// How long old versions can be read
+    pub history: Duration,
     /// Bytes of memory for what is read from disk
     pub cache_bytes: usize,
     /// Bytes of memory for the writes of all transactions until they commit
@@ -224,6 +263,8 @@ impl StartConfig {
         let insecure = args.insecure || file.insecure;
         let limits = LogLimits::default();
         let local = |port| HostPort { host: "127.0.0.1".into(), port };
+        let region = args.region.or(file.region).unwrap_or_default();
+        let preference = args.leader_preference.or(file.leader_preference);
         let config = StartConfig {
             data_dir: args.data_dir.or(file.data_dir).unwrap_or_else(|| PathBuf::from("./amphora-data")),
             listen: args.listen.or(file.listen).unwrap_or_else(|| local(5433)),
@@ -233,9 +274,9 @@ impl StartConfig {
             advertise_pg: args.advertise_pg.or(file.advertise_pg),
             advertise_http: args.advertise_http.or(file.advertise_http),
             join: if args.join.is_empty() { file.join } else { args.join },
-            region: args.region.or(file.region).unwrap_or_default(),
+            region: region.clone(),
             learner: args.learner || file.learner,
-            leader_preference: args.leader_preference.or(file.leader_preference).unwrap_or(0),
+            leader_preference: preference.map_or(0, |preference| preference.of(&region)),
             max_connections: args.max_connections.or(file.max_connections).unwrap_or(1000),
             raft_log_keep: args.raft_log_keep.or(file.raft_log_keep).unwrap_or(limits.keep).max(100),
             raft_log_bytes: args
@@ -249,7 +290,8 @@ impl StartConfig {
             longest_snapshot: args
                 .longest_snapshot
                 .or(file.longest_snapshot)
-                .map_or(limits.longest_snapshot, |hours| Duration::from_secs(hours * 3600)),
+                .map_or(limits.longest_snapshot, |hours| hours.times(3600)),
+            history: args.history.or(file.history).map_or(limits.history, |minutes| minutes.times(60)),
             cache_bytes: args
                 .cache_size
                 .or(file.cache_size)
@@ -382,6 +424,42 @@ mod tests {
         }
         let args = StartArgs { listen: Some("localhost:5433".parse().unwrap()), ..StartArgs::default() };
         assert!(StartConfig::build(args).is_ok());
+    }
+
+    #[test]
+    fn amounts() {
+        let hours = |text: &str| text.parse::<Amount>().map(|amount| amount.times(3600));
+        assert_eq!(
+            (hours("24"), hours("0.5")),
+            (Ok(Duration::from_secs(86_400)), Ok(Duration::from_secs(1800)))
+        );
+        assert!(hours("1e300").is_ok());
+        for bad in ["", "0", "-1", "x", "NaN", "inf", "1e400"] {
+            assert!(hours(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn preference_by_region() {
+        let of = |text: &str, region: &str| {
+            let preference = text.parse().unwrap();
+            let region = Some(region.to_owned());
+            let args = StartArgs { leader_preference: Some(preference), region, ..StartArgs::default() };
+            StartConfig::build(args).unwrap().leader_preference
+        };
+        assert_eq!((of("7", ""), of("-7", "eu")), (7, -7));
+        let list = "eu=10, us-east=5,1";
+        assert_eq!((of(list, "eu"), of(list, "us-east"), of(list, "ap"), of(list, "")), (10, 5, 1, 1));
+        assert_eq!((of("eu=-1", "eu"), of("eu=-1", "us")), (-1, 0));
+        for bad in ["", "x", "eu=", "=1", "eu=1,eu=2", "1,2", "eu=1,,us=2", "99999999999"] {
+            assert!(bad.parse::<LeaderPreference>().is_err(), "{bad}");
+        }
+        let (_dir, path) = file("region = \"us\"\nleader-preference = \"eu=2,us=1\"\n");
+        let args = StartArgs { config: Some(path), ..StartArgs::default() };
+        assert_eq!(StartConfig::build(args).unwrap().leader_preference, 1);
+        let (_dir, path) = file("leader-preference = 3\n");
+        let args = StartArgs { config: Some(path), ..StartArgs::default() };
+        assert_eq!(StartConfig::build(args).unwrap().leader_preference, 3);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod config;
 mod failure;
 mod node;
+mod preference;
 mod recover;
 mod start;
 mod status;

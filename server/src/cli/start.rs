@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, HostPort, StartArgs, StartConfig, say};
-use crate::http::{self, NodeSlot};
+use crate::http::{self, KnownHosts, NodeSlot};
 use crate::process::{self, StopSignals};
 use crate::sessions::{Directory, Sessions};
 use crate::wire::PgServer;
@@ -41,8 +41,10 @@ pub async fn run(args: StartArgs) -> Result<(), Failure> {
     let listeners = Listeners::bind(&config).await?;
     let slot = NodeSlot::default();
     let stop_http = CancellationToken::new();
-    let serving =
-        tokio::spawn(http::serve(listeners.http, slot.clone(), config.enable_faults, stop_http.clone()));
+    let advertised = config.advertise_http.iter().chain([&config.http_listen]);
+    let known = KnownHosts::new(advertised.map(|at| at.host.clone()));
+    let stop = stop_http.clone();
+    let serving = tokio::spawn(http::serve(listeners.http, slot.clone(), known, config.enable_faults, stop));
     let sql = PgServer::start(listeners.pg, Sessions::new(slot.clone()), config.max_connections);
     let sql = Arc::new(sql);
 
@@ -152,6 +154,7 @@ fn node_config(config: &StartConfig, pg: SocketAddr, http: SocketAddr) -> NodeCo
             flush_bytes: config.raft_log_bytes / 4,
             snapshot_rate: config.snapshot_rate,
             longest_snapshot: config.longest_snapshot,
+            history: config.history,
             flush_every: config.raft_log_keep.min(LogLimits::default().flush_every),
             ..LogLimits::default()
         },

@@ -48,6 +48,7 @@ fn nodes(reply: &StatusReply) -> Table {
         "region",
         "version",
         "clock_skew_ms",
+        "leader_preference",
     ]);
     for node in &reply.cluster.nodes {
         table.row(vec![
@@ -60,6 +61,7 @@ fn nodes(reply: &StatusReply) -> Table {
             node.region.clone(),
             node.version.clone(),
             node.clock_skew_ms.to_string(),
+            node.leader_preference.to_string(),
         ]);
     }
     table

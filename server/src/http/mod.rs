@@ -8,10 +8,13 @@
 //! | `POST /node/…` | an operator's orders (`operations.rs`) |
 //! | `GET`, `POST /faults` | which peers it is cut off from; only with the fault switch on |
 //!
+//! What a web page has sent is refused (`origin.rs`), but for the first two.
+//!
 //! The port answers from the first moment, also while the node still waits to be let into a cluster.
 
 pub mod client;
 pub mod operations;
+pub mod origin;
 
 use std::sync::{Arc, OnceLock};
 
@@ -25,6 +28,8 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+pub use origin::KnownHosts;
 
 /// The node, once it has started.
 pub type NodeSlot = Arc<OnceLock<Arc<Node>>>;
@@ -77,15 +82,16 @@ pub struct FaultReply {
 pub async fn serve(
     listener: TcpListener,
     node: NodeSlot,
+    known: KnownHosts,
     faults: bool,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let mut router =
-        Router::new().route("/health", get(health)).route("/ready", get(ready)).route("/status", get(status));
-    router = operations::routes(router);
+    let mut guarded = operations::routes(Router::new().route("/status", get(status)));
     if faults {
-        router = router.route("/faults", get(show_faults).post(set_faults));
+        guarded = guarded.route("/faults", get(show_faults).post(set_faults));
     }
+    let guarded = guarded.layer(axum::middleware::from_fn_with_state(known, origin::guard));
+    let router = guarded.route("/health", get(health)).route("/ready", get(ready));
     let stopped = async move { stop.cancelled().await };
     axum::serve(listener, router.with_state(node)).with_graceful_shutdown(stopped).await
 }

@@ -8,8 +8,7 @@
 //! | `POST /node/drain` | `{"node": 3}` | at once, with how far it is: ask again |
 //!
 //! What cannot be done is 409, with the reason. The port asks for no password, so it listens on loopback, or with
-//! `--insecure` in a network that is trusted as a whole; a web page cannot send these orders, because a browser
-//! asks before it sends JSON elsewhere, and gets no leave.
+//! `--insecure` in a network that is trusted as a whole; a web page cannot send these orders (`origin.rs`).
 
 use amphora_replication::node::DrainProgress;
 use amphora_replication::{Error, NodeId};

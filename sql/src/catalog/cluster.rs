@@ -30,6 +30,7 @@ const NODES: Columns = &[
     ("region", Ty::Text),
     ("version", Ty::Text),
     ("clock_skew_ms", Ty::Int8),
+    ("leader_preference", Ty::Int4),
 ];
 
 fn nodes(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
@@ -47,6 +48,7 @@ fn nodes(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> 
                 text(&n.region),
                 text(&n.version),
                 Datum::Int8(n.clock_skew_ms),
+                Datum::Int4(n.leader_preference),
             ]
         })
         .collect())
