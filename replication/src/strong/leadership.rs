@@ -65,8 +65,6 @@ const QUORUM_INTERVAL: Duration = Duration::from_millis(100);
 struct Candidate {
     /// `--leader-preference`
     preference: i32,
-    /// In the leader's own region: where most clients are, if nothing is preferred
-    near: bool,
     /// The last entry it has
     matched: u64,
     id: NodeId,
@@ -217,8 +215,7 @@ impl Group {
                 && !avoided.contains(id)
                 && heard < lately
                 && matched + CAUGHT_UP >= last;
-            let near = !member.region.is_empty() && member.region == self.inner.member.region;
-            fit.then_some(Candidate { preference: member.preference, near, matched, id: *id })
+            fit.then_some(Candidate { preference: member.preference, matched, id: *id })
         });
         fit.collect()
     }

@@ -28,7 +28,7 @@ use uuid::Uuid;
 use super::group::{Group, Inner};
 use super::tenure::Tenure;
 use super::transport::{Refusal, Reply, Request};
-use super::types::{CommitRequest, Expected, LogId, Member, TypeConfig, Write};
+use super::types::{CommitRequest, Expected, Member, TypeConfig, Write};
 use crate::api::LockMode;
 use crate::{Error, NodeId, Result};
 
@@ -38,8 +38,6 @@ const NODE_IDS: TableId = TableId(2);
 pub const CAUGHT_UP: u64 = 500;
 /// How often learners are looked at.
 const PROMOTE_INTERVAL: Duration = Duration::from_millis(300);
-/// For how many looks a change must have been half done before it is taken to its end.
-const HALF_DONE_PATIENCE: u32 = 5;
 /// How long members may take to show that they are alive, before one is removed.
 const ROLL_CALL: Duration = Duration::from_millis(600);
 /// How long to wait for a change of membership.
@@ -329,16 +327,7 @@ impl Group {
                 Err(e) if e.forward_to_leader().is_some() => return Reply::NotLeader(None),
                 Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
                     ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
-                ))) => {
-                    if Instant::now() >= until {
-                        return Reply::Failed(
-                            "another change of membership is half done: it needs a majority of the voters before \
-                             it, and of those after it; bring back one that is down, it is then finished by itself"
-                                .to_owned(),
-                        );
-                    }
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
+                ))) if Instant::now() < until => tokio::time::sleep(Duration::from_millis(50)).await,
                 Err(e) => return Reply::Failed(e.to_string()),
             }
         }
@@ -353,66 +342,13 @@ pub(super) fn change_failed(reply: &Reply) -> Error {
     }
 }
 
-/// A change that its leader, or whoever asked for it, left half done: voters in between two sets of them, or a
-/// node that is no voter any more and was to be removed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum HalfDone {
-    Joint(Option<LogId>),
-    Removal(BTreeSet<NodeId>),
-}
-
-impl Group {
-    /// What there is of that, as the leader sees it.
-    fn half_done(&self) -> Option<HalfDone> {
-        let stored = self.inner.server.borrow_watched().membership_config.clone();
-        let membership = stored.membership();
-        if membership.get_joint_config().len() > 1 {
-            return Some(HalfDone::Joint(*stored.log_id()));
-        }
-        let leaving: BTreeSet<NodeId> = membership.learner_ids().filter(|id| self.is_removed(*id)).collect();
-        (!leaving.is_empty()).then_some(HalfDone::Removal(leaving))
-    }
-
-    /// True if a node is to be, or has been, removed for ever.
-    fn is_removed(&self, id: NodeId) -> bool {
-        matches!(self.inner.replica.newest_row(&removed_key(id)), Ok(Some(_)))
-    }
-
-    /// Brings it to its end. It can be committed where a majority of both sets of voters is alive.
-    async fn finish(&self, half_done: HalfDone) {
-        let raft = &self.inner.raft;
-        let change = match &half_done {
-            HalfDone::Joint(_) => ChangeMembers::AddVoterIds(BTreeSet::new()),
-            HalfDone::Removal(nodes) => ChangeMembers::RemoveNodes(nodes.clone()),
-        };
-        match tokio::time::timeout(CHANGE_PATIENCE, raft.change_membership(change, true)).await {
-            Ok(Ok(_)) => {
-                tracing::info!("a change of membership that was left half done is finished: {half_done:?}")
-            }
-            Ok(Err(e)) => tracing::debug!("a change of membership is half done: {e}"),
-            Err(_) => tracing::warn!(
-                "a change of membership waits for a majority of the voters before it, or of those after it; bring \
-                 back one that is down"
-            ),
-        }
-    }
-}
-
-/// On the leader, makes voters of learners that have caught up, and ends what was left half done.
+/// On the leader, makes voters of learners that have caught up.
 pub(super) async fn promote(group: Weak<Inner>) {
-    let mut seen: (Option<HalfDone>, u32) = (None, 0);
     loop {
         tokio::time::sleep(PROMOTE_INTERVAL).await;
         let Some(inner) = group.upgrade() else { return };
         let group = Group { inner };
         if !group.is_leader() {
-            continue;
-        }
-        let half_done = group.half_done();
-        seen = if seen.0 == half_done { (half_done, seen.1 + 1) } else { (half_done, 0) };
-        if let (Some(half_done), HALF_DONE_PATIENCE..) = &seen {
-            group.finish(half_done.clone()).await;
-            seen.1 = 0;
             continue;
         }
         let ready: BTreeSet<NodeId> = {
@@ -431,9 +367,7 @@ pub(super) async fn promote(group: Weak<Inner>) {
                     && heard.is_some_and(|at| at.elapsed() < lately)
             };
             let membership = metrics.membership_config.membership();
-            let may_vote = |id: &NodeId| {
-                membership.get_node(id).is_some_and(|member| !member.learner) && !group.is_removed(*id)
-            };
+            let may_vote = |id: &NodeId| membership.get_node(id).is_some_and(|member| !member.learner);
             membership.learner_ids().filter(|id| may_vote(id) && caught_up(id)).collect()
         };
         if ready.is_empty() {
@@ -447,44 +381,13 @@ pub(super) async fn promote(group: Weak<Inner>) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
-    use super::super::testing::{Cluster, put};
     use super::*;
 
     /// `+` a voter that is alive, `-` a dead one, `o` a replica; ids from 1.
-    fn picture_of(picture: &str) -> Vec<Standing> {
+    fn cluster(picture: &str) -> Vec<Standing> {
         let standing = |(i, c)| Standing { id: i as NodeId + 1, votes: c != 'o', alive: c != '-' };
         picture.chars().enumerate().map(standing).collect()
-    }
-
-    /// The leader goes away between the two steps of a removal; who leads then takes the second.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_removal_that_was_left_half_done_is_finished() {
-        let mut cluster = Cluster::three().await;
-        let one = cluster.node(1).group.clone();
-        let row = (removed_key(3), Timestamp::ZERO, Some(codec::encode(&3u64)));
-        one.commit(one.own_commit(vec![row])).await.unwrap();
-        let members =
-            |c: &Cluster| -> Vec<NodeId> { c.node(2).group.members().iter().map(|m| m.0).collect() };
-        let joint = |c: &Cluster| c.node(2).group.half_done().is_some();
-        // The first step is in the leader's log, and nobody is there to take the second. Should another have been
-        // elected in this moment, once more.
-        while !joint(&cluster) {
-            let _ = one.transfer_leader(1).await;
-            cluster.wire.cut(1, 2);
-            cluster.wire.cut(1, 3);
-            let change = ChangeMembers::RemoveVoters(BTreeSet::from([3]));
-            let first = one.inner.raft.change_membership(change, false);
-            let _ = tokio::time::timeout(Duration::from_millis(50), first).await;
-            cluster.wire.heal();
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-        let _ = one.transfer_leader(2).await;
-        cluster.until("it is done", |c| members(c) == [1, 2] && !joint(c)).await;
-        assert_eq!(cluster.node(2).group.voters(), [1, 2]);
-        cluster.kill(3).await;
-        one.commit(put(&one, "a", Timestamp::ZERO, "1")).await.unwrap();
     }
 
     #[test]
@@ -506,11 +409,11 @@ mod tests {
             ("+o", 2, true, true),
             ("+o", 1, false, false),
         ] {
-            let members = picture_of(picture);
+            let members = cluster(picture);
             assert_eq!(judge_removal(&members, id, false).is_ok(), plain, "{picture} without {id}");
             assert_eq!(judge_removal(&members, id, true).is_ok(), forced, "{picture} without {id}, forced");
         }
-        let reason = judge_removal(&picture_of("++-"), 1, true).err().unwrap_or_default();
+        let reason = judge_removal(&cluster("++-"), 1, true).err().unwrap_or_default();
         assert!(reason.contains("only 1 of 2 voters") && reason.contains("node 3"), "{reason}");
     }
 }

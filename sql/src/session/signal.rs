@@ -36,7 +36,8 @@ impl Told {
     }
 
     pub(super) fn drain(&self, tell: impl FnMut(Notice)) {
-        if self.any.swap(false, Ordering::AcqRel) {
+        if self.any.load(Ordering::Acquire) {
+            self.any.store(false, Ordering::Release);
             std::mem::take(&mut *self.notices.lock()).into_iter().for_each(tell);
         }
     }
