@@ -560,12 +560,12 @@ pub trait Engine: Send + Sync {
         None
     }
 
-    /// The sessions of all other nodes that answer within a second.
+    /// The sessions of all other nodes that answer within two seconds.
     fn remote_sessions(&self) -> BoxFuture<'_, RemoteSessions> {
         Box::pin(async { RemoteSessions::default() })
     }
 
-    /// Tells a session something, on whichever node it is. Takes a second at most for a node that is silent.
+    /// Tells a session something, on whichever node it is. Takes two seconds at most for a node that is silent.
     fn signal_session(&self, pid: i32, signal: Signal) -> BoxFuture<'_, Signalled> {
         let _ = (pid, signal);
         Box::pin(async { Signalled::Unknown })

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Node ids count up, and are never used again; two members whose ids are 2048 apart share the upper half, so a signal
-//! asks both. A list is asked of all members that are not taken for dead, at the same time and for a second at most:
+//! asks both. A list is asked of all members that are not taken for dead, at the same time and for two seconds at most:
 //! whoever does not answer is named instead, so a list never hangs on a node.
 
 use serde::{Deserialize, Serialize};

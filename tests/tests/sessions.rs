@@ -34,6 +34,20 @@ async fn connect(node: &Node, user: &str) -> (Client, mpsc::UnboundedReceiver<St
     (client, told)
 }
 
+/// Waits until a session is told something, whatever else it is told before.
+async fn hears(told: &mut mpsc::UnboundedReceiver<String>, wanted: &str) {
+    let heard = async {
+        while let Some(message) = told.recv().await {
+            if message == wanted {
+                return;
+            }
+        }
+        panic!("the session has ended");
+    };
+    let limit = Duration::from_secs(20);
+    tokio::time::timeout(limit, heard).await.unwrap_or_else(|_| panic!("was not told: {wanted}"));
+}
+
 async fn pid(client: &Client) -> i32 {
     client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0)
 }
@@ -86,23 +100,22 @@ async fn sessions_of_other_nodes_are_seen_cancelled_and_ended() {
 
     // Who is there: pids of different nodes differ, and say where a session is.
     bob.batch_execute("SELECT pg_advisory_lock(77)").await.unwrap();
-    let row = root
-        .query_one("SELECT node_id, pid FROM amphora.sessions WHERE user_name = 'bob'", &[])
-        .await
-        .unwrap();
-    assert_eq!((row.get::<_, i64>(0) as u64, row.get::<_, i32>(1)), (id, bob_pid));
+    let soon = Duration::from_secs(20);
+    let there = format!("SELECT count(*) = 1 FROM amphora.sessions WHERE pid = {bob_pid} AND node_id = {id}");
+    eventually("bob is seen", soon, || asks(&root, &there)).await;
     let all = format!(
         "SELECT count(DISTINCT pid) = 3 FROM pg_stat_activity WHERE pid IN ({ann_pid}, {bob_pid}, {root_pid})"
     );
-    assert!(asks(&root, &all).await && asks(&ann, &all).await);
+    eventually("root sees all", soon, || asks(&root, &all)).await;
+    eventually("ann sees all", soon, || asks(&ann, &all)).await;
     let locked = format!("SELECT count(*) = 1 FROM pg_locks WHERE objid = 77 AND pid = {bob_pid}");
-    assert!(asks(&ann, &locked).await);
+    eventually("ann sees his lock", soon, || asks(&ann, &locked)).await;
     // Others see that a session is there, and not what it does.
-    let query = |pid: i32| format!("SELECT query FROM pg_stat_activity WHERE pid = {pid}");
-    let seen: String = root.query_one(&query(bob_pid), &[]).await.unwrap().get(0);
-    assert_eq!(seen, "SELECT pg_advisory_lock(77)");
-    let seen: String = ann.query_one(&query(bob_pid), &[]).await.unwrap().get(0);
-    assert_eq!(seen, "<insufficient privilege>");
+    for (client, query) in [(&root, "SELECT pg_advisory_lock(77)"), (&ann, "<insufficient privilege>")] {
+        let shown =
+            format!("SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = {bob_pid} AND query = '{query}'");
+        eventually("his statement is seen as it may be", soon, || asks(client, &shown)).await;
+    }
 
     // Who may: superusers all, others their own.
     for (function, pid, why) in [
@@ -122,13 +135,14 @@ async fn sessions_of_other_nodes_are_seen_cancelled_and_ended() {
         let error = ann.query_one(&format!("SELECT pg_{function}_backend({pid})"), &[]).await.unwrap_err();
         assert_eq!((code(&error).as_str(), error.as_db_error().unwrap().message()), ("42501", why));
     }
+    let sleeping = format!(
+        "SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = {bob_pid} AND state = 'active' AND query LIKE '%sleep%'"
+    );
     let asleep = bob.batch_execute("SELECT pg_sleep(60)");
     let cancel = async {
-        let sleeping = format!(
-            "SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = {bob_pid} AND query LIKE '%sleep%'"
-        );
-        eventually("bob sleeps", Duration::from_secs(10), || asks(&root, &sleeping)).await;
-        assert!(asks(&root, &format!("SELECT pg_cancel_backend({bob_pid})")).await);
+        eventually("bob sleeps", soon, || asks(&root, &sleeping)).await;
+        let cancel = format!("SELECT pg_cancel_backend({bob_pid})");
+        eventually("bob is cancelled", soon, || asks(&root, &cancel)).await;
     };
     let (slept, ()) = tokio::join!(asleep, cancel);
     assert_eq!(code(&slept.unwrap_err()), "57014");
@@ -137,7 +151,7 @@ async fn sessions_of_other_nodes_are_seen_cancelled_and_ended() {
     let asleep = bob.batch_execute("SELECT pg_sleep(60)");
     let elsewhere = cluster.nodes()[0].pg.clone();
     let cancel = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        eventually("bob sleeps", soon, || asks(&root, &sleeping)).await;
         let socket = tokio::net::TcpStream::connect(&elsewhere).await.unwrap();
         token.cancel_query_raw(socket, NoTls).await.unwrap();
     };
@@ -154,11 +168,8 @@ async fn sessions_of_other_nodes_are_seen_cancelled_and_ended() {
     // Nobody.
     assert!(!asks(&ann, &format!("SELECT pg_cancel_backend({bob_pid})")).await);
     assert!(!asks(&ann, "SELECT pg_terminate_backend(2147483647)").await);
-    assert_eq!(
-        told_ann.recv().await.unwrap(),
-        format!("WARNING: PID {bob_pid} is not a PostgreSQL backend process")
-    );
-    assert_eq!(told_ann.recv().await.unwrap(), "WARNING: PID 2147483647 is not a PostgreSQL backend process");
+    hears(&mut told_ann, &format!("WARNING: PID {bob_pid} is not a PostgreSQL backend process")).await;
+    hears(&mut told_ann, "WARNING: PID 2147483647 is not a PostgreSQL backend process").await;
     let error = root.query_one("SELECT pg_terminate_backend(1, -1)", &[]).await.unwrap_err();
     assert_eq!(code(&error), "22003");
 
@@ -169,13 +180,10 @@ async fn sessions_of_other_nodes_are_seen_cancelled_and_ended() {
     let start = Instant::now();
     assert!(asks(&root, "SELECT count(*) > 0 FROM pg_stat_activity").await);
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-    assert_eq!(
-        told.recv().await.unwrap(),
-        format!("WARNING: node {id} does not answer: its sessions are left out")
-    );
+    hears(&mut told, &format!("WARNING: node {id} does not answer: its sessions are left out")).await;
     assert!(!asks(&root, &format!("SELECT pg_cancel_backend({lost_pid})")).await);
     let silent = format!("WARNING: could not send signal to process {lost_pid}: node {id} does not answer");
-    assert_eq!(told.recv().await.unwrap(), silent);
+    hears(&mut told, &silent).await;
     cluster.node(2).kill();
     let node = format!("SELECT count(*) = 0 FROM amphora.sessions WHERE node_id = {id}");
     assert!(asks(&root, &node).await);

@@ -12,7 +12,7 @@ use crate::sessions::{
 };
 
 /// How long another node may take to answer.
-const DEADLINE: Duration = Duration::from_secs(1);
+const DEADLINE: Duration = Duration::from_secs(2);
 
 impl Node {
     /// Says who knows this node's sessions. To be called once.

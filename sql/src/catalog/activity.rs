@@ -1,6 +1,6 @@
 //! What goes on: `pg_stat_activity`, `pg_locks`, and statistics as far as they are kept.
 //!
-//! Sessions and their advisory locks are those of all nodes that answer within a second; whoever does not is named in a
+//! Sessions and their advisory locks are those of all nodes that answer within two seconds; whoever does not is named in a
 //! warning. What is counted is the node's own, and what is not counted reads as NULL.
 
 use amphora_replication::sessions::SessionInfo;
