@@ -80,6 +80,7 @@ pub(super) async fn guard(State(known): State<KnownHosts>, request: Request, nex
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
 
