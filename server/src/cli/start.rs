@@ -156,6 +156,7 @@ fn node_config(config: &StartConfig, pg: SocketAddr, http: SocketAddr) -> NodeCo
             longest_snapshot: config.longest_snapshot,
             history: config.history,
             flush_every: config.raft_log_keep.min(LogLimits::default().flush_every),
+            ..LogLimits::default()
         },
         verify: config.verify.clone(),
         write_memory: config.write_memory,
