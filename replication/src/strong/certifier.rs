@@ -11,11 +11,8 @@
 //! While entries are in flight, more requests gather and go into the next one together: the busier the
 //! group, the larger its entries. A transaction's locks are held until its entry is applied here, so what
 //! two transactions in flight write never overlaps and versions read from storage are never about to move.
-//! Only the catalog needs a note of its own of what is in flight ([`Certifier::moving`]): statements do not
-//! lock the descriptors of the tables they use. What SERIALIZABLE transactions read is not locked either: it is
-//! compared with what was accepted since (`recent_writes.rs`).
+//! The decision itself is a state machine without I/O, in `certification.rs`.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -29,15 +26,13 @@ use openraft::impls::ProgressResponder;
 use tokio::sync::{mpsc, oneshot};
 
 use super::RaftHandle;
+use super::certification::{Certification, Denied};
 use super::early::{Durability, OnDisk};
-use super::recent_writes::RecentWrites;
-use super::replica::in_catalog;
 use super::tenure::TenureState;
 use super::transport::{Refusal, Reply};
 use super::types::{
-    Applied, Command, CommitBatch, CommitRequest, CommittedTransaction, LeaderId, LockKey, TransactionId,
+    Applied, Command, CommitBatch, CommitRequest, CommittedTransaction, LeaderId, TransactionId,
 };
-use crate::api::LockMode;
 
 /// Entries proposed and not yet applied here, at most.
 const MAX_IN_FLIGHT: usize = 16;
@@ -110,28 +105,14 @@ struct Certifier {
     tenure: Arc<TenureState>,
     raft: RaftHandle,
     in_flight: FuturesUnordered<BoxFuture<'static, Done>>,
-    /// Descriptors written by entries in flight
-    moving: HashSet<Vec<u8>>,
-    /// Newest versions of descriptors, as of `catalog_version`
-    descriptors: HashMap<Vec<u8>, Timestamp>,
-    catalog_version: Timestamp,
-    /// What this tenure has accepted, for those who read it before
-    recent: RecentWrites,
+    certification: Certification,
 }
 
 /// Certifies until the queue is closed and everything in flight has its answer.
 pub async fn run(tenure: Arc<TenureState>, raft: RaftHandle, mut queue: mpsc::Receiver<Item>) {
     // Nothing is accepted but by this certifier, so all that was before it is applied.
-    let recent = RecentWrites::after(tenure.replica.applied_timestamp());
-    let mut certifier = Certifier {
-        tenure,
-        raft,
-        in_flight: FuturesUnordered::new(),
-        moving: HashSet::new(),
-        descriptors: HashMap::new(),
-        catalog_version: Timestamp::ZERO,
-        recent,
-    };
+    let certification = Certification::after(tenure.replica.applied_timestamp());
+    let mut certifier = Certifier { tenure, raft, in_flight: FuturesUnordered::new(), certification };
     let mut expiry = tokio::time::interval(EXPIRY_INTERVAL);
     expiry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut items = Vec::new();
@@ -195,68 +176,20 @@ impl Certifier {
     }
 
     fn certify(&mut self, request: &CommitRequest, held_under: Option<LeaderId>) -> Result<Timestamp, Reply> {
-        let refused = |why| Err(Reply::Refused(why));
         if self.tenure.replica.clock.observe(request.clock).is_err() {
-            return refused(Refusal::ClockDrift);
+            return Err(Reply::Refused(Refusal::ClockDrift));
         }
-        for table in &request.tables {
-            if self.moving.contains(&table.key) || self.descriptor(&table.key)? != table.version {
-                return refused(Refusal::CatalogMoved);
-            }
-        }
-        if request.locked {
-            if !self.tenure.hold_for_commit(request.id, held_under) {
-                return refused(Refusal::LocksLost);
-            }
-        } else if request.staged.parts > 0 {
-            // What went ahead is safe from the sweep only while its transaction holds its lock.
-            return Err(Reply::Failed("a staged commit must hold locks".to_owned()));
-        } else {
-            let expected = request.expected.iter().map(|e| LockKey { key: e.key.clone(), mode: e.mode });
-            let intents =
-                request.intents.iter().map(|key| LockKey { key: key.clone(), mode: LockMode::Shared });
-            let keys: Vec<LockKey> = expected.chain(intents).collect();
-            if !self.tenure.try_lock(request.id, &keys) {
-                return refused(Refusal::Conflict);
-            }
-            for expected in &request.expected {
-                let newest =
-                    self.tenure.replica.newest(&expected.key).map_err(|e| Reply::Failed(e.to_string()))?;
-                if newest != expected.version {
-                    return refused(Refusal::Conflict);
-                }
-            }
-        }
-        if request.reads.as_ref().is_some_and(|reads| self.recent.have_moved(reads)) {
-            return refused(Refusal::ReadsMoved);
-        }
+        self.certification.certify(&*self.tenure, request, held_under).map_err(|denied| match denied {
+            Denied::Refused(why) => Reply::Refused(why),
+            Denied::Failed(message) => Reply::Failed(message),
+        })?;
         // The clock has passed every commit applied here, and the commits in flight were stamped by it.
         Ok(self.tenure.replica.clock.now())
     }
 
-    fn descriptor(&mut self, key: &[u8]) -> Result<Timestamp, Reply> {
-        let version = self.tenure.replica.catalog_version();
-        if version != self.catalog_version {
-            self.descriptors.clear();
-            self.catalog_version = version;
-        }
-        if let Some(version) = self.descriptors.get(key) {
-            return Ok(*version);
-        }
-        let version = self.tenure.replica.newest(key).map_err(|e| Reply::Failed(e.to_string()))?;
-        self.descriptors.insert(key.to_vec(), version);
-        Ok(version)
-    }
-
     fn accept(&mut self, item: Item, timestamp: Timestamp) -> (Proposed, CommittedTransaction) {
-        let CommitRequest { id, writes, staged, staged_into, leaderless, durability, .. } = item.request;
-        self.recent.note(timestamp, writes.iter().map(|w| w.key.as_slice()));
-        if staged.parts > 0 {
-            self.recent.note_all_of(timestamp, staged_into.iter().map(|id| id.0.to_be_bytes()));
-        }
-        let catalog_keys: Vec<Vec<u8>> =
-            writes.iter().filter(|w| in_catalog(&w.key)).map(|w| w.key.clone()).collect();
-        self.moving.extend(catalog_keys.iter().cloned());
+        let catalog_keys = self.certification.accept(&item.request, timestamp);
+        let CommitRequest { id, writes, staged, leaderless, durability, .. } = item.request;
         let proposed =
             Proposed { id, timestamp, catalog_keys, reply: Some(item.reply), durability, _bytes: item.bytes };
         (proposed, CommittedTransaction { id, timestamp, writes, staged, leaderless })
@@ -299,9 +232,7 @@ impl Certifier {
         self.tenure.leases.end_write(done.fate == Fate::Committed);
         self.tenure.release(done.transactions.iter().map(|t| t.id));
         for transaction in done.transactions {
-            for key in &transaction.catalog_keys {
-                self.moving.remove(key);
-            }
+            self.certification.finish(&transaction.catalog_keys);
             let on_disk = done.on_disk.as_ref();
             let to = transaction.reply.or_else(|| on_disk?.take(transaction.timestamp));
             let reply = match done.fate {

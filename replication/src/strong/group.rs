@@ -31,6 +31,7 @@ use super::network::{NetworkFactory, Outgoings};
 use super::open::OpenTransactions;
 use super::reads::ReadIndex;
 use super::replica::{ApplyHook, InstallHook, Replica};
+use super::roster::Change;
 use super::snapshot::Incoming;
 use super::staleness::{Freshness, Shown};
 use super::state_machine::StateMachine;
@@ -418,9 +419,11 @@ impl Group {
             }
             Request::Sequence(id, call) => self.sequence_as_leader(tenure, id, call).await,
             Request::AllocateNode(token) => self.allocate_as_leader(tenure, token).await,
-            Request::AddLearner(id, member) => self.add_as_leader(id, member).await,
-            Request::RemoveMember(id, force) => self.remove_as_leader(tenure, id, force).await,
-            Request::Promote(id) => self.promote_as_leader(id).await,
+            Request::AddLearner(id, member) => self.change_as_leader(tenure, Change::Add(id, member)).await,
+            Request::RemoveMember(id, force) => {
+                self.change_as_leader(tenure, Change::Remove(id, force)).await
+            }
+            Request::Promote(id) => self.change_as_leader(tenure, Change::Promote(id)).await,
             Request::TransferTo(to) => self.transfer_as_leader(tenure, to).await,
             _ => Reply::Failed("this is not a request to a leader".to_owned()),
         }

@@ -36,13 +36,12 @@ use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
 
 use super::group::{Group, Inner, known_leader};
-use super::membership::{CAUGHT_UP, change_failed};
+use super::membership::change_failed;
+use super::roster::FITTEST;
 use super::tenure::Tenure;
 use super::transport::{Reply, Request};
 use crate::{Error, NodeId, Result};
 
-/// Where a request names a successor: whoever is fittest.
-pub(super) const FITTEST: NodeId = 0;
 /// How long commits in flight and the successor's log are waited for, commits paused meanwhile.
 const PAUSE_LIMIT: Duration = Duration::from_millis(500);
 /// How long to wait for a successor to lead.
@@ -59,16 +58,6 @@ const PREFERENCE_INTERVAL: Duration = Duration::from_secs(1);
 const PREFERENCE_PATIENCE: u32 = 3;
 /// How often a leader looks whether a majority still answers.
 const QUORUM_INTERVAL: Duration = Duration::from_millis(100);
-
-/// What the leader knows of a voter that might succeed it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Candidate {
-    /// `--leader-preference`
-    preference: i32,
-    /// The last entry it has
-    matched: u64,
-    id: NodeId,
-}
 
 impl Group {
     /// Hands leadership to a voter, and returns once it leads.
@@ -153,7 +142,8 @@ impl Group {
         let Ok(_alone) = self.inner.transfers.try_lock() else {
             return Reply::Failed("leadership is being handed over already".to_owned());
         };
-        let to = match self.choose_successor(to) {
+        let avoided = self.inner.avoided.lock().clone();
+        let to = match self.roster().successor(to, self.lately(), &avoided) {
             Ok(to) => to,
             Err(reason) => return Reply::Failed(reason),
         };
@@ -179,45 +169,6 @@ impl Group {
             }
         }
         Reply::Failed(format!("node {to} did not take over leadership in time"))
-    }
-
-    /// The voter that is wanted, or the fittest; or why there is none.
-    fn choose_successor(&self, wanted: NodeId) -> std::result::Result<NodeId, String> {
-        let fit = self.fit_voters();
-        if wanted == FITTEST {
-            let fittest = fit.iter().max().map(|candidate| candidate.id);
-            return fittest.ok_or_else(|| "no other voter is alive and has caught up".to_owned());
-        }
-        match fit.iter().any(|candidate| candidate.id == wanted) {
-            true => Ok(wanted),
-            false => {
-                Err(format!("node {wanted} is not alive, is being drained, or is too far behind to lead"))
-            }
-        }
-    }
-
-    /// On the leader, the other voters that could lead at once: heard of lately, and hardly behind.
-    fn fit_voters(&self) -> Vec<Candidate> {
-        let avoided = self.inner.avoided.lock().clone();
-        let members = self.members();
-        let metrics = self.inner.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let (Some(replication), Some(heartbeat)) = (&metrics.replication, &metrics.heartbeat) else {
-            return Vec::new();
-        };
-        let last = metrics.last_log_index.unwrap_or(0);
-        let lately = self.inner.timing.election.1 * 2;
-        let fit = members.iter().filter_map(|(id, member, voter)| {
-            let matched = replication.get(id)?.as_ref()?.index;
-            let heard = heartbeat.get(id)?.as_ref()?.elapsed();
-            let fit = *voter
-                && *id != self.inner.node_id
-                && !avoided.contains(id)
-                && heard < lately
-                && matched + CAUGHT_UP >= last;
-            fit.then_some(Candidate { preference: member.preference, matched, id: *id })
-        });
-        fit.collect()
     }
 
     /// Waits until a node has all of the log; false if that takes too long.
@@ -273,7 +224,10 @@ pub(super) async fn prefer(group: Weak<Inner>) {
             group.hand_over().await;
             continue;
         }
-        let Some(better) = group.fit_voters().into_iter().filter(|c| c.preference > own).max() else {
+        let avoided = group.inner.avoided.lock().clone();
+        let Some(better) =
+            group.roster().fit(group.lately(), &avoided).into_iter().filter(|c| c.preference > own).max()
+        else {
             fit_for = (FITTEST, 0);
             continue;
         };

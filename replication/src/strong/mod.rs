@@ -26,8 +26,10 @@
 //! in log order, so a timestamp names a prefix of the log and a read at it is a consistent snapshot on
 //! every replica that has applied as far.
 
+mod admission;
 mod advisory;
 mod apply_queue;
+mod certification;
 mod certifier;
 mod changes;
 pub mod early;
@@ -50,6 +52,7 @@ mod recent_writes;
 pub mod recovery;
 pub mod replica;
 mod retention;
+mod roster;
 pub mod sequences;
 mod snapshot;
 mod staging;

@@ -10,7 +10,7 @@
 //! Nothing in here outlives the leadership, and nothing in here is needed for safety by the next one: who
 //! held locks under this tenure learns at its next step that they are lost.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -21,6 +21,8 @@ use openraft::metrics::RaftServerMetrics;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+use super::admission::{Admission, Turned};
+use super::certification::Ground;
 use super::certifier::{self, Item, QueuedBytes};
 use super::leases::{Granted, Lease, Recall};
 use super::locks::{Ask, Event, LockTable, Progress};
@@ -36,8 +38,6 @@ use crate::api::{LockMode, WaitPolicy};
 pub const MAX_QUEUED_COMMITS: usize = 16_384;
 /// Their bytes, and those of commits in flight, at most, but for a single one that has more.
 pub const MAX_QUEUED_BYTES: usize = 256 << 20;
-/// Transactions whose late commit is to be refused, remembered at most.
-const MAX_FENCED: usize = 65_536;
 /// A transaction not heard of for so long loses its locks.
 pub const SILENCE_LIMIT: Duration = Duration::from_secs(5);
 /// How long a question for an outcome waits for a commit in flight.
@@ -73,16 +73,6 @@ impl Locks {
             }
         }
     }
-}
-
-/// Commits between arrival and reply, and those that must not arrive any more.
-#[derive(Default)]
-struct Active {
-    commits: HashSet<TransactionId>,
-    /// Leadership is being handed over: no more are let in
-    paused: bool,
-    fenced: HashSet<TransactionId>,
-    fenced_order: VecDeque<TransactionId>,
 }
 
 /// How a leader reaches those who hold its leases.
@@ -126,7 +116,7 @@ pub struct TenureState {
     /// What followers may read without asking
     pub leases: Granted,
     locks: Mutex<Locks>,
-    active: Mutex<Active>,
+    active: Mutex<Admission>,
     ended: AtomicBool,
 }
 
@@ -144,21 +134,6 @@ impl TenureState {
     /// True once this node has been deposed.
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
-    }
-
-    /// Tries to lock an optimistic commit's keys.
-    pub fn try_lock(&self, id: TransactionId, keys: &[LockKey]) -> bool {
-        self.locks.lock().table.try_lock(Instant::now(), id, keys)
-    }
-
-    /// True if the transaction still holds what it locked; from now on it will until it is released.
-    pub fn hold_for_commit(&self, id: TransactionId, held_under: Option<LeaderId>) -> bool {
-        let mut locks = self.locks.lock();
-        if held_under != Some(self.leader) || !locks.table.knows(id) {
-            return false;
-        }
-        locks.table.set_committing(id);
-        true
     }
 
     /// Gives back locks and wakes those who waited for them.
@@ -190,7 +165,30 @@ impl TenureState {
 
     /// A commit has its answer.
     pub fn finish(&self, id: TransactionId) {
-        self.active.lock().commits.remove(&id);
+        self.active.lock().finish(id);
+    }
+}
+
+impl Ground for TenureState {
+    fn hold(&self, id: TransactionId, held_under: Option<LeaderId>) -> bool {
+        let mut locks = self.locks.lock();
+        if held_under != Some(self.leader) || !locks.table.knows(id) {
+            return false;
+        }
+        locks.table.set_committing(id);
+        true
+    }
+
+    fn try_lock(&self, id: TransactionId, keys: &[LockKey]) -> bool {
+        self.locks.lock().table.try_lock(Instant::now(), id, keys)
+    }
+
+    fn newest(&self, key: &[u8]) -> Result<Timestamp, String> {
+        self.replica.newest(key).map_err(|e| e.to_string())
+    }
+
+    fn catalog_version(&self) -> Timestamp {
+        self.replica.catalog_version()
     }
 }
 
@@ -249,9 +247,9 @@ impl Tenure {
     /// Lets no commit and no new lock in, so that those in flight are the last. True when they have had their
     /// answers, false if that takes too long. Whoever is turned away is told [`Reply::NotLeader`].
     pub async fn pause(&self, limit: Duration) -> bool {
-        self.state.active.lock().paused = true;
+        self.state.active.lock().set_paused(true);
         let until = Instant::now() + limit;
-        while !self.state.active.lock().commits.is_empty() {
+        while !self.state.active.lock().is_idle() {
             if Instant::now() >= until {
                 return false;
             }
@@ -263,7 +261,7 @@ impl Tenure {
     /// Leadership was not handed over after all: this node serves on. Not to be called once the successor
     /// has been told.
     pub fn resume(&self) {
-        self.state.active.lock().paused = false;
+        self.state.active.lock().set_paused(false);
         self.state.leases.resume();
         self.lease_suspended.store(false, Ordering::Release);
     }
@@ -294,7 +292,7 @@ impl Tenure {
     pub fn release(&self, ids: Vec<TransactionId>) {
         // A commit in flight gives its locks back itself.
         let active = self.state.active.lock();
-        let over: Vec<TransactionId> = ids.into_iter().filter(|id| !active.commits.contains(id)).collect();
+        let over: Vec<TransactionId> = ids.into_iter().filter(|id| !active.is_active(*id)).collect();
         drop(active);
         self.state.release(over);
     }
@@ -307,7 +305,7 @@ impl Tenure {
         request: LockRequest,
     ) -> Reply {
         // Locks are not handed over: a transaction that has none yet gets them from the successor.
-        if held_under.is_none() && self.state.active.lock().paused {
+        if held_under.is_none() && self.state.active.lock().is_paused() {
             return Reply::NotLeader(None);
         }
         if let Some(pick) = &request.pick {
@@ -462,18 +460,13 @@ impl Tenure {
             self.state.release([id]);
             return Reply::Refused(Refusal::Overloaded);
         };
-        {
-            let mut active = self.state.active.lock();
-            if active.paused {
-                return Reply::NotLeader(None);
-            }
-            if active.fenced.contains(&id) {
-                return Reply::Refused(Refusal::Fenced);
-            }
-            if !active.commits.insert(id) {
-                // The same commit is in flight: whoever sent it twice has to ask for the outcome.
-                return Reply::Unknown;
-            }
+        let admitted = self.state.active.lock().admit(id);
+        match admitted {
+            Ok(()) => {}
+            Err(Turned::Paused) => return Reply::NotLeader(None),
+            Err(Turned::Fenced) => return Reply::Refused(Refusal::Fenced),
+            // The same commit is in flight: whoever sent it twice has to ask for the outcome.
+            Err(Turned::Twice) => return Reply::Unknown,
         }
         let (reply, answer) = oneshot::channel();
         match self.queue.try_send(Item { request, held_under, reply, bytes }) {
@@ -498,9 +491,8 @@ impl Tenure {
             }
             {
                 let mut active = self.state.active.lock();
-                if !active.commits.contains(&id) {
-                    active.fence(id);
-                    // What has left `commits` is among the outcomes if it was committed, and what was
+                if active.settle(id) {
+                    // What is no longer on its way is among the outcomes if it was committed, and what was
                     // committed before this tenure was applied before it began.
                     return match self.state.replica.outcome(id, after) {
                         Outcome::Committed(timestamp) => Reply::Committed(timestamp),
@@ -534,18 +526,5 @@ impl Tenure {
     /// The newest commit that anyone has been told of under this tenure or before it.
     pub fn applied_timestamp(&self) -> Timestamp {
         self.state.replica.applied_timestamp()
-    }
-}
-
-impl Active {
-    fn fence(&mut self, id: TransactionId) {
-        if self.fenced.insert(id) {
-            self.fenced_order.push_back(id);
-            if self.fenced_order.len() > MAX_FENCED
-                && let Some(oldest) = self.fenced_order.pop_front()
-            {
-                self.fenced.remove(&oldest);
-            }
-        }
     }
 }

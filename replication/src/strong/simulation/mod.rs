@@ -9,13 +9,16 @@
 //!
 //! What is driven is the real code: [`LockTable`](super::locks::LockTable),
 //! [`Granted`](super::leases::Granted), [`Held`](super::leases::Held), [`ReadIndex`](super::reads::ReadIndex),
-//! [`RecentWrites`](super::recent_writes::RecentWrites). Around it stand models, as small as they can be, of what they
+//! [`RecentWrites`](super::recent_writes::RecentWrites), [`Roster`](super::roster::Roster). Around it stand models, as small as they can be, of what they
 //! stand in: gateways that ask again, clocks that do not run equally fast, a Raft of three nodes. A schedule is a
 //! fraction of a second of virtual time; tens of thousands of them run in a few seconds.
 //!
 //! `AMPHORA_SEED` repeats one schedule, `AMPHORA_SCHEDULES` says how many.
 
+mod commits;
+mod joint;
 mod locks;
+mod members;
 mod raft;
 mod reads;
 

@@ -20,6 +20,8 @@ use crate::strong::reads::{Batch, ReadIndex};
 use crate::strong::types::LeaderId;
 
 const HEARTBEAT: u64 = 150_000;
+/// For how long nothing is written while the leases are plotted against.
+const PLOT: u64 = 750_000;
 /// How long a schedule lasts, in microseconds of true time.
 const LENGTH: u64 = 2_000_000;
 
@@ -146,6 +148,7 @@ impl World {
         for node in 1..NODES {
             world.arm_election(node);
         }
+        let quiet_from = world.plot_against_the_lease();
         let mut at = 0;
         // Bursts of writes with quiet between them, in which leases are granted.
         while at < LENGTH {
@@ -156,7 +159,9 @@ impl World {
                 world.rng.random_range(200..15_000)
             };
             let node = world.rng.random_range(0..NODES);
-            world.bag.after(at, Event::Write(node));
+            if quiet_from.is_none_or(|from| !(from..from + PLOT).contains(&at)) {
+                world.bag.after(at, Event::Write(node));
+            }
         }
         for _ in 0..120 {
             let (at, node) = (world.rng.random_range(0..LENGTH), world.rng.random_range(0..NODES));
@@ -185,6 +190,25 @@ impl World {
             }
         }
         world
+    }
+
+    /// Now and then the worst for a lease, which luck alone hardly finds: the leader does not reach the third node for so
+    /// long that this one stands for election, and the second, whose word the lease rests on, is started anew, hears the
+    /// leader no more, and is asked for its vote. Nothing is written meanwhile, so that the third has all of the log.
+    fn plot_against_the_lease(&mut self) -> Option<u64> {
+        if !self.rng.random_bool(0.1) {
+            return None;
+        }
+        let (leader, voter, rival) = (0, 1, 2);
+        let from = self.rng.random_range(100_000..900_000);
+        let crash = from + PLOT - self.rng.random_range(30_000..120_000);
+        for (at, other) in [(from + 10_000, rival), (crash, voter)] {
+            self.bag.after(at, Event::Cut(leader, other, from + 2 * PLOT));
+            self.bag.after(at, Event::Cut(other, leader, from + 2 * PLOT));
+        }
+        self.bag.after(crash, Event::Crash(voter));
+        self.bag.after(crash + self.rng.random_range(1_000..20_000), Event::Start(voter));
+        Some(from)
     }
 
     /// What a node's monotonic clock says.
