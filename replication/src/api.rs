@@ -24,11 +24,12 @@ use std::time::Duration;
 use amphora_storage::schema::{
     Catalog, Descriptor, Index, IndexId, Sequence, SequenceState, SequenceValues, Table, TableId,
 };
-use amphora_storage::{Datum, Row, Timestamp};
+use amphora_storage::{DataType, Datum, Row, Timestamp};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 
 use crate::sessions::{RemoteSessions, Signal, Signalled};
+use crate::leaderless::{Conflict, ConflictKind};
 use crate::strong::EarlyCommit;
 use crate::{Error, NodeId, Result, Token};
 
@@ -326,6 +327,27 @@ pub trait Transaction: Send {
     /// All old images are taken out before the new ones are checked, as one SQL statement should.
     async fn update(&mut self, table: &Arc<Table>, changes: Vec<(StoredRow, Row)>) -> Result<()>;
 
+    /// `crdt_reset`: the [`update`](Transaction::update) that follows takes out all that these rows of a leaderless
+    /// table hold in these columns, given by position, and begins them anew.
+    fn reset_columns(&mut self, table: &Arc<Table>, rows: &[StoredRow], columns: &[usize]) -> Result<()> {
+        let _ = (table, rows, columns);
+        Err(Error::new("0A000", "columns cannot be reset here"))
+    }
+
+    /// What is kept of a column, given by position, of a leaderless table's row, as a document; values in it are
+    /// shown by `text`. As committed on this node: what the transaction itself has written is not in it. `None`
+    /// if there is no such row.
+    fn inspect(
+        &self,
+        table: &Arc<Table>,
+        key: &[Datum],
+        column: usize,
+        text: &dyn Fn(&Datum, &DataType) -> serde_json::Value,
+    ) -> Result<Option<serde_json::Value>> {
+        let _ = (table, key, column, text);
+        Err(Error::new("0A000", "columns cannot be inspected here"))
+    }
+
     /// Deletes rows as read by this statement.
     async fn delete(&mut self, table: &Arc<Table>, rows: Vec<StoredRow>) -> Result<()>;
 
@@ -580,6 +602,22 @@ pub trait Engine: Send + Sync {
 
     /// What the last check of each table found. Immediate.
     fn verifications(&self) -> Vec<Verification> {
+        Vec::new()
+    }
+
+    /// Concurrent writes to leaderless tables of which one lost, as this node found them, the oldest first.
+    fn conflicts(&self) -> Result<Vec<Conflict>> {
+        Ok(Vec::new())
+    }
+
+    /// One of them.
+    fn conflict(&self, id: i64) -> Result<Option<Conflict>> {
+        let _ = id;
+        Ok(None)
+    }
+
+    /// How many were found since this node started: schema, table, kind, count.
+    fn conflict_counts(&self) -> Vec<(String, String, ConflictKind, u64)> {
         Vec::new()
     }
 

@@ -3,6 +3,7 @@
 //! Nodes that PostgreSQL does not have are shown where it has them: a filter and a projection belong to
 //! the node below them, and the build side of a hash join stands under a `Hash` node.
 
+mod conflicts;
 mod deparse;
 mod format;
 mod node;
@@ -57,6 +58,12 @@ impl<'a> Report<'a> {
         }
         let mut lines = Vec::new();
         self.text(&tree, 0, &mut lines);
+        if self.explain.conflicts {
+            lines.push("Conflicts:".to_owned());
+            for fate in conflicts::fates(&self.explain.statement) {
+                lines.push(format!("  {}: {}", fate.subject, fate.outcome));
+            }
+        }
         if let Some(mode) = &self.read_mode {
             lines.push(format!("Read Mode: {mode}"));
         }
@@ -133,6 +140,11 @@ impl<'a> Report<'a> {
     fn document(&self, tree: &Shown) -> Value {
         let mut document = Map::new();
         document.insert("Plan".into(), self.json_node(tree));
+        if self.explain.conflicts {
+            let fates = conflicts::fates(&self.explain.statement);
+            let fates = fates.iter().map(|f| json!({"Subject": f.subject, "Outcome": f.outcome}));
+            document.insert("Conflicts".into(), fates.collect());
+        }
         if let Some(mode) = &self.read_mode {
             document.insert("Read Mode".into(), json!(mode));
         }

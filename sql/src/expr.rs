@@ -11,6 +11,9 @@ use crate::error::SqlError;
 use crate::functions::ScalarFunction;
 use crate::plan::Plan;
 
+/// The function that begins a mergeable column anew; what it gives is what such a column is at first.
+pub const CRDT_RESET: &str = "crdt_reset";
+
 /// A bound expression.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)] // a variant's comment says what its fields are
@@ -114,6 +117,15 @@ pub enum SubqueryKind {
 }
 
 impl Expr {
+    /// True of `crdt_reset(column)`, perhaps cast.
+    pub fn is_reset(&self) -> bool {
+        match self {
+            Expr::Call { function, .. } => function.name == CRDT_RESET,
+            Expr::Cast { input, .. } | Expr::Domain { input, .. } => input.is_reset(),
+            _ => false,
+        }
+    }
+
     /// The type of the value.
     pub fn ty(&self) -> DataType {
         match self {

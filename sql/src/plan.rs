@@ -595,4 +595,6 @@ pub struct Explain {
     pub summary: bool,
     /// TIMING: the times of each node
     pub timing: bool,
+    /// CONFLICTS: what a concurrent write on another node would do
+    pub conflicts: bool,
 }

@@ -196,16 +196,28 @@ pub enum Crdt {
     Set(Box<DataType>),
     /// `crdt_flag`: a boolean in which a concurrent enable wins
     Flag,
+    /// `crdt_gcounter`: a bigint to which every node adds, and that never falls
+    Gcounter,
+    /// `crdt_sum(numeric)`, with the modifier of `numeric`
+    Sum(Option<(u16, i16)>),
+    /// `crdt_rset(T)`: a remove-wins set, read as `T[]`
+    RemoveSet(Box<DataType>),
+    /// `crdt_register(T)`: all values written concurrently, read as `T[]`
+    Register(Box<DataType>),
+    /// `crdt_map`: a JSON object that merges key by key
+    Map,
 }
 
 impl Crdt {
     /// The type as which clients see a column of this kind.
     pub fn base(&self) -> DataType {
         match self {
-            Crdt::Counter => DataType::Int8,
+            Crdt::Counter | Crdt::Gcounter => DataType::Int8,
+            Crdt::Sum(modifier) => DataType::Numeric(*modifier),
             Crdt::Max(t) | Crdt::Min(t) => (**t).clone(),
-            Crdt::Set(t) => DataType::Array(t.clone()),
+            Crdt::Set(t) | Crdt::RemoveSet(t) | Crdt::Register(t) => DataType::Array(t.clone()),
             Crdt::Flag => DataType::Bool,
+            Crdt::Map => DataType::Jsonb,
         }
     }
 }
@@ -576,6 +588,13 @@ impl std::fmt::Display for DataType {
             DataType::Crdt(Crdt::Min(t)) => return write!(f, "crdt_min({t})"),
             DataType::Crdt(Crdt::Set(t)) => return write!(f, "crdt_set({t})"),
             DataType::Crdt(Crdt::Flag) => "crdt_flag",
+            DataType::Crdt(Crdt::Gcounter) => "crdt_gcounter",
+            DataType::Crdt(Crdt::Sum(modifier)) => {
+                return write!(f, "crdt_sum({})", DataType::Numeric(*modifier));
+            }
+            DataType::Crdt(Crdt::RemoveSet(t)) => return write!(f, "crdt_rset({t})"),
+            DataType::Crdt(Crdt::Register(t)) => return write!(f, "crdt_register({t})"),
+            DataType::Crdt(Crdt::Map) => "crdt_map",
             DataType::Int2vector => "int2vector",
             DataType::Oidvector => "oidvector",
             DataType::Enum(ty) => &ty.name,

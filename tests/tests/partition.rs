@@ -26,7 +26,7 @@ async fn both_sides_of_a_partition_do_what_their_mode_promises() {
              CREATE TABLE profiles (id int PRIMARY KEY, name text, city text) WITH (replication = 'leaderless');
              INSERT INTO views VALUES ('home', 0);
              INSERT INTO carts VALUES (1, '{}');
-             INSERT INTO profiles VALUES (1, 'Ada', 'London')",
+             INSERT INTO profiles VALUES (1, 'Ada', 'London'), (9, 'Zoe', 'Bonn')",
         )
         .await
         .unwrap();
@@ -38,7 +38,7 @@ async fn both_sides_of_a_partition_do_what_their_mode_promises() {
     let query = "SELECT count(*) FROM profiles";
     let (seen, others) = (&alone, &many);
     eventually("the rows are everywhere", Duration::from_secs(5), || async move {
-        value(seen, query).await == 1 && value(others, query).await == 1
+        value(seen, query).await == 2 && value(others, query).await == 2
     })
     .await;
 
@@ -84,6 +84,10 @@ async fn both_sides_of_a_partition_do_what_their_mode_promises() {
     alone.batch_execute("UPDATE profiles SET name = 'Ada L.' WHERE id = 1").await.unwrap();
     many.batch_execute("UPDATE profiles SET city = 'Paris' WHERE id = 1").await.unwrap();
     alone.batch_execute("INSERT INTO profiles VALUES (2, 'Bob', 'Rome')").await.unwrap();
+    alone.batch_execute("UPDATE profiles SET city = 'Cologne' WHERE id = 9").await.unwrap();
+    // Later by any clock of this machine.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    many.batch_execute("UPDATE profiles SET city = 'Dresden' WHERE id = 9").await.unwrap();
     assert_eq!(value(&alone, "SELECT n FROM views").await, 20, "each side sees its own");
     assert_eq!(value(&many, "SELECT n FROM views").await, 20);
 
@@ -97,7 +101,7 @@ async fn both_sides_of_a_partition_do_what_their_mode_promises() {
         })
         .await;
         eventually("all rows are everywhere", Duration::from_secs(15), || async move {
-            value(client, "SELECT count(*) FROM profiles").await == 2
+            value(client, "SELECT count(*) FROM profiles").await == 3
         })
         .await;
         let items: Vec<String> =
@@ -115,6 +119,40 @@ async fn both_sides_of_a_partition_do_what_their_mode_promises() {
                 Err(e) => assert!(start.elapsed() < Duration::from_secs(15), "strong reads stay away: {e:?}"),
             }
         }
+    }
+
+    // What both sides wrote to one column is a conflict; what each wrote to its own is none.
+    let mut ids = Vec::new();
+    for index in 0..3 {
+        let client = cluster.client(index).await;
+        let query = "SELECT conflict_id, key::text, column_name::text, kind, loser::text, winner::text
+                     FROM amphora.conflicts";
+        let rows = client.query(query, &[]).await.unwrap();
+        assert_eq!(rows.len(), 1, "node {}", index + 1);
+        let texts: Vec<&str> = (1..6).map(|i| rows[0].get(i)).collect();
+        assert_eq!(
+            texts,
+            [r#"{"id": 9}"#, "city", "update_origin_differs", r#""Cologne""#, r#""Dresden""#],
+            "node {}",
+            index + 1
+        );
+        ids.push(rows[0].get::<_, i64>(0));
+    }
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    let restored: bool = many.query_one("SELECT amphora.restore($1)", &[&ids[0]]).await.unwrap().get(0);
+    assert!(restored);
+    for index in 0..3 {
+        let client = cluster.client(index).await;
+        let client = &client;
+        eventually("the loser is back everywhere", Duration::from_secs(15), || async move {
+            value(client, "SELECT count(*) FROM profiles WHERE city = 'Cologne'").await == 1
+        })
+        .await;
+        assert_eq!(
+            value(client, "SELECT count(*) FROM amphora.conflicts").await,
+            1,
+            "a new write is no conflict"
+        );
     }
 }
 

@@ -157,6 +157,16 @@ impl Context {
         cloud.max(self.vector.get(origin))
     }
 
+    /// The dots seen without a gap.
+    pub fn vector(&self) -> &VersionVector {
+        &self.vector
+    }
+
+    /// The dots seen beyond the gaps, in order.
+    pub fn cloud(&self) -> impl Iterator<Item = Dot> + '_ {
+        self.cloud.iter().copied()
+    }
+
     /// True if no dot has been seen.
     pub fn is_empty(&self) -> bool {
         self.vector.is_empty() && self.cloud.is_empty()

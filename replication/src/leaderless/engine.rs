@@ -25,12 +25,13 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::conflicts::{Arrival, Conflict, ConflictKind, Conflicts, TableOf};
 use super::dots::VersionVector;
 use super::hot_rows::HotRows;
 use super::messages::{
     BatchBody, MAX_COMMIT_BYTES, OpBatch, PeerBody, PeerMessage, PeerTransport, ReseedPage,
 };
-use super::op::RowOp;
+use super::op::{Author, RowOp};
 use super::oplog::{Joined, OpLog, Record};
 use super::peer_stream::PeerStream;
 use super::row_state::RowState;
@@ -58,6 +59,7 @@ pub struct Engine {
     pub(super) clock: Arc<Hlc>,
     pub(super) log: OpLog,
     pub(super) hot: HotRows,
+    pub(super) conflicts: Conflicts,
     /// Everything joined into the rows. Written under the merge lock.
     applied: Mutex<VersionVector>,
     /// Everything joined and on disk
@@ -97,6 +99,7 @@ impl Engine {
             clock,
             log,
             hot: HotRows::new(),
+            conflicts: Conflicts::default(),
             applied: Mutex::new(vector.clone()),
             durable: watch::Sender::new(vector),
             members: Mutex::default(),
@@ -152,6 +155,26 @@ impl Engine {
         }
     }
 
+    /// Lets it look into the catalog, for what is said of conflicts.
+    pub fn set_tables(&self, tables: TableOf) {
+        self.conflicts.set_tables(tables);
+    }
+
+    /// The conflicts that this node found, the oldest first.
+    pub fn conflicts(&self) -> Result<Vec<Conflict>> {
+        self.conflicts.list(&self.log, self.clock.now())
+    }
+
+    /// One of them.
+    pub fn conflict(&self, id: i64) -> Result<Option<Conflict>> {
+        self.conflicts.get(&self.log, id)
+    }
+
+    /// How many were found since the node started: schema, table, kind, count.
+    pub fn conflict_counts(&self) -> Vec<(String, String, ConflictKind, u64)> {
+        self.conflicts.counts()
+    }
+
     /// Forgets what it remembers of rows: someone else has changed the store, under the merge lock.
     pub fn forget_rows(&self) {
         self.hot.clear();
@@ -190,6 +213,9 @@ impl Engine {
         let hlc = self.clock.now();
         let mut rows = Rows::new(self);
         let mut deltas: BTreeMap<&[u8], RowState> = BTreeMap::new();
+        let mut vector = self.applied.lock().clone();
+        let seq = vector.get(self.id) + 1;
+        let author = Author { origin: self.id, seq, hlc };
         for (table, key, op) in ops {
             let state = rows.get(key)?;
             if op.must_not_exist && state.is_visible() {
@@ -198,15 +224,13 @@ impl Engine {
             if op.is_empty(state) {
                 continue;
             }
-            let delta = op.resolve(state, self.id, hlc);
+            let delta = op.resolve(state, author);
             state.join(&delta);
             deltas.entry(key).or_default().join(&delta);
         }
         if deltas.is_empty() {
             return Ok(None);
         }
-        let mut vector = self.applied.lock().clone();
-        let seq = vector.get(self.id) + 1;
         if self.claimed.load(Ordering::Acquire) >= seq {
             return Err(Error::new(
                 "57P03",
@@ -236,8 +260,18 @@ impl Engine {
     }
 
     /// Writes under the merge lock: rows, the vector that this brings the node to, and the commits that did it.
-    fn write(&self, mut rows: Rows<'_>, vector: &VersionVector, commits: Vec<OpBatch>) -> Result<()> {
-        let mut batch = Batch::default();
+    fn write(&self, rows: Rows<'_>, vector: &VersionVector, commits: Vec<OpBatch>) -> Result<()> {
+        self.write_beside(Batch::default(), rows, vector, commits)
+    }
+
+    /// The same, in one batch with something else.
+    fn write_beside(
+        &self,
+        mut batch: Batch,
+        mut rows: Rows<'_>,
+        vector: &VersionVector,
+        commits: Vec<OpBatch>,
+    ) -> Result<()> {
         rows.stage(&mut batch);
         self.log.write(batch, &self.at(vector), commits)?;
         rows.keep();
@@ -328,7 +362,7 @@ impl Engine {
         let _lock = self.log.store().merge_lock();
         let mut vector = self.applied.lock().clone();
         let mut rows = Rows::new(self);
-        let (mut commits, mut outcome) = (Vec::new(), Ok(()));
+        let (mut commits, mut lost, mut outcome) = (Vec::new(), Batch::default(), Ok(()));
         for received in batches {
             if Some(received.seq) != vector.get(received.origin).checked_add(1) {
                 continue;
@@ -340,14 +374,17 @@ impl Engine {
                     break;
                 }
             };
+            let arrival = Arrival { chunk: batches, received, body: &body };
             for (key, delta) in &body.rows {
-                rows.get(key)?.join(delta);
+                let state = rows.get(key)?;
+                self.conflicts.observe(&self.log, &mut lost, &arrival, (key, delta), state)?;
+                state.join(delta);
             }
             commits.push(received.clone());
             vector.advance(received.origin, received.seq);
         }
         if vector != *self.applied.lock() {
-            self.write(rows, &vector, commits)?;
+            self.write_beside(lost, rows, &vector, commits)?;
         }
         outcome
     }

@@ -414,7 +414,7 @@ async fn gaps_repeats_and_the_future_are_not_taken() {
     let node = cluster.node(1);
     let batch = |seq, hlc| {
         let op = upsert(&node, "k", 1);
-        let delta = op.resolve(&RowState::default(), 9, hlc);
+        let delta = op.resolve(&RowState::default(), super::op::Author { origin: 9, seq: 1, hlc });
         let body = BatchBody { hlc, context: VersionVector::new(), rows: vec![(key("k"), delta)] };
         OpBatch { origin: 9, seq, body: codec::encode(&body).into() }
     };

@@ -10,10 +10,15 @@
 //! `docs/leaderless.md` tells the whole story.
 
 pub mod cell;
+pub mod conflicts;
+mod difference;
+mod document;
+pub mod dot_map;
 pub mod dots;
 pub mod engine;
 pub mod group;
 mod hot_rows;
+pub mod inspect;
 mod log_index;
 pub mod messages;
 pub mod op;
@@ -23,6 +28,8 @@ pub mod row_state;
 mod streams;
 pub mod surface;
 
+pub use conflicts::{Conflict, ConflictKind, Side, TableOf};
+pub use difference::initial;
 pub use dots::{Context, Dot, GROUP, VersionVector};
 pub use engine::{Committed, Engine, QUORUM_TIMEOUT};
 pub use group::GroupApply;
@@ -34,7 +41,13 @@ pub use surface::{PendingRow, plan_delete, plan_insert, plan_update, visible, vi
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
+mod conflict_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 mod convergence;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod engine_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod histories;

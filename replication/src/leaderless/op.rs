@@ -15,14 +15,15 @@
 //! resolution reads is what the group itself has written, and so all replicas, which apply the same
 //! entries in the same order, resolve to the same.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use amphora_storage::schema::ColumnId;
-use amphora_storage::{Datum, Timestamp};
+use amphora_storage::{Datum, Numeric, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::cell::{Cell, Counter, Flag, Lww, OrSet, Share, canonical};
-use super::dots::{Context, Dot, GROUP};
+use super::cell::{Cell, Counter, DecimalShare, Element, Extreme, Lww, Path, Share, Sum, Written, canonical};
+use super::dot_map::DotMap;
+use super::dots::{Dot, GROUP};
 use super::row_state::{GroupIndex, RowState};
 use crate::NodeId;
 
@@ -46,18 +47,59 @@ pub enum CellOp {
     Set(Datum),
     /// Counter: add this
     Add(i128),
+    /// Sum: add this, which is finite
+    AddDecimal(Numeric),
+    /// Counter: take out what was seen of each origin
+    Clear(Vec<(NodeId, Share)>),
+    /// Sum: take out what was seen of each origin
+    ClearDecimal(Vec<(NodeId, DecimalShare)>),
     /// Maximum: raise to this
-    Max(Datum),
+    Max(Extreme),
     /// Minimum: lower to this
-    Min(Datum),
-    /// Set: put these elements in
-    SetAdd(Vec<Datum>),
-    /// Set: take these elements out, as far as they were seen (the dots)
-    SetRemove(Vec<(Datum, Vec<Dot>)>),
+    Min(Extreme),
+    /// Set: take out the additions that were seen of some elements, and put others in
+    SetChange {
+        /// The additions
+        seen: Vec<Dot>,
+        /// The others
+        add: Vec<Datum>,
+    },
+    /// Set in which a removal wins: the same, where taking out is an event too
+    RemoveSetChange {
+        /// What was seen of these elements
+        seen: Vec<Dot>,
+        /// Elements, each to be in or out
+        put: Vec<(Datum, bool)>,
+    },
     /// Flag: enable
     FlagEnable,
     /// Flag: disable the enables that were seen
     FlagDisable(Vec<Dot>),
+    /// Register: write these values in the place of those seen
+    Write {
+        /// The writes that were seen
+        seen: Vec<Dot>,
+        /// One value, unless the writer wants several side by side
+        values: Vec<Datum>,
+    },
+    /// Document: change what is under some paths
+    Edit {
+        /// What was seen there
+        seen: Vec<Dot>,
+        /// What is to be there
+        put: Vec<(Path, Datum)>,
+    },
+}
+
+/// A commit that writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Author {
+    /// Whose
+    pub origin: NodeId,
+    /// The origin's how-manieth; 0 of the group's
+    pub seq: u64,
+    /// When
+    pub hlc: Timestamp,
 }
 
 impl RowOp {
@@ -66,18 +108,22 @@ impl RowOp {
         self.cells.is_empty() && !self.insert && self.cl <= state.cl
     }
 
-    /// The delta that this operation is on `state`, written by `origin` at `hlc`.
+    /// The delta that this operation is on `state`, written by `author`.
     ///
     /// For a node's own origin, `state` must hold everything that origin has committed to the row. For
     /// [`GROUP`] the outcome depends on the operation and on the group's own part of `state` only.
-    pub fn resolve(&self, state: &RowState, origin: NodeId, hlc: Timestamp) -> RowState {
+    pub fn resolve(&self, state: &RowState, author: Author) -> RowState {
         // A node that commits an insert sees the row afterwards, even if it was deleted since the
         // transaction looked. The group cannot adapt: what nodes deleted differs between replicas.
-        let cl = if self.insert && origin != GROUP { self.cl.max(state.next_alive()) } else { self.cl };
-        let mut delta = RowState { cl, born: self.insert, ..RowState::default() };
+        let cl =
+            if self.insert && author.origin != GROUP { self.cl.max(state.next_alive()) } else { self.cl };
+        // By the operation alone, not by the state: a replica may hold a later delta already.
+        let ends = cl > 1 && (self.insert || cl % 2 == 0);
+        let ended = ends.then_some(Dot { origin: author.origin, counter: author.seq });
+        let mut delta = RowState { cl, born: self.insert, ended, ..RowState::default() };
         for (column, op) in &self.cells {
             let current = if state.cl == cl { state.cells.get(column) } else { None };
-            let cell = op.resolve(current, delta.cells.get(column), origin, hlc);
+            let cell = op.resolve(current, delta.cells.get(column), author);
             match delta.cells.get_mut(column) {
                 Some(earlier) => earlier.join(&cell),
                 None => {
@@ -92,7 +138,7 @@ impl RowOp {
     /// entry. Does nothing if the entry is in the row already.
     pub fn apply_group(&self, state: &mut RowState, at: GroupIndex) {
         if state.group_index < at {
-            let mut delta = self.resolve(state, GROUP, at.commit);
+            let mut delta = self.resolve(state, Author { origin: GROUP, seq: 0, hlc: at.commit });
             delta.group_index = at;
             state.join(&delta);
         }
@@ -101,15 +147,18 @@ impl RowOp {
 
 impl CellOp {
     /// `current` is the column's state, `pending` the delta that the same operation has made of it so far.
-    fn resolve(
-        &self,
-        current: Option<&Cell>,
-        pending: Option<&Cell>,
-        origin: NodeId,
-        hlc: Timestamp,
-    ) -> Cell {
+    fn resolve(&self, current: Option<&Cell>, pending: Option<&Cell>, author: Author) -> Cell {
+        let Author { origin, seq, hlc } = author;
+        macro_rules! known {
+            ($kind:path) => {
+                [current, pending].map(|cell| match cell {
+                    Some($kind(cell)) => Some(cell),
+                    _ => None,
+                })
+            };
+        }
         match self {
-            CellOp::Set(value) => Cell::Lww(Lww { hlc, origin, value: value.clone() }),
+            CellOp::Set(value) => Cell::Lww(Lww { hlc, origin, seq, value: value.clone() }),
             CellOp::Add(n) => {
                 let base = [pending, current].into_iter().flatten().find_map(|c| match c {
                     Cell::Counter(c) => c.shares.get(&origin).copied(),
@@ -118,64 +167,53 @@ impl CellOp {
                 let base = base.unwrap_or_default();
                 let share =
                     Share { version: base.version.saturating_add(1), total: base.total.saturating_add(*n) };
-                Cell::Counter(Counter { shares: BTreeMap::from([(origin, share)]) })
+                Cell::Counter(Counter { shares: BTreeMap::from([(origin, share)]), ..Counter::default() })
+            }
+            CellOp::AddDecimal(n) => {
+                let base = [pending, current].into_iter().flatten().find_map(|c| match c {
+                    Cell::Sum(sum) => sum.shares.get(&origin),
+                    _ => None,
+                });
+                let added = n.as_finite().cloned().unwrap_or_default();
+                let share = DecimalShare::after(base, &added);
+                Cell::Sum(Sum { shares: BTreeMap::from([(origin, share)]), ..Sum::default() })
+            }
+            CellOp::Clear(seen) => {
+                Cell::Counter(Counter { cleared: seen.iter().copied().collect(), ..Counter::default() })
+            }
+            CellOp::ClearDecimal(seen) => {
+                Cell::Sum(Sum { cleared: seen.iter().cloned().collect(), ..Sum::default() })
             }
             CellOp::Max(value) => Cell::Max(value.clone()),
             CellOp::Min(value) => Cell::Min(value.clone()),
-            CellOp::SetAdd(values) => {
-                let last = [pending, current].into_iter().flatten().map(|c| match c {
-                    Cell::Set(set) => last_dot(origin, &set.context, set.group_dots),
-                    _ => 0,
-                });
-                let mut counter = last.max().unwrap_or(0);
-                let mut delta = OrSet::default();
-                for value in values {
-                    let value = canonical(value.clone());
-                    counter = counter.saturating_add(1);
-                    let dot = Dot { origin, counter };
-                    delta.context.insert(dot);
-                    // The new dot stands for the origin's earlier ones: adding again does not pile up.
-                    if let Some(Cell::Set(set)) = current {
-                        let own = set.elements.get(&value).into_iter().flatten();
-                        own.filter(|d| d.origin == origin).for_each(|d| delta.context.insert(*d));
-                    }
-                    delta.elements.entry(value).or_default().insert(dot);
-                }
-                if origin == GROUP {
-                    delta.group_dots = counter;
-                }
-                Cell::Set(delta)
+            CellOp::SetChange { seen, add } => {
+                let known = known!(Cell::Set);
+                let add: Vec<Element> = add.iter().map(|v| Element(canonical(v.clone()))).collect();
+                // The new dot stands for the origin's earlier ones: adding again does not pile up.
+                let state = known.into_iter().flatten();
+                let own = state.flat_map(|set| add.iter().filter_map(|e| set.entries.get(e)));
+                let own = own.flat_map(|dots| dots.keys().copied()).filter(|d| d.origin == origin);
+                let seen = seen.iter().copied().chain(own);
+                Cell::Set(DotMap::change(known, origin, seen, add.iter().map(|e| (e.clone(), ()))))
             }
-            CellOp::SetRemove(observed) => Cell::Set(OrSet {
-                elements: BTreeMap::new(),
-                group_dots: 0,
-                context: Context::of(observed.iter().flat_map(|(_, dots)| dots.iter().copied())),
-            }),
-            CellOp::FlagEnable => {
-                let last = match current {
-                    Some(Cell::Flag(flag)) => last_dot(origin, &flag.context, flag.group_dots),
-                    _ => 0,
-                };
-                let dot = Dot { origin, counter: last.saturating_add(1) };
-                Cell::Flag(Flag {
-                    enables: BTreeSet::from([dot]),
-                    group_dots: if origin == GROUP { dot.counter } else { 0 },
-                    context: Context::of([dot]),
-                })
+            CellOp::RemoveSetChange { seen, put } => {
+                let put = put.iter().map(|(value, is_in)| (Element(canonical(value.clone())), *is_in));
+                Cell::RemoveSet(DotMap::change(known!(Cell::RemoveSet), origin, seen.iter().copied(), put))
             }
-            CellOp::FlagDisable(observed) => Cell::Flag(Flag {
-                enables: BTreeSet::new(),
-                group_dots: 0,
-                context: Context::of(observed.iter().copied()),
-            }),
+            CellOp::FlagEnable => Cell::Flag(DotMap::change(known!(Cell::Flag), origin, [], [((), ())])),
+            CellOp::FlagDisable(seen) => {
+                Cell::Flag(DotMap::change(known!(Cell::Flag), origin, seen.iter().copied(), []))
+            }
+            CellOp::Write { seen, values } => {
+                let put = values.iter().map(|value| ((), Written { hlc, seq, value: value.clone() }));
+                Cell::Register(DotMap::change(known!(Cell::Register), origin, seen.iter().copied(), put))
+            }
+            CellOp::Edit { seen, put } => {
+                let put = put
+                    .iter()
+                    .map(|(path, value)| (path.clone(), Written { hlc, seq, value: value.clone() }));
+                Cell::Map(DotMap::change(known!(Cell::Map), origin, seen.iter().copied(), put))
+            }
         }
     }
-}
-
-/// The last dot that `origin` has given out in a cell.
-///
-/// A node sees its own dots before anyone, so the context tells. The group's dots may reach a replica in
-/// a node's removal before the entry that made them, so the group counts them itself.
-fn last_dot(origin: NodeId, context: &Context, group_dots: u64) -> u64 {
-    if origin == GROUP { group_dots } else { context.last(origin) }
 }

@@ -27,6 +27,7 @@ use amphora_storage::schema::ColumnId;
 use serde::{Deserialize, Serialize};
 
 use super::cell::Cell;
+use super::dots::Dot;
 
 /// A mixed transaction's place in the Raft log. Transactions of one entry are ordered by their commits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -49,6 +50,8 @@ pub struct RowState {
     /// The last mixed transaction merged into this row: the Raft log delivers in order, so all earlier
     /// ones are in it too, and a replay after a crash skips them
     pub group_index: GroupIndex,
+    /// The commit that brought the row to this length, once it has been deleted: its origin and number
+    pub ended: Option<Dot>,
     /// The cells of this generation; a column never written has none
     pub cells: BTreeMap<ColumnId, Cell>,
 }
@@ -63,10 +66,12 @@ impl RowState {
         if other.cl > self.cl {
             self.cl = other.cl;
             self.born = other.born;
+            self.ended = other.ended;
             self.cells.clone_from(&other.cells);
             return;
         }
         self.born |= other.born;
+        self.ended = self.ended.max(other.ended);
         for (column, theirs) in &other.cells {
             match self.cells.get_mut(column) {
                 Some(ours) => ours.join(theirs),

@@ -55,6 +55,7 @@ pub use recovery::{Survivor, recover, survey};
 
 use crate::api::{AdvisoryLock, ClusterStatus, Engine, Transaction, TransactionOptions, Verification};
 use crate::gossip::{Gossip, GossipConfig};
+use crate::leaderless::{Conflict, ConflictKind};
 use crate::rpc::{AddressBook, Client, Faults, Identity, RpcTransport, Server};
 use crate::sessions::{RemoteSessions, SessionDirectory, Signal, Signalled};
 use crate::strong::{EarlyCommit, Group, GroupConfig, LogLimits, Member, Timing};
@@ -188,6 +189,11 @@ impl Node {
         }
 
         let catalog = Arc::new(CatalogCache::open(store.clone(), group.clone())?);
+        let tables = catalog.clone();
+        leaderless.set_tables(Arc::new(move |key: &[u8]| {
+            let (keyspace, ..) = amphora_storage::key::split_prefix(key)?;
+            tables.current().tables().find(|t| t.keyspace() == keyspace).cloned()
+        }));
         let ids = Arc::new(UniqueIds::new(id, clock.clone())?);
         let seeds = group.members().into_iter().map(|(_, m, _)| m.rpc_address);
         let gossip = Gossip::start(GossipConfig {
@@ -421,6 +427,18 @@ impl Engine for Node {
 
     fn verifications(&self) -> Vec<Verification> {
         self.verifications.lock().clone()
+    }
+
+    fn conflicts(&self) -> Result<Vec<Conflict>> {
+        self.leaderless.conflicts()
+    }
+
+    fn conflict(&self, id: i64) -> Result<Option<Conflict>> {
+        self.leaderless.conflict(id)
+    }
+
+    fn conflict_counts(&self) -> Vec<(String, String, ConflictKind, u64)> {
+        self.leaderless.conflict_counts()
     }
 
     fn table_size(&self, table: TableId) -> Option<u64> {

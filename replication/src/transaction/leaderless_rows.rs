@@ -107,6 +107,21 @@ impl HybridTransaction {
         Ok(())
     }
 
+    pub(super) fn reset_leaderless(
+        &mut self,
+        table: &Arc<Table>,
+        rows: &[StoredRow],
+        columns: &[usize],
+    ) -> Result<()> {
+        for old in rows {
+            let key = key::row_key_of(table, &old.row)?;
+            let mut pending = self.pending(&key)?;
+            pending.reset(table, columns);
+            self.buffer.put_row(key, table, pending)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn delete_leaderless(&mut self, table: &Arc<Table>, rows: Vec<StoredRow>) -> Result<()> {
         for stored in rows {
             let key = key::row_key_of(table, &stored.row)?;

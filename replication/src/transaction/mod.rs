@@ -56,7 +56,7 @@ use std::time::Duration;
 
 use amphora_storage::schema::{Catalog, Descriptor, IndexId, SequenceState, Table, TableId};
 use amphora_storage::store::Store;
-use amphora_storage::{Datum, Hlc, Row, Timestamp, key};
+use amphora_storage::{DataType, Datum, Hlc, Row, Timestamp, key};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
@@ -456,6 +456,26 @@ impl Transaction for HybridTransaction {
         } else {
             self.update_leaderless(table, changes)
         }
+    }
+
+    fn reset_columns(&mut self, table: &Arc<Table>, rows: &[StoredRow], columns: &[usize]) -> Result<()> {
+        self.check_writable("UPDATE")?;
+        self.reset_leaderless(table, rows, columns)
+    }
+
+    fn inspect(
+        &self,
+        table: &Arc<Table>,
+        key: &[Datum],
+        column: usize,
+        text: &dyn Fn(&Datum, &DataType) -> serde_json::Value,
+    ) -> Result<Option<serde_json::Value>> {
+        let key = key::row_key(table, key)?;
+        let (Some(state), Some(column)) = (self.context.leaderless.state(&key)?, table.columns.get(column))
+        else {
+            return Ok(None);
+        };
+        Ok(state.is_visible().then(|| leaderless::inspect::inspect(column, &state, text)))
     }
 
     async fn delete(&mut self, table: &Arc<Table>, rows: Vec<StoredRow>) -> Result<()> {

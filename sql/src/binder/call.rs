@@ -85,6 +85,9 @@ impl Binder<'_> {
         if let Some(window) = window {
             return self.window_function(name, list, &window);
         }
+        if name == super::crdt::CRDT_INSPECT || name == crate::expr::CRDT_RESET {
+            return self.crdt_call(name, &list.args);
+        }
         let args = match named_arguments(name, &list.args)? {
             Some(args) => args.into_iter().map(|a| self.argument_or_default(a)).collect::<Result<_>>()?,
             None => self.call_args(&list.args)?,

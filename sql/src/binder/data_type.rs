@@ -100,6 +100,9 @@ impl Binder<'_> {
             }
             return Ok(ty);
         }
+        if let Some(error) = wrong_crdt(&text, &arguments) {
+            return Err(self.at(error, last.span));
+        }
         // A table's name is the type of its rows.
         if let Ok(Found::Table(table)) = self.find_relation(name) {
             let fields = table.visible_columns().iter().map(|c| (c.name.clone(), c.ty.base()));
@@ -107,6 +110,24 @@ impl Binder<'_> {
         }
         Err(self.at(undefined_type(&fold(last)), last.span))
     }
+}
+
+/// Why a mergeable type cannot be made of this one.
+fn wrong_crdt(name: &str, arguments: &[&str]) -> Option<SqlError> {
+    let hint = match name {
+        "crdt_sum" => "Write crdt_sum(numeric), or crdt_sum(numeric(12,2)).",
+        "crdt_max" | "crdt_min" => "Write the type of its values in parentheses: crdt_max(timestamptz).",
+        "crdt_set" | "crdt_rset" | "crdt_register" => {
+            "Write the type of its values in parentheses: crdt_set(text). That type cannot be an array."
+        }
+        "crdt_counter" | "crdt_gcounter" | "crdt_flag" | "crdt_map" => "Write the type's name alone.",
+        _ => return None,
+    };
+    let written = match arguments {
+        [] => name.to_owned(),
+        arguments => format!("{name}({})", arguments.join(", ")),
+    };
+    Some(SqlError::feature_not_supported(format!("type {written} is not supported")).with_hint(hint))
 }
 
 fn undefined_type(name: &str) -> SqlError {

@@ -107,7 +107,14 @@ impl Binder<'_> {
                 if update.update_predicate.is_some() || update.delete_predicate.is_some() {
                     return Err(SqlError::syntax_error("syntax error at or near \"WHERE\""));
                 }
-                let bind = |b: &mut Self| b.assignments(table, list);
+                let bind = |b: &mut Self| {
+                    let assignments = b.assignments(table, list)?;
+                    if assignments.iter().any(|(_, e)| e.is_reset()) {
+                        return Err(SqlError::feature_not_supported("crdt_reset is not supported in MERGE")
+                            .with_hint("Use UPDATE, or INSERT … ON CONFLICT DO UPDATE."));
+                    }
+                    Ok(assignments)
+                };
                 MergeAction::Update(self.over(scopes, true, Clause::Set, bind)?)
             }
             AstAction::Insert(insert) if !matched => {

@@ -22,6 +22,7 @@ mod analyze;
 mod call;
 mod coerce;
 mod copy;
+mod crdt;
 mod current_of;
 mod data_type;
 mod ddl;
@@ -292,6 +293,7 @@ impl<'a> Binder<'a> {
                     costs: options.costs,
                     summary: options.summary.unwrap_or(options.analyze),
                     timing: options.timing.unwrap_or(options.analyze),
+                    conflicts: options.conflicts,
                 };
                 let json = options.format == crate::plan::ExplainFormat::Json;
                 let ty = if json { DataType::Json } else { DataType::Text };

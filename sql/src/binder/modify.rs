@@ -127,6 +127,7 @@ impl Binder<'_> {
                 )));
             }
         }
+        super::crdt::check_resets(table, &bound)?;
         Ok(bound)
     }
 

@@ -18,6 +18,8 @@ pub(super) const DEFINITIONS: &[Definition] = &[
     ours("raft", 13_504, RAFT, raft),
     ours("verification", 13_505, VERIFICATION, verification),
     ours("sessions", 13_506, activity::SESSIONS, activity::sessions),
+    ours("conflicts", 13_507, super::conflicts::CONFLICTS, super::conflicts::conflicts),
+    ours("conflict_counts", 13_508, super::conflicts::COUNTS, super::conflicts::counts),
 ];
 
 const NODES: Columns = &[
@@ -130,7 +132,7 @@ const RAFT: Columns = &[
 const POSTGRES_EPOCH_MS: i64 = 946_684_800_000;
 
 /// When a commit was, by the clock; NULL if there was none.
-fn time_of(at: Timestamp) -> Datum {
+pub(super) fn time_of(at: Timestamp) -> Datum {
     match at.millis() as i64 {
         0 => Datum::Null,
         ms => Datum::Timestamptz((ms - POSTGRES_EPOCH_MS) * 1000),

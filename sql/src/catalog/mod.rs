@@ -6,6 +6,7 @@
 
 mod activity;
 mod cluster;
+mod conflicts;
 mod constraint_usage;
 mod constraints;
 mod definitions;
@@ -22,6 +23,7 @@ mod statistics;
 mod user_types;
 
 pub use cluster::verification_row;
+pub(crate) use conflicts::{holds as conflict_of, key_values as conflict_key};
 pub use constraints::{constraint_definition, pretty_expression};
 pub use definitions::{
     column_comment, comments, describe_object, object_comment, shown_default, view_definition,
@@ -181,6 +183,7 @@ enum Ty {
     Text,
     Texts,
     Regtypes,
+    Jsonb,
     Timestamptz,
     Uuid,
 }
@@ -191,6 +194,7 @@ impl Ty {
             Ty::Bool => DataType::Bool,
             Ty::Char => DataType::InternalChar,
             Ty::Float4 => DataType::Float4,
+            Ty::Jsonb => DataType::Jsonb,
             Ty::Int2 => DataType::Int2,
             Ty::Int2s => DataType::Int2.array(),
             Ty::Int4 => DataType::Int4,

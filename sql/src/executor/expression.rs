@@ -11,7 +11,8 @@ use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use amphora_storage::{DataType, Datum};
+use amphora_storage::schema::{ColumnId, Relation, TableId};
+use amphora_storage::{DataType, Datum, Json};
 use smallvec::SmallVec;
 
 use super::subquery::CompiledSubquery;
@@ -43,6 +44,8 @@ enum Node {
     Call(Box<CallNode>),
     /// A function that needs the transaction
     Sequence(Box<CallNode>),
+    /// `crdt_inspect`
+    Inspect(Box<CallNode>),
     Cast(Box<CastNode>),
     And(Vec<Node>),
     Or(Vec<Node>),
@@ -384,6 +387,7 @@ fn compile_call(
     let args = compile_list(args, builder)?;
     let call = Box::new(CallNode { function, args, arg_types, ty: ty.clone() });
     Ok(match function.name {
+        "crdt_state" => Node::Inspect(call),
         "nextval" | "setval" | "pg_sequence_last_value" | "sequence_state" => Node::Sequence(call),
         _ => Node::Call(call),
     })
@@ -440,6 +444,7 @@ impl Node {
             Node::Once(..) => self.value(row, context)?.into_owned(),
             Node::Call(call) => call.eval(row, context)?,
             Node::Sequence(call) => call.eval_sequence(row, context)?,
+            Node::Inspect(call) => call.eval_inspect(row, context)?,
             Node::Cast(node) => {
                 let value = node.input.value(row, context)?;
                 cast(&value, &node.from, &node.to, node.context, &context.run.eval.format)?
@@ -626,6 +631,29 @@ impl CallNode {
             args.push(value);
         }
         context.run.eval.session.sequence(context.txn, self.function.name, &args)
+    }
+}
+
+impl CallNode {
+    /// What a leaderless table keeps is the transaction's to tell. Arguments: the table, the column's id, the key.
+    fn eval_inspect(&self, row: &[Datum], context: &Context<'_>) -> Result<Datum> {
+        let args = self.args.iter().map(|arg| arg.eval(row, context)).collect::<Result<Vec<Datum>>>()?;
+        let number = |i: usize| args.get(i).and_then(Datum::as_i64).and_then(|n| u32::try_from(n).ok());
+        let table = number(0).and_then(|oid| match context.txn.catalog().relation_by_id(TableId(oid)) {
+            Some(Relation::Table(table)) => Some(table.clone()),
+            _ => None,
+        });
+        let (Some(table), Some(column), Some(key)) = (table, number(1), args.get(2..)) else {
+            return Ok(Datum::Null);
+        };
+        let position = table.columns.iter().position(|c| c.id == ColumnId(column));
+        let (Some(position), false) = (position, key.iter().any(Datum::is_null)) else {
+            return Ok(Datum::Null);
+        };
+        let format = &context.run.eval.format;
+        let text = |value: &Datum, ty: &DataType| crate::functions::json_value(value, ty, format);
+        let state = context.txn.inspect(&table, key, position, &text)?;
+        Ok(state.map_or(Datum::Null, |state| Datum::jsonb(Json(state))))
     }
 }
 

@@ -160,6 +160,8 @@ pub(super) struct Inserter {
 
 struct ConflictUpdate {
     assignments: Vec<(usize, Expression)>,
+    /// Columns that it begins anew
+    resets: Vec<usize>,
     condition: Option<Expression>,
     /// Columns of the index that decides what a conflict is
     table: Arc<Table>,
@@ -238,7 +240,8 @@ impl Inserter {
                 }
             }
             if !changes.is_empty() {
-                txn.update(&table, changes).await?;
+                let resets = self.do_update.as_ref().map_or(&[][..], |update| &update.resets);
+                write_changes(txn, &table, changes, resets).await?;
             }
         }
         if let Some(enforcer) = &mut self.enforcer {
@@ -308,8 +311,9 @@ impl ConflictUpdate {
         let arbiter = index.cloned();
         let condition = update.condition.as_ref().map(|c| Expression::compile(c, builder)).transpose()?;
         let table = insert.table.clone();
+        let resets = resets(&update.assignments);
         let assignments = assignments(&update.assignments, builder)?;
-        Ok(ConflictUpdate { assignments, condition, table, arbiter })
+        Ok(ConflictUpdate { assignments, resets, condition, table, arbiter })
     }
 
     /// The row's key in the arbiter; `None` if it has none there.
@@ -402,6 +406,25 @@ impl Targets {
     }
 }
 
+/// The columns that assignments begin anew: `SET n = crdt_reset(n)`.
+fn resets(assignments: &[(usize, Expr)]) -> Vec<usize> {
+    assignments.iter().filter(|(_, e)| e.is_reset()).map(|(column, _)| *column).collect()
+}
+
+/// Writes the new rows; first begins anew what is to be begun anew.
+async fn write_changes(
+    txn: &mut dyn Transaction,
+    table: &Arc<Table>,
+    changes: Vec<(StoredRow, Row)>,
+    resets: &[usize],
+) -> Result<()> {
+    if !resets.is_empty() {
+        let rows: Vec<StoredRow> = changes.iter().map(|(old, _)| old.clone()).collect();
+        txn.reset_columns(table, &rows, resets)?;
+    }
+    Ok(txn.update(table, changes).await?)
+}
+
 /// Runs an UPDATE.
 pub async fn run_update(
     update: &Update,
@@ -416,7 +439,7 @@ pub async fn run_update(
         return Ok(written);
     }
     let Some(mut enforcer) = Enforcer::new(&update.table, &*txn, &run) else {
-        txn.update(&update.table, changes).await?;
+        write_changes(txn, &update.table, changes, &resets(&update.assignments)).await?;
         return Ok(written);
     };
     enforcer.before_change(txn);

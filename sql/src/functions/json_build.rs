@@ -47,6 +47,15 @@ pub(super) fn write_json(
     Ok(())
 }
 
+/// A value as a JSON value, as `to_jsonb` makes it.
+pub(crate) fn json_value(value: &Datum, data_type: &DataType, format: &FormatContext) -> serde_json::Value {
+    let mut text = String::new();
+    match write_json(value, data_type, format, &mut text) {
+        Ok(()) => serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text)),
+        Err(_) => serde_json::Value::Null,
+    }
+}
+
 /// A row as an object, its fields by their names.
 fn write_row(
     values: &[Datum],

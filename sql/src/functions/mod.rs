@@ -25,6 +25,7 @@ mod enumeration;
 mod identifier;
 mod json;
 mod json_build;
+pub(crate) use json_build::json_value;
 mod json_path;
 mod json_span;
 mod keywords;

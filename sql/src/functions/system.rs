@@ -226,6 +226,18 @@ pub(super) static FUNCTIONS: &[ScalarFunction] = &[
     function("to_regcollation", &[Text], Regcollation, to_reg).stable(),
     function("to_regnamespace", &[Text], Regnamespace, to_reg).stable(),
     function("to_regrole", &[Text], Regrole, to_reg).stable(),
+    function("restore", &[Int8], Bool, |a, c| c.context.session.call("restore", a)).volatile(),
+    // What `crdt_inspect(column)` is bound to, and what `SET column = crdt_reset(column)` leaves.
+    function("crdt_state", &[Oid, Int4, Any], Jsonb, |_, _| {
+        Err(SqlError::feature_not_supported("function crdt_inspect is not available here"))
+    })
+    .variadic()
+    .volatile(),
+    function("crdt_reset", &[Any], Jsonb, |_, c| {
+        Ok(c.arg_types.first().map_or(Datum::Null, amphora_replication::leaderless::initial))
+    })
+    .called_on_null()
+    .volatile(),
     hook!("pg_backend_pid", &[], Int4),
     hook!("node_id", &[], Int8),
     function("unique_id", &[], Int8, |a, c| c.context.session.call("unique_id", a)).volatile(),

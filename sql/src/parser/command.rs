@@ -524,6 +524,7 @@ impl<'a> CommandParser<'a> {
             summary: None,
             timing: None,
             wal: false,
+            conflicts: false,
         };
         if self.tokens.get(self.index).is_some_and(|t| t.token == Token::LParen)
             && !matches!(self.peek_word_at(1).as_str(), "select" | "with" | "values" | "")
@@ -574,6 +575,7 @@ impl<'a> CommandParser<'a> {
             "timing" => options.timing = Some(on),
             "buffers" | "settings" => {}
             "wal" => options.wal = on,
+            "conflicts" => options.conflicts = on,
             "format" => match value.as_str() {
                 "text" => options.format = ExplainFormat::Text,
                 "json" => options.format = ExplainFormat::Json,

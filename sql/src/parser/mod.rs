@@ -122,6 +122,7 @@ pub(crate) struct ExplainOptions {
     pub(crate) timing: Option<bool>,
     /// Asked for, and nothing to say: what is written is counted by RocksDB
     pub(crate) wal: bool,
+    pub(crate) conflicts: bool,
 }
 
 impl ParsedStatement {

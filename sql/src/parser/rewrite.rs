@@ -83,6 +83,7 @@ fn order_identity_options(tokens: &mut [TokenWithSpan]) {
 /// - `IN ((SELECT …), …)` → `IN (coalesce((SELECT …)), …)`, lest the list be read as one query
 /// - the options of `AS IDENTITY (…)` in the order that sqlparser expects
 /// - strings with a line break between them become one
+/// - what a mergeable column's type is made of becomes one word
 /// - what has no place in `sqlparser`'s tree (BETWEEN SYMMETRIC, VARIADIC, subscripts in SET, `(row).*`)
 ///   becomes a name or a call that no statement can spell
 /// - the target of `ON CONFLICT`, where it is more than names, becomes a name
@@ -91,7 +92,7 @@ fn order_identity_options(tokens: &mut [TokenWithSpan]) {
 /// - `EXCLUDE` of a window frame becomes a mark (`exclusion`)
 /// - `FOR NO KEY UPDATE` → `FOR UPDATE`, `FOR KEY SHARE` → `FOR SHARE`: Amphora has two strengths of lock
 pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let tokens = mark_conflict_targets(join_strings(tokens));
+    let tokens = join_crdt_arguments(mark_conflict_targets(join_strings(tokens)));
     let mut tokens = super::exclusion::mark(mark_calls(mark_subscripts(mark_lists(tokens))));
     order_identity_options(&mut tokens);
     let writes = tokens.iter().any(|t| matches!(keyword(Some(t)), Keyword::UPDATE | Keyword::DELETE));
@@ -164,6 +165,51 @@ pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             _ => out.push(token),
         }
         first = false;
+    }
+    out
+}
+
+/// The types of mergeable columns that are made of another.
+const MADE_OF_ANOTHER: [&str; 6] =
+    ["crdt_max", "crdt_min", "crdt_set", "crdt_rset", "crdt_register", "crdt_sum"];
+
+/// What a mergeable column's type is made of becomes one word, as it is written: `crdt_max(numeric(10, 2))`,
+/// `crdt_set(double precision)`.
+fn join_crdt_arguments(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let is_crdt = |t: &TokenWithSpan| word(Some(t)).is_some_and(|w| MADE_OF_ANOTHER.contains(&w.as_str()));
+    if !tokens.iter().any(is_crdt) {
+        return tokens;
+    }
+    let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    let mut i = 0;
+    while i < tokens.len() {
+        let opens = i > 0 && tokens[i].token == Token::LParen && is_crdt(&tokens[i - 1]);
+        out.push(tokens[i].clone());
+        i += 1;
+        if !opens {
+            continue;
+        }
+        let (from, mut depth) = (i, 0_usize);
+        while let Some(token) = tokens.get(i) {
+            match token.token {
+                Token::LParen => depth += 1,
+                Token::RParen if depth == 0 => break,
+                Token::RParen => depth -= 1,
+                _ => {}
+            }
+            i += 1;
+        }
+        let is_word = |t: &Token| matches!(t, Token::Word(_));
+        let mut text = String::new();
+        for (n, token) in tokens[from..i].iter().enumerate() {
+            if n > 0 && is_word(&token.token) && is_word(&tokens[from + n - 1].token) {
+                text.push(' ');
+            }
+            text.push_str(&token.token.to_string());
+        }
+        if i > from {
+            out.push(TokenWithSpan::new(Token::make_word(&text, None), tokens[from].span));
+        }
     }
     out
 }

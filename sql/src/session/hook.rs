@@ -165,6 +165,12 @@ impl SessionHook for Facts {
         Ok(match function {
             "pg_backend_pid" => Datum::Int4(self.shared.backend_pid),
             "pg_postmaster_start_time" => Datum::Timestamptz(self.shared.started),
+            "restore" => {
+                let id = args.first().and_then(Datum::as_i64).unwrap_or(0);
+                let limit = self.shared.settings.lock().effective().statement_timeout;
+                let restored = super::restore::restore(self.shared.engine.as_ref(), id);
+                Datum::Bool(wait_for(&self.shared.cancel, limit, restored)?)
+            }
             "unique_id" | "amphora.unique_id" => Datum::Int8(self.shared.engine.unique_id()),
             "node_id" | "amphora.node_id" => Datum::Int8(self.shared.engine.node_id().cast_signed()),
             "pg_get_userbyid" => match catalog::role_name(&self.catalog, oid()) {

@@ -36,6 +36,7 @@ mod prepared;
 mod query;
 mod reads;
 mod replication_error;
+mod restore;
 mod role;
 mod sequence;
 mod settings;

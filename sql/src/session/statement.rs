@@ -508,9 +508,11 @@ fn explaining(
     target: &Prepared,
 ) -> Result<Arc<PreparedStatement>> {
     let text = statement.parsed.as_ref().map_or("", |p| p.text());
-    let Explain { analyze, verbose, costs, format, .. } = explain;
+    let Explain { analyze, verbose, costs, format, conflicts, .. } = explain;
     let format = format.as_str();
-    let options = format!("ANALYZE {analyze}, VERBOSE {verbose}, COSTS {costs}, FORMAT {format}");
+    let options = format!(
+        "ANALYZE {analyze}, VERBOSE {verbose}, COSTS {costs}, FORMAT {format}, CONFLICTS {conflicts}"
+    );
     let parsed = frontend::parse(&format!("EXPLAIN ({options}) {text}"))?.pop();
     let declared = target.parameters.iter().cloned().map(Some).collect();
     Ok(Arc::new(PreparedStatement::new(parsed, declared)))

@@ -37,6 +37,7 @@ pub fn type_from_name(schema: Option<&str>, name: &str, arguments: &[&str]) -> O
         [inner] => type_from_name(None, inner, &[]).filter(|t| !matches!(t, DataType::Crdt(_))),
         _ => None,
     };
+    let scalar = || element().filter(|t| !matches!(t, DataType::Array(_)));
     Some(match lower.as_str() {
         "bool" | "boolean" => DataType::Bool,
         "int2" | "smallint" => DataType::Int2,
@@ -110,9 +111,20 @@ pub fn type_from_name(schema: Option<&str>, name: &str, arguments: &[&str]) -> O
         "unknown" => DataType::Unknown,
         "crdt_counter" => DataType::Crdt(Crdt::Counter),
         "crdt_flag" => DataType::Crdt(Crdt::Flag),
+        "crdt_gcounter" => DataType::Crdt(Crdt::Gcounter),
+        "crdt_map" => DataType::Crdt(Crdt::Map),
+        "crdt_sum" => match arguments {
+            [] => DataType::Crdt(Crdt::Sum(None)),
+            _ => match element()? {
+                DataType::Numeric(modifier) => DataType::Crdt(Crdt::Sum(modifier)),
+                _ => return None,
+            },
+        },
         "crdt_max" => DataType::Crdt(Crdt::Max(Box::new(element()?))),
         "crdt_min" => DataType::Crdt(Crdt::Min(Box::new(element()?))),
-        "crdt_set" => DataType::Crdt(Crdt::Set(Box::new(element()?))),
+        "crdt_set" => DataType::Crdt(Crdt::Set(Box::new(scalar()?))),
+        "crdt_rset" => DataType::Crdt(Crdt::RemoveSet(Box::new(scalar()?))),
+        "crdt_register" => DataType::Crdt(Crdt::Register(Box::new(scalar()?))),
         other => match other.strip_prefix('_') {
             Some("char") => DataType::InternalChar.array(),
             Some(element) => return array_of(type_from_name(schema, element, arguments)?),

@@ -71,6 +71,42 @@ impl Replication {
     }
 }
 
+/// Which of two concurrent writes to a plain column of a leaderless table is shown: the column's option
+/// `conflict`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ConflictPolicy {
+    /// The later by clock
+    #[default]
+    Lww,
+    /// The earlier by clock
+    First,
+    /// The greater value
+    Max,
+    /// The lesser value
+    Min,
+    /// The later by clock, and the conflict is reported in the log as an error
+    ErrorLog,
+}
+
+impl ConflictPolicy {
+    /// The option's value, as SQL spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ConflictPolicy::Lww => "lww",
+            ConflictPolicy::First => "first",
+            ConflictPolicy::Max => "max",
+            ConflictPolicy::Min => "min",
+            ConflictPolicy::ErrorLog => "error_log",
+        }
+    }
+
+    /// The policy of this name.
+    pub fn from_name(name: &str) -> Option<ConflictPolicy> {
+        use ConflictPolicy::*;
+        [Lww, First, Max, Min, ErrorLog].into_iter().find(|policy| policy.as_str() == name)
+    }
+}
+
 /// One column.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Column {
@@ -92,6 +128,8 @@ pub struct Column {
     pub missing: Datum,
     /// COMMENT ON COLUMN
     pub comment: Option<String>,
+    /// What becomes of concurrent writes; a mergeable type has its own way
+    pub conflict: ConflictPolicy,
 }
 
 impl Column {
@@ -107,6 +145,7 @@ impl Column {
             generated: None,
             missing: Datum::Null,
             comment: None,
+            conflict: ConflictPolicy::Lww,
         }
     }
 }

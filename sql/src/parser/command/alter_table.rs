@@ -31,6 +31,8 @@ pub(crate) enum ColumnAction {
     DropIdentity { if_exists: bool },
     /// DROP EXPRESSION
     DropExpression { if_exists: bool },
+    /// SET (name = value, …), RESET (name, …): `None` is the default
+    Options(Vec<(String, Option<String>)>),
 }
 
 impl CommandParser<'_> {
@@ -103,6 +105,7 @@ impl CommandParser<'_> {
         let (verb, object) = (word(column + 1), word(column + 2));
         match verb.as_str() {
             "restart" => true,
+            "set" | "reset" if self.tokens.get(column + 2).is_some_and(|t| t.token == Token::LParen) => true,
             "drop" => matches!(object.as_str(), "identity" | "expression"),
             "set" => matches!(
                 object.as_str(),
@@ -118,6 +121,33 @@ impl CommandParser<'_> {
             ),
             _ => false,
         }
+    }
+
+    /// `SET (name = value, …)` or `RESET (name, …)`
+    fn column_options(&mut self) -> Result<Vec<(String, Option<String>)>> {
+        let set = self.accept("set");
+        if !set {
+            self.expect("reset")?;
+        }
+        let mut options = Vec::new();
+        let _ = self.token(&Token::LParen);
+        loop {
+            let name = self.word()?;
+            let value = match set && self.token(&Token::Eq) {
+                true => Some(self.word()?),
+                false if set => return Err(self.error_at(self.index)),
+                false => None,
+            };
+            options.push((name, value));
+            if self.token(&Token::RParen) {
+                break;
+            }
+            if !self.token(&Token::Comma) {
+                return Err(self.error_at(self.index));
+            }
+        }
+        self.finish()?;
+        Ok(options)
     }
 
     fn column_action(&mut self, dialect: &AmphoraDialect) -> Result<TableAction> {
@@ -136,6 +166,10 @@ impl CommandParser<'_> {
                 false => ColumnAction::DropExpression { if_exists },
             };
             return Ok(TableAction::Column(column, action));
+        }
+        let opens = |at: usize| self.tokens.get(at).is_some_and(|t| t.token == Token::LParen);
+        if matches!(self.peek_word().as_str(), "set" | "reset") && opens(self.index + 1) {
+            return Ok(TableAction::Column(column, ColumnAction::Options(self.column_options()?)));
         }
         let (mut generated, mut options) = (None, Vec::new());
         while !self.at_end() {

@@ -65,6 +65,12 @@ impl Session {
             false => Err(SqlError::object_not_in_prerequisite_state(message)),
         };
         match action {
+            ColumnAction::Options(options) => {
+                let mut changed = (*table).clone();
+                changed.columns[position].conflict =
+                    super::conflict::conflict_policy(&table, position, options)?;
+                self.transaction(false).put_table(changed)?;
+            }
             ColumnAction::DropExpression { if_exists } if column.generated.is_none() => {
                 return skipped(not("a stored generated column"), *if_exists);
             }

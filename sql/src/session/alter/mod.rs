@@ -15,6 +15,7 @@
 //! that were planned before are refused at their commit, because the descriptor moved, and planned again.
 
 mod column;
+mod conflict;
 mod constraint;
 mod identity;
 mod rename;
