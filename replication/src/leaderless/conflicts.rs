@@ -11,8 +11,8 @@
 //!
 //! A write that merely arrives late, after another that had seen it, is no conflict; that is looked up in the log, and
 //! only when something is about to be lost. If the log no longer has that commit, every member has long acknowledged
-//! it, and nothing is reported. Every node finds the conflicts among what it receives, so all of them find the same
-//! losers, under the same ids. What a transaction over both kinds of table writes has no vector, and is not looked at.
+//! it, and nothing is reported. Every node finds the conflicts among what it
+//! receives and has at that moment; a loser has the same id on all nodes that find it. What a transaction over both kinds of table writes has no vector, and is not looked at.
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};

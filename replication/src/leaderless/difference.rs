@@ -220,7 +220,11 @@ pub(super) fn admit(column: &Column, before: Option<&Datum>, after: &Datum) -> R
             }
         }
         Crdt::Sum(_) if finite(after).is_none() => {
-            return Err(Error::new("22023", format!("column \"{name}\" of type {ty} cannot be {after:?}"))
+            let value = match after {
+                Datum::Numeric(n) => n.to_string(),
+                other => format!("{other:?}"),
+            };
+            return Err(Error::new("22023", format!("column \"{name}\" of type {ty} cannot be {value}"))
                 .detail("Only finite numbers can be added up.")
                 .hint("Write a number, or use a column of type numeric."));
         }
