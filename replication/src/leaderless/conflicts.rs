@@ -14,6 +14,7 @@
 //! it, and nothing is reported. Every node finds the conflicts among what it
 //! receives and has at that moment; a loser has the same id on all nodes that find it. What a transaction over both kinds of table writes has no vector, and is not looked at.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -118,7 +119,12 @@ pub(super) struct Arrival<'a> {
     pub(super) received: &'a OpBatch,
     /// Its contents
     pub(super) body: &'a BatchBody,
+    /// What was looked up since the chunk began: a commit of many rows is read once
+    pub(super) contexts: &'a Contexts,
 }
+
+/// Commits with their times and contexts; `None` if the log does not have them.
+pub(super) type Contexts = RefCell<BTreeMap<(NodeId, u64), Option<Arc<(Timestamp, VersionVector)>>>>;
 
 /// A write as it is compared.
 struct Write<'a> {
@@ -154,7 +160,8 @@ impl Conflicts {
         }
         let author = (arrival.received.origin, arrival.received.seq);
         let mut found = Vec::new();
-        let look = Look { log, key, author, body: arrival.body, chunk: arrival.chunk };
+        let Arrival { chunk, body, contexts, .. } = *arrival;
+        let look = Look { log, key, author, body, chunk, contexts };
         if delta.cl == state.cl {
             look.columns(state, delta, self.tables.get(), &mut found)?;
         } else {
@@ -253,16 +260,27 @@ struct Look<'a> {
     author: (NodeId, u64),
     body: &'a BatchBody,
     chunk: &'a [OpBatch],
+    contexts: &'a Contexts,
 }
 
 impl Look<'_> {
-    /// What a commit did. What arrived together with it is not in the log yet.
-    fn body_of(&self, (origin, seq): (NodeId, u64)) -> Result<Option<BatchBody>> {
-        if let Some(batch) = self.chunk.iter().find(|b| (b.origin, b.seq) == (origin, seq)) {
-            return decode_body(origin, seq, &batch.body).map(Some);
+    /// When a commit was, and what its author had seen. What arrived together with it is not in the log yet.
+    fn context_of(&self, (origin, seq): (NodeId, u64)) -> Result<Option<Arc<(Timestamp, VersionVector)>>> {
+        if let Some(known) = self.contexts.borrow().get(&(origin, seq)) {
+            return Ok(known.clone());
         }
-        let found = self.log.read(origin, seq, seq, 1)?;
-        found.first().map(|batch| decode_body(origin, seq, &batch.body)).transpose()
+        let logged;
+        let record = match self.chunk.iter().find(|b| (b.origin, b.seq) == (origin, seq)) {
+            Some(batch) => Some(batch),
+            None => {
+                logged = self.log.read(origin, seq, seq, 1)?;
+                logged.first()
+            }
+        };
+        let body = record.map(|batch| decode_body(origin, seq, &batch.body)).transpose()?;
+        let context = body.map(|body| Arc::new((body.hlc, body.context)));
+        self.contexts.borrow_mut().insert((origin, seq), context.clone());
+        Ok(context)
     }
 
     /// Two rows of one generation: column by column.
@@ -403,8 +421,8 @@ impl Look<'_> {
         let loser = Side { values: table.as_ref().map(values).unwrap_or_default(), hlc, origin, seq, vector };
         let (kind, context, at) = match arrives_late {
             true => {
-                let Some(body) = self.body_of(ender)? else { return Ok(()) };
-                (ConflictKind::UpdateMissing, body.context, body.hlc)
+                let Some(known) = self.context_of(ender)? else { return Ok(()) };
+                (ConflictKind::UpdateMissing, known.1.clone(), known.0)
             }
             false => (ConflictKind::DeleteOriginDiffers, self.body.context.clone(), self.body.hlc),
         };
@@ -425,11 +443,12 @@ impl Look<'_> {
         if seen(&self.body.context, other) {
             return Ok(None);
         }
-        let Some(context) = self.body_of(other)?.map(|body| body.context) else { return Ok(None) };
-        if seen(&context, received) {
+        let Some(known) = self.context_of(other)? else { return Ok(None) };
+        let context = &known.1;
+        if seen(context, received) {
             return Ok(None);
         }
-        Ok(Some(if received == theirs { context } else { self.body.context.clone() }))
+        Ok(Some(if received == theirs { context.clone() } else { self.body.context.clone() }))
     }
 
     fn conflict(&self, column: Option<ColumnId>, kind: ConflictKind, loser: Side, winner: Side) -> Conflict {

@@ -25,7 +25,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::conflicts::{Arrival, Conflict, ConflictKind, Conflicts, TableOf};
+use super::conflicts::{Arrival, Conflict, ConflictKind, Conflicts, Contexts, TableOf};
 use super::dots::VersionVector;
 use super::hot_rows::HotRows;
 use super::messages::{
@@ -363,6 +363,7 @@ impl Engine {
         let mut vector = self.applied.lock().clone();
         let mut rows = Rows::new(self);
         let (mut commits, mut lost, mut outcome) = (Vec::new(), Batch::default(), Ok(()));
+        let contexts = Contexts::default();
         for received in batches {
             if Some(received.seq) != vector.get(received.origin).checked_add(1) {
                 continue;
@@ -374,7 +375,7 @@ impl Engine {
                     break;
                 }
             };
-            let arrival = Arrival { chunk: batches, received, body: &body };
+            let arrival = Arrival { chunk: batches, received, body: &body, contexts: &contexts };
             for (key, delta) in &body.rows {
                 let state = rows.get(key)?;
                 self.conflicts.observe(&self.log, &mut lost, &arrival, (key, delta), state)?;
