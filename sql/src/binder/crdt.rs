@@ -15,6 +15,27 @@ use crate::functions;
 /// The function that tells what is kept of a column.
 pub(super) const CRDT_INSPECT: &str = "crdt_inspect";
 
+/// A column of a stored table, among those of a row.
+struct StoredColumn {
+    table: Arc<Table>,
+    /// Among the table's columns
+    position: usize,
+    /// How many queries outwards the row is
+    depth: usize,
+    /// Where in the row the table's columns begin
+    start: usize,
+}
+
+impl StoredColumn {
+    /// Another column of the same table and row.
+    fn reference(&self, column: usize, ty: DataType) -> Expr {
+        match self.depth {
+            0 => Expr::Column(self.start + column, ty),
+            depth => Expr::Outer { depth, position: self.start + column, ty },
+        }
+    }
+}
+
 impl Binder<'_> {
     /// A call of one of the two. 42809 if its argument is no column of a leaderless table.
     pub(super) fn crdt_call(&mut self, name: &str, args: &[FunctionArg]) -> Result<Expr> {
@@ -22,31 +43,28 @@ impl Binder<'_> {
         let [arg] = &args[..] else {
             return Err(SqlError::undefined_function(format!("function {name} takes one column")));
         };
-        let (table, column, reference) = self.stored_column(name, arg)?;
+        let column = self.stored_column(name, arg)?;
         if name == CRDT_INSPECT {
-            return self.inspect_call(&table, column, &reference);
+            return self.inspect_call(&column);
         }
-        let ty = table.columns[column].ty.clone();
+        let (table, position) = (&column.table, column.position);
+        let ty = table.columns[position].ty.clone();
         if !matches!(ty, DataType::Crdt(_)) {
             return Err(not_of_a_column(name).with_hint(format!(
                 "Column \"{}\" is of type {ty}, which is overwritten as a whole: assign it a value.",
-                table.columns[column].name
+                table.columns[position].name
             )));
         }
         if self.level()?.clause != Clause::Set {
             return Err(stands_alone());
         }
         let resolved = functions::resolve_function(CRDT_RESET, &[ty.base()])?;
-        let (base, args) = (ty.base(), vec![reference(column, ty)]);
+        let (base, args) = (ty.base(), vec![column.reference(position, ty)]);
         Ok(Expr::Call { function: resolved.function, args, ty: base })
     }
 
-    /// The stored column that an argument is, and how to refer to another column of the same row.
-    fn stored_column(
-        &mut self,
-        name: &str,
-        arg: &Expr,
-    ) -> Result<(Arc<Table>, usize, impl Fn(usize, DataType) -> Expr + use<>)> {
+    /// The stored column that an argument is.
+    fn stored_column(&mut self, name: &str, arg: &Expr) -> Result<StoredColumn> {
         let (depth, position) = match arg {
             Expr::Column(position, _) => (0, *position),
             Expr::Outer { depth, position, .. } => (*depth, *position),
@@ -64,25 +82,18 @@ impl Binder<'_> {
         let start = relation.columns.start;
         let column = position.checked_sub(start).filter(|c| *c < table.columns.len());
         let column = column.ok_or_else(|| not_of_a_column(name))?;
-        let reference = move |column: usize, ty: DataType| match depth {
-            0 => Expr::Column(start + column, ty),
-            depth => Expr::Outer { depth, position: start + column, ty },
-        };
-        Ok((table, column, reference))
+        Ok(StoredColumn { table, position: column, depth, start })
     }
 
-    fn inspect_call(
-        &mut self,
-        table: &Table,
-        column: usize,
-        reference: &impl Fn(usize, DataType) -> Expr,
-    ) -> Result<Expr> {
-        let id = i32::try_from(table.columns[column].id.0).unwrap_or(i32::MAX);
+    fn inspect_call(&mut self, column: &StoredColumn) -> Result<Expr> {
+        let table = &column.table;
+        let id = i32::try_from(table.columns[column.position].id.0).unwrap_or(i32::MAX);
         let mut args = vec![
             Expr::Literal(Datum::Oid(table.id.0), DataType::Oid),
             Expr::Literal(Datum::Int4(id), DataType::Int4),
         ];
-        args.extend(table.primary.columns.iter().map(|&c| reference(c, table.columns[c].ty.base())));
+        let key = table.primary.columns.iter();
+        args.extend(key.map(|&c| column.reference(c, table.columns[c].ty.base())));
         self.call_named("crdt_state", args)
     }
 }
