@@ -28,8 +28,8 @@ use amphora_storage::{DataType, Datum, Row, Timestamp};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 
-use crate::sessions::{RemoteSessions, Signal, Signalled};
 use crate::leaderless::{Conflict, ConflictKind};
+use crate::sessions::{RemoteSessions, Signal, Signalled};
 use crate::strong::EarlyCommit;
 use crate::{Error, NodeId, Result, Token};
 
