@@ -189,10 +189,11 @@ impl Node {
         }
 
         let catalog = Arc::new(CatalogCache::open(store.clone(), group.clone())?);
-        let tables = catalog.clone();
+        // The catalog holds the group, and the group the engine.
+        let tables = Arc::downgrade(&catalog);
         leaderless.set_tables(Arc::new(move |key: &[u8]| {
             let (keyspace, ..) = amphora_storage::key::split_prefix(key)?;
-            tables.current().tables().find(|t| t.keyspace() == keyspace).cloned()
+            tables.upgrade()?.current().tables().find(|t| t.keyspace() == keyspace).cloned()
         }));
         let ids = Arc::new(UniqueIds::new(id, clock.clone())?);
         let seeds = group.members().into_iter().map(|(_, m, _)| m.rpc_address);
