@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use amphora_tests::{Cluster, Node, free_port};
+use amphora_tests::{Cluster, Node, eventually, free_port};
 use tokio::io::AsyncWriteExt;
 
 fn local() -> String {
@@ -139,9 +139,11 @@ async fn a_full_disk_stops_writes_on_its_node_and_loses_nothing() {
     let count = client.query_one("SELECT count(*) FROM t", &[]).await.unwrap();
     assert_eq!(count.get::<_, i64>(0), rows);
     // The node says what happened and what to do, once and not with every message of the leader's.
+    let told = || cluster.nodes()[2].log().matches("make room or mend it, then restart").count();
+    eventually("the node says what to do", Duration::from_secs(20), || async { told() > 0 }).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(told(), 1, "{}", cluster.nodes()[2].tail(20));
     let log = cluster.nodes()[2].log();
-    let told = log.lines().filter(|l| l.contains("make room or mend it, then restart")).count();
-    assert_eq!(told, 1, "{}", cluster.nodes()[2].tail(20));
     assert!(log.contains("o space left"), "{}", cluster.nodes()[2].tail(20));
     let (status, reason) = cluster.nodes()[2].http("GET", "/ready", "").await.unwrap();
     assert!(status == 503 && reason.contains("disk is full"), "{status} {reason}");

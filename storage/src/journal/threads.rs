@@ -3,7 +3,7 @@
 use std::mem::take;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::segment::Segment;
 use super::{Chunk, Shared, State};
@@ -98,6 +98,7 @@ impl State {
 /// Has the next file ready before the one that is written is full.
 fn prepare(shared: &Shared) {
     let mut state = shared.state.lock();
+    let mut told = false;
     loop {
         while !state.stop && !state.wants_next() {
             shared.wanted.wait(&mut state);
@@ -117,10 +118,17 @@ fn prepare(shared: &Shared) {
         state.preparing = false;
         shared.prepared.notify_all();
         match made {
-            Ok(segment) => state.next = Some(segment),
+            Ok(segment) => {
+                state.next = Some(segment);
+                told = false;
+            }
             Err(e) => {
-                tracing::warn!(hint = e.hint(), "could not prepare a journal's next file: {e}");
-                shared.wanted.wait_for(&mut state, RETRY);
+                // Once, however long it lasts; who needs the file meanwhile tries, and fails, for itself.
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(hint = e.hint(), "could not prepare a journal's next file: {e}");
+                }
+                let again = Instant::now() + RETRY;
+                while !state.stop && !shared.wanted.wait_until(&mut state, again).timed_out() {}
             }
         }
     }
