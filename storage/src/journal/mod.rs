@@ -133,6 +133,7 @@ impl Journal {
     ) -> Result<Arc<Journal>> {
         std::fs::create_dir_all(dir).map_err(|e| StorageError::io("create directory", dir, &e))?;
         let lock = lock(dir)?;
+        remove_unfinished(dir)?;
         let mut segments = VecDeque::new();
         let numbers = numbers(dir)?;
         for (n, number) in numbers.iter().enumerate() {
@@ -156,8 +157,7 @@ impl Journal {
         // Prepared and never used, or torn from the first byte on.
         let used = segments.back().map_or(0, |segment| segment.number);
         for number in numbers.into_iter().filter(|number| *number > used) {
-            let path = Segment::path_of(dir, number);
-            std::fs::remove_file(&path).map_err(|e| StorageError::io("delete file", &path, &e))?;
+            remove(&Segment::path_of(dir, number))?;
         }
         let number = if segments.is_empty() { number } else { used + 1 };
         segments.push_back(Arc::new(Segment::create(dir, number, options.segment_bytes, true)?));
@@ -286,12 +286,6 @@ impl Journal {
         Scan::new(self.shared.clone(), from)
     }
 
-    /// Where the oldest record may lie.
-    pub fn start(&self) -> Position {
-        let state = self.shared.state.lock();
-        Position { segment: state.segments.front().map_or(0, |oldest| oldest.number), offset: 0 }
-    }
-
     /// The file that is written to: it can't be released.
     pub fn active_segment(&self) -> u64 {
         self.shared.state.lock().active().number
@@ -310,13 +304,6 @@ impl Journal {
                 tracing::warn!(hint = e.hint(), "could not give up a journal's old files: {e}");
             }
         }));
-    }
-
-    /// Bytes that its files take.
-    pub fn disk_bytes(&self) -> u64 {
-        let state = self.shared.state.lock();
-        let used: u64 = state.segments.iter().map(|segment| u64::from(segment.size)).sum();
-        used + state.free.iter().chain(&state.next).map(|segment| u64::from(segment.size)).sum::<u64>()
     }
 }
 
@@ -404,13 +391,21 @@ impl State {
     }
 }
 
+fn paths(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(dir).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    entries.map_err(|e| StorageError::io("read directory", dir, &e))
+}
+
+/// Deletes files that were being made when the process ended.
+fn remove_unfinished(dir: &Path) -> Result<()> {
+    let ends = |path: &PathBuf| path.extension().is_some_and(|extension| extension == segment::UNFINISHED);
+    paths(dir)?.iter().filter(|path| ends(path)).try_for_each(|path| remove(path))
+}
+
 /// The numbers of the files in a directory, ascending.
 fn numbers(dir: &Path) -> Result<Vec<u64>> {
-    let failed = |e: std::io::Error| StorageError::io("read directory", dir, &e);
-    let mut numbers = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(failed)? {
-        numbers.extend(entry.map_err(failed)?.file_name().to_str().and_then(Segment::number_of));
-    }
+    let name = |path: &PathBuf| path.file_name()?.to_str().and_then(Segment::number_of);
+    let mut numbers: Vec<u64> = paths(dir)?.iter().filter_map(name).collect();
     numbers.sort_unstable();
     Ok(numbers)
 }

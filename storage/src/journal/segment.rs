@@ -27,6 +27,8 @@ pub(super) const HEADER: usize = 16;
 const END: u32 = u32::MAX;
 /// Zeros are written in pieces of so many bytes.
 const ZEROS: usize = 256 << 10;
+/// How the name of a file ends that is being made.
+pub(super) const UNFINISHED: &str = "new";
 
 /// One file of the journal.
 pub(super) struct Segment {
@@ -102,7 +104,8 @@ fn header(bytes: &[u8], segment: u64, at: u32) -> Option<(u32, u32)> {
 /// Looks at the place `at` of a segment, where these bytes begin. They must hold the whole frame if there is one.
 pub(super) fn decode(bytes: &[u8], segment: u64, at: u32) -> Found<'_> {
     if bytes.len() < HEADER {
-        return Found::End;
+        // A file too short for any frame holds nothing; one too short for another frame ends.
+        return if at == 0 { Found::Nothing } else { Found::End };
     }
     let Some((length, _)) = header(bytes, segment, at) else { return Found::Nothing };
     if length == END {
@@ -158,12 +161,15 @@ impl Segment {
 
     /// Makes a file of zeros: a file that has no blocks yet would get them when it is written, at the price of
     /// the file system's journal. Without `zeros` that price is paid: for what is written at once, and once.
+    ///
+    /// It gets its name when it is whole: half of it, with records in the file before it, would look like damage.
     pub(super) fn create(dir: &Path, number: u64, size: u32, zeros: bool) -> Result<Segment> {
         let path = Segment::path_of(dir, number);
-        let made = fill(&path, size, zeros).map_err(|e| StorageError::io("write file", &path, &e));
+        let unfinished = path.with_extension(UNFINISHED);
+        let made = fill(&unfinished, size, zeros).and_then(|()| std::fs::rename(&unfinished, &path));
         if let Err(e) = made {
-            let _ = std::fs::remove_file(&path);
-            return Err(e);
+            let _ = std::fs::remove_file(&unfinished);
+            return Err(StorageError::io("write file", &path, &e));
         }
         let file = Segment::open(&path, false)?;
         crate::file::sync_dir(dir)?;
