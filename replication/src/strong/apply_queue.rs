@@ -90,14 +90,7 @@ mod tests {
         // As many entries as openraft puts into one message.
         const MESSAGE: u64 = 300;
         let limits = LogLimits { unapplied: BOUND, ..LogLimits::default() };
-        let mut cluster = Cluster::with_limits(limits).await;
-        cluster.join().await;
-        cluster.join().await;
-        cluster
-            .until("all are voters", |c| {
-                c.nodes.iter().all(|n| n.group.members().iter().filter(|(_, _, voter)| *voter).count() == 3)
-            })
-            .await;
+        let cluster = Cluster::three_with(limits).await;
         let leader = cluster.node(1).group.clone();
         let slow = cluster.node(3).group.clone();
         let stopped = cluster.node(3).stopped.clone();

@@ -193,7 +193,12 @@ impl Cluster {
 
     /// Three voters, the first leads.
     pub async fn three() -> Cluster {
-        let mut cluster = Cluster::one().await;
+        Cluster::three_with(LogLimits::default()).await
+    }
+
+    /// The same, with these limits of their logs.
+    pub async fn three_with(limits: LogLimits) -> Cluster {
+        let mut cluster = Cluster::with_limits(limits).await;
         cluster.join().await;
         cluster.join().await;
         cluster
