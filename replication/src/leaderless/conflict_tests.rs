@@ -7,12 +7,13 @@ use amphora_storage::store::{Store, StoreOptions};
 use amphora_storage::{Datum, Hlc, key};
 
 use super::convergence::{new_row, table};
+use super::engine_tests::copy;
 use super::*;
 use crate::NodeId;
 
 struct Node {
     engine: Arc<Engine>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// Nodes without a network: what arrives where is said one by one.
@@ -32,7 +33,7 @@ impl Nodes {
             let engine = Engine::open(store, id, Arc::new(Hlc::new(Hlc::DEFAULT_DRIFT))).unwrap();
             let known = table.clone();
             engine.set_tables(Arc::new(move |_| Some(known.clone())));
-            Node { engine, _folder: folder }
+            Node { engine, folder }
         });
         Nodes { nodes: nodes.collect(), table }
     }
@@ -167,6 +168,25 @@ async fn what_a_concurrent_delete_takes_with_it_is_kept() {
     assert_eq!((kept(&one[0]), kept(&two[0])), (Some(Datum::text("a")), Some(Datum::text("a"))));
     assert!(one[0].winner.values.is_empty());
     assert_eq!(one[0].winner.origin, 2);
+}
+
+#[tokio::test]
+async fn a_crash_takes_no_conflict_away() {
+    let nodes = with_row(ConflictPolicy::Lww).await;
+    let (one, two) = (nodes.write(1, Some("a")).await, nodes.write(2, Some("b")).await);
+    nodes.send(1, one, 2).await;
+    nodes.send(2, two, 1).await;
+    for id in 1..=2 {
+        let found = nodes.conflicts(id);
+        assert_eq!(found.len(), 1);
+        // Nothing is flushed: what a crash leaves is the log.
+        let after = tempfile::tempdir().unwrap();
+        assert!(copy(nodes.nodes[id as usize - 1].folder.path(), after.path()).unwrap());
+        let store = Store::open(after.path(), StoreOptions::default()).unwrap();
+        let engine = Engine::open(store, id, Arc::new(Hlc::new(Hlc::DEFAULT_DRIFT))).unwrap();
+        assert_eq!(engine.vector(), nodes.engine(id).vector());
+        assert_eq!(engine.conflicts().unwrap(), found);
+    }
 }
 
 #[tokio::test]

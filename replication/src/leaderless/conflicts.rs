@@ -145,11 +145,11 @@ impl Conflicts {
         counts.iter().map(|((schema, table, kind), n)| (schema.clone(), table.clone(), *kind, *n)).collect()
     }
 
-    /// Adds to `batch` what is lost when a row's delta is joined into its state.
+    /// Adds to `lost` what is lost when a row's delta is joined into its state.
     pub(super) fn observe(
         &self,
         log: &OpLog,
-        batch: &mut Batch,
+        lost: &mut Lost,
         arrival: &Arrival<'_>,
         (key, delta): (&[u8], &RowState),
         state: &RowState,
@@ -168,12 +168,12 @@ impl Conflicts {
             look.lengths(state, delta, self.tables.get(), &mut found)?;
         }
         for conflict in found {
-            self.keep(log, batch, conflict)?;
+            self.keep(log, lost, conflict)?;
         }
         Ok(())
     }
 
-    fn keep(&self, log: &OpLog, batch: &mut Batch, conflict: Conflict) -> Result<()> {
+    fn keep(&self, log: &OpLog, lost: &mut Lost, conflict: Conflict) -> Result<()> {
         let Some(table) = self.tables.get().and_then(|tables| tables(&conflict.key)) else { return Ok(()) };
         let column = conflict.column.and_then(|id| table.columns.iter().find(|c| c.id == id));
         if column.is_some_and(|c| c.conflict == ConflictPolicy::ErrorLog) {
@@ -196,9 +196,9 @@ impl Conflicts {
         };
         let encoded = codec::encode(&conflict);
         let kept = kept + encoded.len() as u64;
-        batch.put(Cf::Conflicts, stored_key(conflict.id), encoded);
+        lost.put(conflict.id, encoded);
         *bytes = Some(match kept > KEEP_BYTES {
-            true => trim(log, batch)?,
+            true => trim(log, &mut lost.batch)?,
             false => kept,
         });
         Ok(())
@@ -236,6 +236,26 @@ fn trim(log: &OpLog, batch: &mut Batch) -> Result<u64> {
         }
     }
     Ok(kept)
+}
+
+/// What is written of conflicts beside the rows: to the store, and to the log from which the store is rebuilt.
+#[derive(Default)]
+pub(super) struct Lost {
+    pub(super) batch: Batch,
+    /// Ids and encoded conflicts
+    pub(super) records: Vec<(i64, Vec<u8>)>,
+}
+
+impl Lost {
+    fn put(&mut self, id: i64, encoded: Vec<u8>) {
+        replay(&mut self.batch, id, &encoded);
+        self.records.push((id, encoded));
+    }
+}
+
+/// Puts a conflict where it is kept.
+pub(super) fn replay(batch: &mut Batch, id: i64, encoded: &[u8]) {
+    batch.put(Cf::Conflicts, stored_key(id), encoded);
 }
 
 /// Where it is kept: by its id.

@@ -25,7 +25,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::conflicts::{Arrival, Conflict, ConflictKind, Conflicts, Contexts, TableOf};
+use super::conflicts::{self, Arrival, Conflict, ConflictKind, Conflicts, Contexts, Lost, TableOf};
 use super::dots::VersionVector;
 use super::hot_rows::HotRows;
 use super::messages::{
@@ -116,10 +116,11 @@ impl Engine {
     fn replay(&self) -> Result<()> {
         let _lock = self.log.store().merge_lock();
         let mut vector = self.applied();
-        let (mut rows, mut joined) = (Rows::new(self), 0u64);
+        let (mut rows, mut lost, mut joined) = (Rows::new(self), Lost::default(), 0u64);
         self.log.replay(|record| {
             match record {
                 Record::Covered(covered) => vector.join(&covered),
+                Record::Conflict(id, encoded) => conflicts::replay(&mut lost.batch, id, encoded),
                 // A number that does not follow is either in the rows, or was never joined.
                 Record::Commit(origin, seq, _) if vector.get(origin) + 1 != seq => return Ok(()),
                 Record::Commit(origin, seq, body) => {
@@ -132,12 +133,13 @@ impl Engine {
                     joined += 1;
                 }
             }
-            if rows.len() >= REPLAY_ROWS {
-                self.write(std::mem::replace(&mut rows, Rows::new(self)), &vector, Vec::new())?;
+            if rows.len() + lost.batch.len() >= REPLAY_ROWS {
+                let rows = std::mem::replace(&mut rows, Rows::new(self));
+                self.write_beside(std::mem::take(&mut lost), rows, &vector, Vec::new())?;
             }
             Ok(())
         })?;
-        self.write(rows, &vector, Vec::new())?;
+        self.write_beside(lost, rows, &vector, Vec::new())?;
         if joined > 0 {
             tracing::info!(
                 "joined {joined} leaderless commits again that were in the log and not in the tables"
@@ -261,19 +263,19 @@ impl Engine {
 
     /// Writes under the merge lock: rows, the vector that this brings the node to, and the commits that did it.
     fn write(&self, rows: Rows<'_>, vector: &VersionVector, commits: Vec<OpBatch>) -> Result<()> {
-        self.write_beside(Batch::default(), rows, vector, commits)
+        self.write_beside(Lost::default(), rows, vector, commits)
     }
 
-    /// The same, in one batch with something else.
+    /// The same, together with the conflicts that they met.
     fn write_beside(
         &self,
-        mut batch: Batch,
+        mut lost: Lost,
         mut rows: Rows<'_>,
         vector: &VersionVector,
         commits: Vec<OpBatch>,
     ) -> Result<()> {
-        rows.stage(&mut batch);
-        self.log.write(batch, &self.at(vector), commits)?;
+        rows.stage(&mut lost.batch);
+        self.log.write(lost.batch, &self.at(vector), commits, &lost.records)?;
         rows.keep();
         self.applied.lock().clone_from(vector);
         Ok(())
@@ -362,7 +364,7 @@ impl Engine {
         let _lock = self.log.store().merge_lock();
         let mut vector = self.applied.lock().clone();
         let mut rows = Rows::new(self);
-        let (mut commits, mut lost, mut outcome) = (Vec::new(), Batch::default(), Ok(()));
+        let (mut commits, mut lost, mut outcome) = (Vec::new(), Lost::default(), Ok(()));
         let contexts = Contexts::default();
         for received in batches {
             if Some(received.seq) != vector.get(received.origin).checked_add(1) {

@@ -191,7 +191,7 @@ fn files(dir: &Path) -> std::io::Result<Vec<(PathBuf, u64)>> {
 }
 
 /// Copies a folder; false if something in it changed meanwhile.
-fn copy(from: &Path, to: &Path) -> std::io::Result<bool> {
+pub(super) fn copy(from: &Path, to: &Path) -> std::io::Result<bool> {
     let before = files(from)?;
     for (file, _) in &before {
         let target = to.join(file.strip_prefix(from).unwrap());

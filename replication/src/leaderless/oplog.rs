@@ -63,11 +63,15 @@ pub(super) enum Record<'a> {
     Commit(NodeId, u64, &'a [u8]),
     /// Everything that this covers was joined in another way
     Covered(VersionVector),
+    /// Id and encoding of a conflict that the commits before it led to
+    Conflict(i64, &'a [u8]),
 }
 
 // Records begin with their kind; a commit's origin and seq follow.
 const COMMIT: u8 = 1;
 const COVERED: u8 = 2;
+const CONFLICT: u8 = 3;
+const CONFLICT_HEAD: usize = 9;
 const COMMIT_HEAD: usize = 17;
 
 fn commit_head(record: &OpBatch) -> [u8; COMMIT_HEAD] {
@@ -77,12 +81,21 @@ fn commit_head(record: &OpBatch) -> [u8; COMMIT_HEAD] {
     head
 }
 
+fn conflict_head(id: i64) -> [u8; CONFLICT_HEAD] {
+    let mut head = [CONFLICT; CONFLICT_HEAD];
+    head[1..].copy_from_slice(&id.to_le_bytes());
+    head
+}
+
 fn decode_record(bytes: &[u8]) -> StorageResult<Record<'_>> {
     if let Some((head, body)) = bytes.split_first_chunk::<COMMIT_HEAD>()
         && head[0] == COMMIT
     {
         let number = |at: usize| head[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         return Ok(Record::Commit(number(1), number(9), body));
+    }
+    if let Some(([CONFLICT, id @ ..], encoded)) = bytes.split_first_chunk::<CONFLICT_HEAD>() {
+        return Ok(Record::Conflict(i64::from_le_bytes(*id), encoded));
     }
     match bytes.split_first() {
         Some((&COVERED, vector)) => Ok(Record::Covered(codec::decode(vector)?)),
@@ -104,6 +117,8 @@ impl OpLog {
             match decode_record(bytes)? {
                 Record::Commit(origin, seq, body) => index.note_place(origin, seq, body.len(), at),
                 Record::Covered(vector) => index.note_jump(&vector, at),
+                // It lies in the file of the commits that led to it.
+                Record::Conflict(..) => {}
             }
             Ok(())
         })?;
@@ -150,12 +165,24 @@ impl OpLog {
     }
 
     /// Writes what commits lead to, and then logs them. Under the merge lock. Nothing is written if there is no room.
-    pub(super) fn write(&self, batch: Batch, joined: &Joined, commits: Vec<OpBatch>) -> Result<()> {
-        self.journal.prepare(journal::bytes_of(commits.iter().map(|c| COMMIT_HEAD + c.body.len())))?;
+    pub(super) fn write(
+        &self,
+        batch: Batch,
+        joined: &Joined,
+        commits: Vec<OpBatch>,
+        conflicts: &[(i64, Vec<u8>)],
+    ) -> Result<()> {
+        let lengths = commits.iter().map(|commit| COMMIT_HEAD + commit.body.len());
+        let more = conflicts.iter().map(|(_, conflict)| CONFLICT_HEAD + conflict.len());
+        self.journal.prepare(journal::bytes_of(lengths.chain(more)))?;
         self.write_rows(batch, joined)?;
+        let mut index = self.index.lock();
         for commit in commits {
             let at = self.journal.append(&[&commit_head(&commit), &commit.body])?;
-            self.index.lock().note(commit, at);
+            index.note(commit, at);
+        }
+        for (id, conflict) in conflicts {
+            self.journal.append(&[&conflict_head(*id), conflict])?;
         }
         Ok(())
     }
@@ -240,10 +267,13 @@ const JOIN_ROWS: usize = 1000;
 /// Joins a node's old data into a checkpoint that takes its place: what `Store::install` calls.
 ///
 /// The checkpoint is another node's: it may know more than the old data, and it lacks what only this node
-/// has, above all its own latest commits. Rows and vectors are joined. The log is not part of a checkpoint: this node's
+/// has, above all its own latest commits. Rows and vectors are joined, conflicts are collected. The log is not part of a checkpoint: this node's
 /// stays what it was, and has a gap where the vector jumps.
 pub fn join_stores(old: &View, new: &View) -> StorageResult<()> {
     let mut batch = Batch::new();
+    let write = |batch: &mut Batch| {
+        if batch.len() > JOIN_ROWS { new.write(&std::mem::take(batch)) } else { Ok(()) }
+    };
     let mut scan = old.scan_plain(Cf::Leaderless, Vec::new()..Vec::new(), Direction::Forward)?;
     while let Some(PlainEntry { key, value }) = scan.next()? {
         let mut state: RowState = codec::decode(value)?;
@@ -251,9 +281,13 @@ pub fn join_stores(old: &View, new: &View) -> StorageResult<()> {
             state.join(&codec::decode(&theirs)?);
         }
         batch.put(Cf::Leaderless, key, codec::encode(&state));
-        if batch.len() > JOIN_ROWS {
-            new.write(&std::mem::take(&mut batch))?;
-        }
+        write(&mut batch)?;
+    }
+    // One that both found has the same id, and is the same.
+    let mut scan = old.scan_plain(Cf::Conflicts, Vec::new()..Vec::new(), Direction::Forward)?;
+    while let Some(PlainEntry { key, value }) = scan.next()? {
+        batch.put(Cf::Conflicts, key, value);
+        write(&mut batch)?;
     }
     let (mut joined, theirs) = (decode_joined(old.joined()?)?, decode_joined(new.joined()?)?);
     joined.vector.join(&theirs.vector);
