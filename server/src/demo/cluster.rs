@@ -29,6 +29,7 @@ pub struct DemoNode {
     /// HTTP port
     pub http: u16,
     join: Option<u16>,
+    region: Option<&'static str>,
     data: PathBuf,
     log: PathBuf,
     child: Option<Child>,
@@ -51,6 +52,9 @@ impl DemoNode {
         command.args(["--http-listen", &local(self.http), "--enable-faults", "--stop-with-stdin"]);
         if let Some(port) = self.join {
             command.args(["--join", &local(port)]);
+        }
+        if let Some(region) = self.region {
+            command.args(["--region", region]);
         }
         // It ends with its standard input, so it cannot outlive this process, whatever ends that.
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
@@ -148,7 +152,7 @@ pub async fn connect(port: u16, limit: Duration) -> Result<Client, Trouble> {
 
 impl DemoCluster {
     /// Three nodes that have not been started, with their data below `dir`.
-    pub fn new(dir: &Path) -> Result<DemoCluster, Trouble> {
+    pub fn new(dir: &Path, regions: [Option<&'static str>; 3]) -> Result<DemoCluster, Trouble> {
         let ports = free_ports().ok_or_else(|| Trouble::new("no nine free ports on 127.0.0.1"))?;
         let node = |i: usize, [pg, rpc, http]: [u16; 3]| DemoNode {
             name: format!("n{}", i + 1),
@@ -156,6 +160,7 @@ impl DemoCluster {
             rpc,
             http,
             join: (i > 0).then_some(ports[0][1]),
+            region: regions[i],
             data: dir.join(format!("n{}", i + 1)),
             log: dir.join(format!("n{}.log", i + 1)),
             child: None,
@@ -192,6 +197,11 @@ impl DemoCluster {
             }
         }
         Ok(true)
+    }
+
+    /// Whether the nodes are in regions.
+    pub fn has_regions(&self) -> bool {
+        self.nodes.iter().any(|n| n.region.is_some())
     }
 
     /// A node by its position.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Trouble;
-use super::load::Load;
+use super::load::{Ledger, Load};
 use super::story::{Story, first_error};
 
 /// How long writes may be interrupted. The aim is 2 s; a claim that fails should mean more than a machine
@@ -17,13 +17,13 @@ impl Story {
         self.chapter("The leader is killed while clients write");
         let leader = self.cluster.leader().await?;
         let ports = self.cluster.nodes.iter().map(|n| n.pg).collect();
-        let load = Load::start(ports, FIRST_ID);
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        let load = Load::start(ports, FIRST_ID, Ledger::STRONG);
+        tokio::time::sleep(Duration::from_millis(1500)).await;
         let pid = self.cluster.node(leader)?.pid();
         self.screen.say(&format!("n{} is the leader: kill -9 {pid}", leader + 1));
         let killed = Instant::now();
         self.cluster.node_mut(leader)?.kill();
-        tokio::time::sleep(Duration::from_secs(4)).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
         let outcome = load.stop().await;
         let successor = self.cluster.leader().await?;
         self.screen.say(&format!(

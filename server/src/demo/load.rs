@@ -17,6 +17,23 @@ use super::cluster::connect;
 pub const ACCOUNTS: i32 = 8;
 /// What each has at first.
 pub const OPENING: i64 = 1000;
+/// A bank's two tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ledger {
+    /// Who has how much
+    pub accounts: &'static str,
+    /// What was transferred
+    pub transfers: &'static str,
+}
+
+impl Ledger {
+    /// The bank that is right.
+    pub const STRONG: Ledger = Ledger { accounts: "accounts", transfers: "transfers" };
+    /// The bank that shows why.
+    pub const LEADERLESS: Ledger =
+        Ledger { accounts: "leaderless_accounts", transfers: "leaderless_transfers" };
+}
+
 /// Clients, spread over the nodes.
 const CLIENTS: usize = 6;
 /// A transfer that takes longer is given up; its fate is then unknown.
@@ -52,11 +69,11 @@ pub struct Load {
 
 impl Load {
     /// Starts clients on the nodes with these SQL ports. Transfers get ids from `first` on.
-    pub fn start(ports: Vec<u16>, first: i64) -> Load {
+    pub fn start(ports: Vec<u16>, first: i64, ledger: Ledger) -> Load {
         let shared = Arc::new(Shared { next: AtomicI64::new(first), ..Shared::default() });
         let mut clients = JoinSet::new();
         for client in 0..CLIENTS {
-            clients.spawn(transfer_money(ports.clone(), client, Arc::clone(&shared)));
+            clients.spawn(transfer_money(ports.clone(), client, Arc::clone(&shared), ledger));
         }
         Load { shared, clients }
     }
@@ -93,7 +110,7 @@ impl Outcome {
     }
 }
 
-async fn transfer_money(ports: Vec<u16>, client: usize, shared: Arc<Shared>) {
+async fn transfer_money(ports: Vec<u16>, client: usize, shared: Arc<Shared>, ledger: Ledger) {
     let mut at = client;
     let mut connection: Option<Client> = None;
     while !shared.stop.load(Ordering::Acquire) {
@@ -112,7 +129,7 @@ async fn transfer_money(ports: Vec<u16>, client: usize, shared: Arc<Shared>) {
             }
         };
         let id = shared.next.fetch_add(1, Ordering::Relaxed);
-        match tokio::time::timeout(TRANSFER_LIMIT, transfer(&open, id)).await {
+        match tokio::time::timeout(TRANSFER_LIMIT, transfer(&open, id, ledger)).await {
             Ok(Ok(())) => {
                 shared.acknowledged.lock().insert(id);
                 shared.times.lock().push(Instant::now());
@@ -142,25 +159,31 @@ async fn transfer_money(ports: Vec<u16>, client: usize, shared: Arc<Shared>) {
     }
 }
 
-/// One transaction: two accounts and a line in the ledger.
-async fn transfer(client: &Client, id: i64) -> Result<(), tokio_postgres::Error> {
+/// One transaction between two accounts chosen at random.
+async fn transfer(client: &Client, id: i64, ledger: Ledger) -> Result<(), tokio_postgres::Error> {
     let (source, target, amount) = {
         let mut rng = rand::rng();
         let source = rng.random_range(1..=ACCOUNTS);
         let target = (source + rng.random_range(1..ACCOUNTS) - 1) % ACCOUNTS + 1;
         (source, target, rng.random_range(1..=20))
     };
-    // Always in the order of the accounts, so that two transfers never wait for each other.
-    let mut changes = [(source, -amount), (target, amount)];
-    changes.sort();
-    client.batch_execute("BEGIN").await?;
-    for (account, change) in changes {
-        let update = format!("UPDATE accounts SET balance = balance + ({change}) WHERE id = {account}");
-        client.batch_execute(&update).await?;
+    for sql in statements(ledger, id, source, target, amount) {
+        client.batch_execute(&sql).await?;
     }
-    let line = format!("INSERT INTO transfers VALUES ({id}, {source}, {target}, {amount})");
-    client.batch_execute(&line).await?;
-    client.batch_execute("COMMIT").await
+    Ok(())
+}
+
+/// A transfer's statements: two accounts, and a line in the ledger.
+pub fn statements(ledger: Ledger, id: i64, source: i32, target: i32, amount: i64) -> [String; 5] {
+    let Ledger { accounts, transfers } = ledger;
+    let update = |sign: char, account: i32| {
+        format!("UPDATE {accounts} SET balance = balance {sign} {amount} WHERE id = {account}")
+    };
+    let (take, give) = (update('-', source), update('+', target));
+    // Always in the order of the accounts, so that two transfers never wait for each other.
+    let (first, second) = if source < target { (take, give) } else { (give, take) };
+    let line = format!("INSERT INTO {transfers} VALUES ({id}, {source}, {target}, {amount})");
+    ["BEGIN".to_owned(), first, second, line, "COMMIT".to_owned()]
 }
 
 /// What a node holds, compared with what was acknowledged.
@@ -171,6 +194,8 @@ pub struct Audit {
     pub missing: usize,
     /// Accounts whose balance is not what the ledger says
     pub wrong: usize,
+    /// By how much, all differences added up
+    pub off: i64,
     /// Lines in the ledger
     pub transfers: usize,
 }
@@ -203,9 +228,10 @@ impl Audit {
 }
 
 /// Reads accounts and ledger through one node, when nobody writes.
-pub async fn audit(client: &Client, acknowledged: &BTreeSet<i64>) -> Result<Audit, Trouble> {
-    let accounts = client.query("SELECT id, balance FROM accounts ORDER BY id", &[]).await?;
-    let ledger = client.query("SELECT id, source, target, amount FROM transfers", &[]).await?;
+pub async fn audit(client: &Client, acknowledged: &BTreeSet<i64>, ledger: Ledger) -> Result<Audit, Trouble> {
+    let Ledger { accounts, transfers } = ledger;
+    let accounts = client.query(&format!("SELECT id, balance FROM {accounts}"), &[]).await?;
+    let ledger = client.query(&format!("SELECT id, source, target, amount FROM {transfers}"), &[]).await?;
     let mut expected = std::collections::BTreeMap::<i32, i64>::new();
     let mut ids = BTreeSet::new();
     for line in &ledger {
@@ -215,12 +241,14 @@ pub async fn audit(client: &Client, acknowledged: &BTreeSet<i64>) -> Result<Audi
         *expected.entry(source).or_default() -= amount;
         *expected.entry(target).or_default() += amount;
     }
-    let (mut total, mut wrong) = (0, 0);
+    let (mut total, mut wrong, mut off) = (0, 0, 0);
     for account in &accounts {
         let (id, balance): (i32, i64) = (account.try_get(0)?, account.try_get(1)?);
         total += balance;
-        wrong += usize::from(balance != OPENING + expected.get(&id).copied().unwrap_or(0));
+        let difference = balance - OPENING - expected.get(&id).copied().unwrap_or(0);
+        wrong += usize::from(difference != 0);
+        off += difference.abs();
     }
     let missing = acknowledged.difference(&ids).count();
-    Ok(Audit { total, missing, wrong, transfers: ids.len() })
+    Ok(Audit { total, missing, wrong, off, transfers: ids.len() })
 }

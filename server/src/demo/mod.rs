@@ -3,37 +3,36 @@
 //!
 //! Nothing on the screen is prepared: every result is what a node answered, and every claim (✓ or ✗) is
 //! checked against the data. With `--exit` the program ends with 0 only if all of them held.
+//!
+//! A [`Scenario`] is a list of chapters; a chapter is a method of [`Story`], in the file of the scenario that it
+//! belongs to. What a chapter shows it runs through [`Story::show`], which prints the statement it sends.
 
+mod bank;
+mod cart;
 mod cluster;
 mod failover;
 mod load;
+mod page_views;
 mod partition;
+mod profile;
+mod rows;
+mod scenario;
 mod screen;
 mod story;
+mod work_queue;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::cli::{Failure, say};
 use crate::process::StopSignals;
+pub use scenario::Scenario;
 use story::Story;
 
 /// The whole story may take this long.
 const STORY_LIMIT: Duration = Duration::from_secs(300);
-
-/// What is told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Scenario {
-    /// Everything: strong and leaderless tables, a killed leader, a partition
-    #[default]
-    Hybrid,
-    /// Transfers go on while the leader is killed
-    Failover,
-    /// Both sides of a partition do what their tables promise
-    Partition,
-}
 
 /// `amphora demo`.
 #[derive(Clone, Debug, Args)]
@@ -41,6 +40,9 @@ pub struct DemoArgs {
     /// What to show
     #[arg(long, value_enum, default_value_t)]
     scenario: Scenario,
+    /// Say what there is to show, and end
+    #[arg(long, conflicts_with_all = ["scenario", "exit", "dir"])]
+    list: bool,
     /// Stop everything at the end; exit with 0 only if every claim held
     #[arg(long)]
     exit: bool,
@@ -79,12 +81,16 @@ impl From<std::io::Error> for Trouble {
 
 /// Tells the story; the nodes are stopped whichever way this ends.
 pub async fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
+    if args.list {
+        scenario::list();
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut signals = StopSignals::listen().map_err(|e| Failure::new("could not listen for signals", e))?;
-    let mut story = Story::begin(args.dir).map_err(|e| {
+    let mut story = Story::begin(args.dir, args.scenario).map_err(|e| {
         Failure::new("the demonstration could not start", e).next("give it a directory with --dir")
     })?;
     let told = tokio::select! {
-        told = tokio::time::timeout(STORY_LIMIT, story.tell(args.scenario)) => told,
+        told = tokio::time::timeout(STORY_LIMIT, args.scenario.tell(&mut story)) => told,
         signal = signals.next() => {
             say!("\n  Stopped by {signal}.");
             story.end(true).await;

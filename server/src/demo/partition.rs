@@ -1,34 +1,15 @@
 //! The network breaks in two, and both sides do what their tables promise.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio_postgres::Client;
 
 use super::Trouble;
-use super::story::{Rows, Story, ask};
+use super::rows::{Rows, elements, single};
+use super::story::{Story, ask};
 
 /// Increments on each side.
 const INCREMENTS: i64 = 50;
-/// How long the refusal of a strong statement may take.
-const REFUSAL_LIMIT: Duration = Duration::from_secs(15);
-
-fn value(rows: &Rows) -> Option<&str> {
-    rows.first()?.first()?.as_deref()
-}
-
-fn single(rows: &Rows, expected: &[&str]) -> bool {
-    let [row] = rows.as_slice() else { return false };
-    row.len() == expected.len() && row.iter().zip(expected).all(|(v, e)| v.as_deref() == Some(*e))
-}
-
-/// The elements of a one-dimensional array of plain words, sorted.
-fn elements(rows: &Rows) -> Vec<String> {
-    let text = value(rows).unwrap_or_default().trim_matches(['{', '}']).to_owned();
-    let mut items: Vec<String> = text.split(',').filter(|i| !i.is_empty()).map(str::to_owned).collect();
-    items.sort();
-    items
-}
-
 impl Story {
     pub(super) async fn partition(&mut self) -> Result<(), Trouble> {
         self.chapter("The network breaks: two nodes here, one there");
@@ -53,13 +34,8 @@ impl Story {
         self.claim(paid.len() == 1, "the majority writes accounts");
         let withdraw = "UPDATE accounts SET balance = balance - 100 WHERE id = 1 RETURNING id, balance";
         self.refused(&alone, minority, withdraw, "the minority refuses to write accounts").await?;
-        self.refused(
-            &alone,
-            minority,
-            "SELECT sum(balance) FROM accounts",
-            "and refuses to read what may be stale",
-        )
-        .await?;
+        let read = "SELECT sum(balance) FROM accounts";
+        self.refused(&alone, minority, read, "and refuses to read what may be stale").await?;
 
         self.screen.say("Leaderless tables: both sides write.");
         self.write_leaderless(
@@ -122,27 +98,6 @@ impl Story {
                        WHERE v.page = 'home' AND c.account = 1 AND p.account = 1";
             self.show(&client, i, sql).await?;
         }
-        Ok(())
-    }
-
-    /// A strong statement in the minority: shown with the error it must give.
-    async fn refused(&mut self, client: &Client, node: usize, sql: &str, claim: &str) -> Result<(), Trouble> {
-        self.screen.statement(&format!("n{}", node + 1), sql);
-        let start = Instant::now();
-        let result = tokio::time::timeout(REFUSAL_LIMIT, client.simple_query(sql)).await;
-        let took = start.elapsed().as_millis();
-        let held = match result {
-            Ok(Err(e)) => {
-                self.screen.error(&e);
-                e.as_db_error().is_some_and(|db| db.code().code() == "57P03")
-            }
-            Ok(Ok(messages)) => {
-                self.screen.result(&messages);
-                false
-            }
-            Err(_) => false,
-        };
-        self.claim(held, &format!("{claim} (57P03 after {took} ms)"));
         Ok(())
     }
 
@@ -210,17 +165,4 @@ async fn ask_value(client: &Client, sql: &str) -> Result<String, Trouble> {
         _ => None,
     });
     value.ok_or_else(|| Trouble::new(format!("no value from: {sql}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn arrays_are_compared_without_order() {
-        let rows = |text: &str| vec![vec![Some(text.to_owned())]];
-        assert_eq!(elements(&rows("{wine,olives}")), ["olives", "wine"]);
-        assert!(elements(&rows("{}")).is_empty());
-        assert!(single(&rows("7"), &["7"]) && !single(&rows("7"), &["8"]) && !single(&vec![], &["7"]));
-    }
 }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::cluster::DemoCluster;
-use super::load::{self, ACCOUNTS, Load, OPENING};
+use super::load::{self, ACCOUNTS, Ledger, Load, OPENING};
+use super::rows::{Rows, rows};
 use super::screen::Screen;
 use super::{Scenario, Trouble};
 use crate::cli::say;
@@ -16,9 +17,6 @@ use crate::cli::say;
 const STATEMENT_LIMIT: Duration = Duration::from_secs(20);
 /// How long nodes that can talk may take to agree.
 const AGREE_LIMIT: Duration = Duration::from_secs(20);
-
-/// A result as text: rows of columns.
-pub type Rows = Vec<Vec<Option<String>>>;
 
 /// The story while it is told.
 pub struct Story {
@@ -37,7 +35,7 @@ pub struct Story {
 
 impl Story {
     /// Sets the stage.
-    pub fn begin(dir: Option<PathBuf>) -> Result<Story, Trouble> {
+    pub fn begin(dir: Option<PathBuf>, scenario: Scenario) -> Result<Story, Trouble> {
         let temporary = dir.is_none();
         let dir =
             dir.unwrap_or_else(|| std::env::temp_dir().join(format!("amphora-demo-{}", std::process::id())));
@@ -45,7 +43,7 @@ impl Story {
             return Err(Trouble::new(format!("the directory {} is not empty", dir.display())));
         }
         std::fs::create_dir_all(&dir)?;
-        let cluster = DemoCluster::new(&dir)?;
+        let cluster = DemoCluster::new(&dir, scenario.regions())?;
         let screen = Screen::new();
         Ok(Story {
             cluster,
@@ -59,24 +57,9 @@ impl Story {
         })
     }
 
-    /// Tells all of it.
-    pub async fn tell(&mut self, scenario: Scenario) -> Result<(), Trouble> {
-        self.steps = match scenario {
-            Scenario::Hybrid => 6,
-            Scenario::Failover => 4,
-            Scenario::Partition => 4,
-        };
-        self.three_processes().await?;
-        self.two_kinds_of_table().await?;
-        if scenario != Scenario::Partition {
-            self.transfers_on_every_node().await?;
-            self.kill_the_leader().await?;
-        }
-        if scenario != Scenario::Failover {
-            self.partition().await?;
-            self.both_in_one().await?;
-        }
-        Ok(())
+    /// Says how many chapters will be opened.
+    pub fn expect_chapters(&mut self, chapters: usize) {
+        self.steps = chapters;
     }
 
     /// Opens the next chapter.
@@ -123,7 +106,50 @@ impl Story {
         }
     }
 
-    async fn three_processes(&mut self) -> Result<(), Trouble> {
+    /// A strong statement in the minority: shown with the error it must give. It takes a moment, because the node
+    /// waits whether a leader can be reached after all.
+    pub async fn refused(
+        &mut self,
+        client: &Client,
+        node: usize,
+        sql: &str,
+        claim: &str,
+    ) -> Result<(), Trouble> {
+        let start = Instant::now();
+        let held = self.show_refused(client, node, sql, "57P03").await?;
+        self.claim(held, &format!("{claim} (57P03 after {} ms)", start.elapsed().as_millis()));
+        Ok(())
+    }
+
+    /// Shows a statement that must fail with this SQLSTATE; whether it did.
+    pub async fn show_refused(
+        &self,
+        client: &Client,
+        node: usize,
+        sql: &str,
+        code: &str,
+    ) -> Result<bool, Trouble> {
+        self.screen.statement(&format!("n{}", node + 1), sql);
+        let answer = tokio::time::timeout(STATEMENT_LIMIT, client.simple_query(sql)).await;
+        Ok(answer.is_ok_and(|answer| self.is_error(answer, code)))
+    }
+
+    /// Shows an answer; whether it is this error.
+    fn is_error(&self, answer: Result<Vec<SimpleQueryMessage>, tokio_postgres::Error>, code: &str) -> bool {
+        match answer {
+            Ok(messages) => {
+                self.screen.result(&messages);
+                false
+            }
+            Err(e) => {
+                self.screen.error(&e);
+                e.as_db_error().is_some_and(|db| db.code().code() == code)
+            }
+        }
+    }
+
+    /// The first chapter of every story.
+    pub async fn three_processes(&mut self) -> Result<(), Trouble> {
         self.chapter("Three processes become a cluster");
         let start = Instant::now();
         self.cluster.start().await?;
@@ -132,7 +158,11 @@ impl Story {
             self.screen.say(&format!("{name}: process {pid}, SQL on 127.0.0.1:{pg}"));
         }
         let client = self.cluster.node(0)?.connect().await?;
-        let sql = "SELECT node_id, role, state, pg_address FROM amphora.nodes ORDER BY node_id";
+        let sql = if self.cluster.has_regions() {
+            "SELECT node_id, role, state, region FROM amphora.nodes ORDER BY node_id"
+        } else {
+            "SELECT node_id, role, state, pg_address FROM amphora.nodes ORDER BY node_id"
+        };
         let nodes = self.show(&client, 0, sql).await?;
         let is = |row: &Vec<Option<String>>, i: usize, what: &str| {
             row.get(i).and_then(Option::as_deref).is_some_and(|v| v == what)
@@ -148,7 +178,8 @@ impl Story {
         Ok(())
     }
 
-    async fn two_kinds_of_table(&mut self) -> Result<(), Trouble> {
+    /// The tables of the hybrid story.
+    pub async fn two_kinds_of_table(&mut self) -> Result<(), Trouble> {
         self.chapter("Two kinds of table in one database");
         let client = self.cluster.node(0)?.connect().await?;
         self.screen.say("Money must never be wrong: strong tables, ordered by Raft.");
@@ -187,20 +218,20 @@ impl Story {
         Ok(())
     }
 
-    async fn transfers_on_every_node(&mut self) -> Result<(), Trouble> {
+    /// Money moves while nothing is wrong.
+    pub async fn transfers_on_every_node(&mut self) -> Result<(), Trouble> {
         self.chapter("Transfers on all three nodes at once");
         self.screen
-            .say("Six clients, two on each node, move money between eight accounts for three seconds:");
-        self.screen.statement(
-            "n?",
-            "BEGIN\nUPDATE accounts SET balance = balance - 7 WHERE id = 3\n\
-             UPDATE accounts SET balance = balance + 7 WHERE id = 5\n\
-             INSERT INTO transfers VALUES (…, 3, 5, 7)\nCOMMIT",
-        );
+            .say("One transfer; then six clients, two on each node, make such transfers for three seconds:");
+        let client = self.cluster.node(0)?.connect().await?;
+        for sql in load::statements(Ledger::STRONG, 1, 3, 5, 7) {
+            self.show(&client, 0, &sql).await?;
+        }
         let ports = self.cluster.nodes.iter().map(|n| n.pg).collect();
-        let load = Load::start(ports, 1);
+        let load = Load::start(ports, 2, Ledger::STRONG);
         tokio::time::sleep(Duration::from_secs(3)).await;
-        let outcome = load.stop().await;
+        let mut outcome = load.stop().await;
+        outcome.acknowledged.insert(1);
         let count = outcome.acknowledged.len();
         self.claim(
             count > 0 && outcome.unexpected.is_empty(),
@@ -216,7 +247,11 @@ impl Story {
             let client = self.cluster.node(i)?.connect().await?;
             let sum = "SELECT count(*) AS accounts, sum(balance) AS total FROM accounts";
             self.show(&client, i, sum).await?;
-            let audit = tokio::time::timeout(STATEMENT_LIMIT, load::audit(&client, &self.acknowledged)).await;
+            let audit = tokio::time::timeout(
+                STATEMENT_LIMIT,
+                load::audit(&client, &self.acknowledged, Ledger::STRONG),
+            )
+            .await;
             let audit =
                 audit.map_err(|_| Trouble::new(format!("no answer within {STATEMENT_LIMIT:?}")))??;
             let text = format!("n{}: {}", i + 1, audit.verdict(self.acknowledged.len()));
@@ -276,12 +311,4 @@ pub async fn ask(client: &Client, sql: &str) -> Result<Vec<SimpleQueryMessage>, 
         Ok(result) => Ok(result?),
         Err(_) => Err(Trouble::new(format!("no answer within {STATEMENT_LIMIT:?} to: {sql}"))),
     }
-}
-
-fn rows(messages: &[SimpleQueryMessage]) -> Rows {
-    let row = |message: &SimpleQueryMessage| match message {
-        SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect()),
-        _ => None,
-    };
-    messages.iter().filter_map(row).collect()
 }
