@@ -13,8 +13,9 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amphora_storage::schema::Table;
@@ -32,7 +33,7 @@ use super::messages::{
     BatchBody, MAX_COMMIT_BYTES, OpBatch, PeerBody, PeerMessage, PeerTransport, ReseedPage,
 };
 use super::op::{Author, RowOp};
-use super::oplog::{Joined, OpLog, Record};
+use super::oplog::{Joined, OpLog, Record, join_stores};
 use super::peer_stream::PeerStream;
 use super::row_state::RowState;
 use crate::{Error, NodeId, Result};
@@ -43,6 +44,8 @@ pub const QUORUM_TIMEOUT: Duration = Duration::from_secs(5);
 const JOIN_CHUNK: usize = 128;
 /// Rows that are written together when the log is replayed.
 const REPLAY_ROWS: usize = 1000;
+/// Bytes of commits after which the store gets what it is owed: they bound how far rows grow meanwhile.
+const OWED_BYTES: usize = 4 << 20;
 
 /// What a commit came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +65,8 @@ pub struct Engine {
     pub(super) conflicts: Conflicts,
     /// Everything joined into the rows. Written under the merge lock.
     applied: Mutex<VersionVector>,
+    /// Bytes of commits since the store got all rows and the vector. Written under the merge lock
+    owed: AtomicUsize,
     /// Everything joined and on disk
     pub(super) durable: watch::Sender<VersionVector>,
     pub(super) members: Mutex<Members>,
@@ -101,6 +106,7 @@ impl Engine {
             hot: HotRows::new(),
             conflicts: Conflicts::default(),
             applied: Mutex::new(vector.clone()),
+            owed: AtomicUsize::new(0),
             durable: watch::Sender::new(vector),
             members: Mutex::default(),
             claimed: AtomicU64::new(0),
@@ -136,10 +142,12 @@ impl Engine {
             if rows.len() + lost.batch.len() >= REPLAY_ROWS {
                 let rows = std::mem::replace(&mut rows, Rows::new(self));
                 self.write_beside(std::mem::take(&mut lost), rows, &vector, Vec::new())?;
+                self.settle_owed()?;
             }
             Ok(())
         })?;
         self.write_beside(lost, rows, &vector, Vec::new())?;
+        self.settle_owed()?;
         if joined > 0 {
             tracing::info!(
                 "joined {joined} leaderless commits again that were in the log and not in the tables"
@@ -177,9 +185,35 @@ impl Engine {
         self.conflicts.counts()
     }
 
-    /// Forgets what it remembers of rows: someone else has changed the store, under the merge lock.
-    pub fn forget_rows(&self) {
+    /// Lets someone else change rows in the store, under the merge lock.
+    pub fn change_store(&self, change: impl FnOnce(&Store) -> Result<()>) -> Result<()> {
+        let _no_writes = self.log.store().merge_lock();
+        self.settle_owed()?;
+        let changed = change(self.log.store());
         self.hot.clear();
+        changed
+    }
+
+    /// Lets the store have all that was joined before: for whoever reads rows there.
+    pub fn settle(&self) -> Result<()> {
+        if self.owed.load(Ordering::Acquire) == 0 {
+            return Ok(());
+        }
+        let _lock = self.log.store().merge_lock();
+        self.settle_owed()
+    }
+
+    /// The same, under the merge lock.
+    pub(super) fn settle_owed(&self) -> Result<()> {
+        if self.owed.load(Ordering::Acquire) == 0 {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        self.hot.stage_owed(|key, state| self.log.put_state(&mut batch, key, state));
+        self.log.write_joined(batch, &self.at(&self.applied()))?;
+        self.hot.settled();
+        self.owed.store(0, Ordering::Release);
+        Ok(())
     }
 
     /// What this node has on disk, by origin.
@@ -274,8 +308,14 @@ impl Engine {
         vector: &VersionVector,
         commits: Vec<OpBatch>,
     ) -> Result<()> {
+        if self.owed.load(Ordering::Acquire) >= OWED_BYTES {
+            self.settle_owed()?;
+        }
+        let bytes: usize = commits.iter().map(|commit| commit.body.len()).sum();
         rows.stage(&mut lost.batch);
-        self.log.write(lost.batch, &self.at(vector), commits, &lost.records)?;
+        self.log.write(lost.batch, commits, &lost.records)?;
+        // Before the rows are owed: whoever sees one of them must find that there is something to settle.
+        self.owed.fetch_add(bytes.max(1), Ordering::Release);
         rows.keep();
         self.applied.lock().clone_from(vector);
         Ok(())
@@ -303,11 +343,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes note that the store's data was replaced by a checkpoint into which [`join_stores`] joined the
-    /// old data. To be called before the merge lock is given back.
-    ///
-    /// [`join_stores`]: super::join_stores
-    pub fn installed(&self) -> Result<()> {
+    /// Puts another node's checkpoint into the place of the store's data, and joins the old data into it.
+    pub fn install_checkpoint(&self, directory: &Path) -> Result<()> {
+        let store = self.log.store();
+        let _no_writes = store.merge_lock();
+        self.settle_owed()?;
+        store.install(directory, join_stores)?;
         let vector = self.log.joined()?.vector;
         self.hot.clear();
         self.applied.lock().clone_from(&vector);
@@ -421,6 +462,8 @@ impl Engine {
                 rows.get(key)?.join(state);
             }
             self.write(rows, &vector, Vec::new())?;
+            // The log does not have them.
+            self.settle_owed()?;
         }
         if let Some(covered) = page.complete {
             let engine = self.clone();
@@ -436,6 +479,7 @@ impl Engine {
         // The log lacks what came with the pages: it may say that it is there once it is on disk.
         self.log.store().flush()?;
         let _lock = self.log.store().merge_lock();
+        self.settle_owed()?;
         let mut vector = self.applied();
         vector.join(covered);
         self.log.write_covered(&self.at(&vector))?;
@@ -530,13 +574,13 @@ impl Engine {
 pub(super) struct Rows<'a> {
     engine: &'a Engine,
     states: BTreeMap<Vec<u8>, RowState>,
-    /// The lengths of the encoded states, once they are staged
-    lengths: Vec<usize>,
+    /// The lengths of the encoded states, once they are staged. `None`: the row will be owed
+    staged: Vec<Option<usize>>,
 }
 
 impl<'a> Rows<'a> {
     pub(super) fn new(engine: &'a Engine) -> Rows<'a> {
-        Rows { engine, states: BTreeMap::new(), lengths: Vec::new() }
+        Rows { engine, states: BTreeMap::new(), staged: Vec::new() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -555,19 +599,34 @@ impl<'a> Rows<'a> {
         Ok(self.states.entry(key.to_vec()).or_default())
     }
 
-    /// Adds the states to what is written next.
-    pub(super) fn stage(&mut self, batch: &mut Batch) {
+    /// Adds the states to what is written next, but for those that will be owed.
+    fn stage(&mut self, batch: &mut Batch) {
         for (key, state) in &self.states {
-            self.engine.hot.vacate(key);
-            self.lengths.push(self.engine.log.put_state(batch, key, state));
+            self.staged
+                .push((!self.engine.hot.has(key)).then(|| self.engine.log.put_state(batch, key, state)));
         }
     }
 
-    /// What was staged has been written.
-    fn keep(self) {
-        for ((key, state), length) in self.states.into_iter().zip(self.lengths) {
-            self.engine.hot.fill(&key, state, length);
+    /// Adds all states to what is written next. Nothing may be owed.
+    pub(super) fn stage_all(&mut self, batch: &mut Batch) {
+        for (key, state) in &self.states {
+            self.engine.hot.vacate(key);
+            self.engine.log.put_state(batch, key, state);
         }
+    }
+
+    /// What was staged has been written, and the rest is logged.
+    fn keep(self) {
+        let hot = &self.engine.hot;
+        let mut written = Vec::new();
+        for ((key, state), staged) in self.states.into_iter().zip(self.staged) {
+            match staged {
+                Some(length) => written.push((key, state, length)),
+                None => hot.owe(&key, state),
+            }
+        }
+        // Last: to fill in one row may take another's place, and not that of one that is owed.
+        written.into_iter().for_each(|(key, state, length)| hot.fill(&key, state, length));
     }
 }
 

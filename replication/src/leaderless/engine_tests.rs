@@ -127,7 +127,7 @@ impl Cluster {
 
     /// Stops a node; what it had on disk stays.
     async fn stop(&mut self, id: NodeId) {
-        drop(self.halt(id).await);
+        self.halt(id).await.settle().unwrap();
     }
 
     /// Takes a node from the network, and ends what it does.
@@ -278,9 +278,70 @@ async fn concurrent_writers_converge_under_faults_and_lose_no_increment() {
             assert_eq!(mine.unwrap(), first.unwrap());
             // What is remembered of a row is what is stored.
             let (node, k) = (cluster.node(id), key(k));
+            node.settle().unwrap();
             assert_eq!(node.state(&k).unwrap().as_deref(), node.log.state(&k).unwrap().as_ref());
         }
     }
+}
+
+/// What the store has of a row.
+fn stored(engine: &Engine, k: &str) -> i64 {
+    let state = engine.log.state(&key(k)).unwrap().unwrap_or_default();
+    visible(test_table(), &state).unwrap().map_or(0, |row| row[2].as_i64().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_row_gets_to_the_store_when_it_is_asked_for_and_a_crash_takes_nothing_of_it() {
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut cluster = Cluster::new(1, 0);
+    let keys = ["a", "b", "c"];
+    let mut sums = BTreeMap::<&str, i64>::new();
+    for _ in 0..400 {
+        let node = cluster.node(1);
+        match random.random_range(0..20) {
+            0 => {
+                node.settle().unwrap();
+                for k in keys {
+                    assert_eq!(stored(&node, k), sums.get(k).copied().unwrap_or(0));
+                }
+            }
+            1 => node.log.store().flush().unwrap(),
+            2 => {
+                drop(node);
+                cluster.crash(1).await;
+                let node = cluster.node(1);
+                for k in keys {
+                    assert_eq!(counter(&node, k), sums.get(k).copied().unwrap_or(0), "{k} after a crash");
+                    assert_eq!(stored(&node, k), counter(&node, k));
+                }
+            }
+            3 => node.change_store(|_| Ok(())).unwrap(),
+            _ => {
+                let k = keys[random.random_range(0..keys.len())];
+                add(&node, k, 1).await;
+                *sums.entry(k).or_default() += 1;
+                assert!(stored(&node, k) <= sums[k]);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_are_erased_do_not_come_back_from_memory() {
+    let cluster = Cluster::new(1, 0);
+    let node = cluster.node(1);
+    for k in ["erased", "kept"] {
+        add(&node, k, 1).await;
+        add(&node, k, 1).await;
+    }
+    let mut batch = Batch::new();
+    batch.delete_range(amphora_storage::Cf::Leaderless, &(key("erased")..key("erasee")));
+    node.change_store(|store| Ok(store.write(batch)?)).unwrap();
+    node.settle().unwrap();
+    assert_eq!((stored(&node, "erased"), stored(&node, "kept")), (0, 2));
+    assert_eq!((read(&node, "erased"), counter(&node, "kept")), (None, 2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -594,12 +655,9 @@ async fn a_checkpoint_takes_the_place_of_the_data_and_loses_nothing() {
     let (mine, theirs) = (cluster.node(1), cluster.node(2));
     let store = mine.log.store();
     let received = store.incoming_dir();
+    theirs.settle().unwrap();
     theirs.log.store().checkpoint(&received).unwrap();
-    {
-        let _lock = store.merge_lock();
-        store.install(&received, join_stores).unwrap();
-        mine.installed().unwrap();
-    }
+    mine.install_checkpoint(&received).unwrap();
     assert_eq!(counter(&mine, "only here"), 5);
     assert!(counter(&mine, "k") >= 131);
     assert_eq!(add(&mine, "k", 1).await.seq, 4);

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use amphora_storage::store::Batch;
-use amphora_storage::{Hlc, Timestamp, codec};
+use amphora_storage::{Timestamp, codec};
 use parking_lot::MutexGuard;
 
 use super::engine::{Engine, Rows};
@@ -18,8 +18,8 @@ use crate::{Error, Result};
 ///
 /// Holds the merge lock until it is dropped, which must be after the batch is written.
 pub struct GroupApply<'a> {
+    engine: &'a Engine,
     rows: Rows<'a>,
-    clock: &'a Hlc,
     _lock: MutexGuard<'a, ()>,
 }
 
@@ -27,7 +27,7 @@ impl Engine {
     /// Begins to apply mixed transactions.
     pub fn begin_group(&self) -> GroupApply<'_> {
         let lock = self.log.store().merge_lock();
-        GroupApply { rows: Rows::new(self), clock: &self.clock, _lock: lock }
+        GroupApply { engine: self, rows: Rows::new(self), _lock: lock }
     }
 }
 
@@ -44,8 +44,10 @@ impl GroupApply<'_> {
             )
             .detail(e.to_string())
         })?;
+        // The batch goes to the store in another's hands: whether it gets there is not known here.
+        self.engine.settle_owed()?;
         // What is written here later must win over it.
-        self.clock.adopt(commit);
+        self.engine.clock.adopt(commit);
         let at = GroupIndex { log_index, commit };
         // A second operation of this transaction on a row must not take the first for a replay.
         let mut touched = BTreeSet::new();
@@ -64,6 +66,6 @@ impl GroupApply<'_> {
 
     /// Adds the joined rows to the batch that also holds the entries' strong writes.
     pub fn stage(&mut self, batch: &mut Batch) {
-        self.rows.stage(batch);
+        self.rows.stage_all(batch);
     }
 }

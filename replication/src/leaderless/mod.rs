@@ -35,7 +35,6 @@ pub use engine::{Committed, Engine, QUORUM_TIMEOUT};
 pub use group::GroupApply;
 pub use messages::{GroupOp, OpBatch, PeerBody, PeerMessage, PeerTransport};
 pub use op::{CellOp, RowOp};
-pub use oplog::join_stores;
 pub use row_state::{GroupIndex, RowState};
 pub use surface::{PendingRow, plan_delete, plan_insert, plan_update, visible, visible_columns};
 

@@ -8,11 +8,13 @@
 //! ```
 //!
 //! The journal is the log of the rows, as the Raft log is that of strong tables: rows and vector are written without a
-//! log, in one batch, and what a crash takes from memory is joined again from the journal. To join twice does no
-//! harm, so that it only matters that nothing is left out. Hence three rules:
+//! log, and what a crash takes from memory is joined again from the journal. To join twice does no
+//! harm, so that it only matters that nothing is left out. Hence four rules:
 //!
-//! - *A batch goes to the store before it goes to the journal*, and only if the journal has made room for it; both under
-//!   the merge lock. What is in the journal is in the rows; what failed is in neither.
+//! - *A batch goes to the store before it goes to the journal*, but for rows that are [owed](super::hot_rows), and only
+//!   if the journal has made room for it; both under the merge lock. What is in the journal is in the rows, here or
+//!   owed; what failed is in neither.
+//! - *The joined record says no more than the rows in the store hold*: it is written with all that is owed, in one batch.
 //! - *A file of the journal is given up* only when its records are in rows that are flushed (the store's durable joined
 //!   record covers them) and every member has them.
 //! - *A vector that jumps* (after a transfer of rows, which passes by the journal) does so in the journal, after the
@@ -159,7 +161,8 @@ impl OpLog {
         encoded.len()
     }
 
-    fn write_rows(&self, mut batch: Batch, joined: &Joined) -> Result<()> {
+    /// Writes rows, and that the store has all rows up to there. Under the merge lock.
+    pub(super) fn write_joined(&self, mut batch: Batch, joined: &Joined) -> Result<()> {
         batch.set_joined(codec::encode(joined));
         Ok(self.store.write(batch)?)
     }
@@ -168,14 +171,15 @@ impl OpLog {
     pub(super) fn write(
         &self,
         batch: Batch,
-        joined: &Joined,
         commits: Vec<OpBatch>,
         conflicts: &[(i64, Vec<u8>)],
     ) -> Result<()> {
         let lengths = commits.iter().map(|commit| COMMIT_HEAD + commit.body.len());
         let more = conflicts.iter().map(|(_, conflict)| CONFLICT_HEAD + conflict.len());
         self.journal.prepare(journal::bytes_of(lengths.chain(more)))?;
-        self.write_rows(batch, joined)?;
+        if !batch.is_empty() {
+            self.store.write(batch)?;
+        }
         let mut index = self.index.lock();
         for commit in commits {
             let at = self.journal.append(&[&commit_head(&commit), &commit.body])?;
@@ -191,7 +195,7 @@ impl OpLog {
     pub(super) fn write_covered(&self, joined: &Joined) -> Result<()> {
         let record = codec::encode(&joined.vector);
         self.journal.prepare(journal::bytes_of([1 + record.len()]))?;
-        self.write_rows(Batch::new(), joined)?;
+        self.write_joined(Batch::new(), joined)?;
         let at = self.journal.append(&[&[COVERED], &record])?;
         self.index.lock().note_jump(&joined.vector, at);
         Ok(())
@@ -269,7 +273,7 @@ const JOIN_ROWS: usize = 1000;
 /// The checkpoint is another node's: it may know more than the old data, and it lacks what only this node
 /// has, above all its own latest commits. Rows and vectors are joined, conflicts are collected. The log is not part of a checkpoint: this node's
 /// stays what it was, and has a gap where the vector jumps.
-pub fn join_stores(old: &View, new: &View) -> StorageResult<()> {
+pub(super) fn join_stores(old: &View, new: &View) -> StorageResult<()> {
     let mut batch = Batch::new();
     let write = |batch: &mut Batch| {
         if batch.len() > JOIN_ROWS { new.write(&std::mem::take(batch)) } else { Ok(()) }

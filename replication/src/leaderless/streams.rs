@@ -19,6 +19,8 @@ use crate::{Error, NodeId, Result};
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the log is looked at for what can go.
 const TRUNCATE_EVERY: Duration = Duration::from_secs(5);
+/// How often the store gets what it is owed, so that its flushes cover it, and little is replayed after a crash.
+const SETTLE_EVERY: Duration = Duration::from_secs(1);
 /// Most records that a status looks at to count a lagging peer's bytes.
 const STATUS_BYTES: usize = 8 << 20;
 
@@ -31,16 +33,27 @@ impl Engine {
         for (id, peer) in &self.members.lock().peers {
             self.spawn_stream(*id, peer);
         }
+        self.spawn_upkeep(TRUNCATE_EVERY, "the op log could not be truncated", Engine::truncate);
+        self.spawn_upkeep(SETTLE_EVERY, "leaderless rows could not be written", Engine::settle);
+    }
+
+    /// Does something now and then until the engine stops.
+    fn spawn_upkeep(
+        self: &Arc<Self>,
+        every: Duration,
+        failed: &'static str,
+        work: fn(&Engine) -> Result<()>,
+    ) {
         let engine = self.clone();
         tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(TRUNCATE_EVERY);
+            let mut ticks = tokio::time::interval(every);
             loop {
                 tokio::select! {
                     () = engine.stopped.cancelled() => return,
                     _ = ticks.tick() => {}
                 }
-                if let Err(e) = engine.truncate() {
-                    tracing::warn!("the op log could not be truncated: {e}");
+                if let Err(e) = work(&engine) {
+                    tracing::warn!("{failed}: {e}");
                 }
             }
         });
@@ -161,7 +174,8 @@ impl Engine {
         tracing::info!(peer, "sending all leaderless rows: the peer is behind the beginning of the op log");
         let mut after: Option<Vec<u8>> = None;
         loop {
-            let rows = match self.log.states(after.as_deref(), PUSH_BYTES) {
+            let rows = self.settle().and_then(|()| self.log.states(after.as_deref(), PUSH_BYTES));
+            let rows = match rows {
                 Ok(rows) => rows,
                 Err(e) => {
                     tracing::error!(peer, "leaderless rows cannot be read: {e}");

@@ -9,7 +9,7 @@ use amphora_storage::store::{Batch, Store};
 use amphora_storage::{StorageError, Timestamp};
 
 use crate::Result;
-use crate::leaderless::{Engine, GroupApply, join_stores};
+use crate::leaderless::{Engine, GroupApply};
 use crate::strong::{ApplyHook, ApplyOps, InstallHook};
 
 impl ApplyHook for Engine {
@@ -29,9 +29,7 @@ impl ApplyOps for GroupApply<'_> {
 }
 
 impl InstallHook for Engine {
-    fn install(&self, store: &Store, directory: &Path) -> std::result::Result<(), StorageError> {
-        let _no_writes = store.merge_lock();
-        store.install(directory, join_stores)?;
-        self.installed().map_err(|e| StorageError::Engine(e.to_string()))
+    fn install(&self, _: &Store, directory: &Path) -> std::result::Result<(), StorageError> {
+        self.install_checkpoint(directory).map_err(|e| StorageError::Engine(e.to_string()))
     }
 }

@@ -295,8 +295,9 @@ impl Node {
         }
         self.tasks.close();
         self.tasks.wait().await;
-        let store = self.store.clone();
-        match tokio::task::spawn_blocking(move || store.flush()).await {
+        let (store, leaderless) = (self.store.clone(), self.leaderless.clone());
+        let flush = move || leaderless.settle().and_then(|()| Ok(store.flush()?));
+        match tokio::task::spawn_blocking(flush).await {
             Ok(Ok(())) => info!("node {} has stopped", self.id),
             Ok(Err(e)) => tracing::error!("could not flush the store: {e}"),
             Err(e) => tracing::error!("could not flush the store: {e}"),

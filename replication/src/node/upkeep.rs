@@ -101,10 +101,7 @@ impl Upkeep {
         let mut batch = Batch::new();
         batch.delete_range(Cf::Leaderless, &key::table_range(table));
         // No one may read a row before and write it back after.
-        let _no_writes = self.store.merge_lock();
-        self.store.write(batch)?;
-        self.leaderless.forget_rows();
-        Ok(())
+        self.leaderless.change_store(|store| Ok(store.write(batch)?))
     }
 }
 

@@ -26,6 +26,7 @@ pub(super) fn open(tx: &HybridTransaction, scan: &Scan) -> Result<Box<dyn RowStr
     let range = key_range(&scan.table, scan.index, &scan.range)?;
     let columns = scan.columns.clone();
     if !scan.table.is_strong() {
+        tx.context.leaderless.settle()?;
         return Ok(Box::new(LeaderlessRows {
             inner: tx.context.store.scan_plain(Cf::Leaderless, range.clone(), scan.direction.into())?,
             overlay: Overlay::new(tx.visible().row_range(&range.start, &range.end)?, scan.direction),
