@@ -46,7 +46,7 @@ pub async fn run(args: StartArgs) -> Result<(), Failure> {
     let stop = stop_http.clone();
     let serving = tokio::spawn(http::serve(listeners.http, slot.clone(), known, config.enable_faults, stop));
     let sql = PgServer::start(listeners.pg, Sessions::new(slot.clone()), config.max_connections);
-    let sql = Arc::new(sql);
+    let sql = Arc::new(sql.map_err(|e| Failure::new("could not start threads for sessions", e))?);
 
     let starting = Node::start(node_config(&config, listeners.pg_at, listeners.http_at));
     let node = tokio::select! {

@@ -1,7 +1,7 @@
 //! The PostgreSQL protocol (version 3.0) over TCP.
 //!
 //! ```text
-//!   listener ──accept──▶ task of a connection ──▶ startup ──▶ Connection::run
+//!   listener ──accept──▶ task on a session's thread ──▶ startup ──▶ Connection::run
 //!      │                        │                    │
 //!      │                        │                    └─ enters the registry: process id, secret, cancel
 //!      └─ stops first           └─ a panic inside ends this connection alone (XX000)
@@ -22,6 +22,7 @@ mod session;
 mod startup;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -41,6 +42,7 @@ use frontend::Opening;
 use outbox::Outbox;
 use registry::Registry;
 use startup::Claim;
+use threads::SessionThreads;
 
 pub use session::{Authentication, SessionFactory, SqlSession, StartOptions};
 
@@ -61,6 +63,8 @@ pub struct PgServer {
     drain: CancellationToken,
     tasks: TaskTracker,
     registry: Arc<Registry>,
+    /// They run what `tasks` counts
+    _threads: Arc<SessionThreads>,
 }
 
 /// What all connections share.
@@ -77,7 +81,14 @@ struct Shared<F> {
 
 impl PgServer {
     /// Serves clients of `listener` until [`stop`](PgServer::stop).
-    pub fn start<F: SessionFactory>(listener: TcpListener, factory: F, max_connections: usize) -> PgServer {
+    ///
+    /// Fails if the system gives it no threads.
+    pub fn start<F: SessionFactory>(
+        listener: TcpListener,
+        factory: F,
+        max_connections: usize,
+    ) -> std::io::Result<PgServer> {
+        let threads = Arc::new(SessionThreads::start()?);
         let (stop, tasks, registry) = (CancellationToken::new(), TaskTracker::new(), Arc::default());
         let drain = stop.child_token();
         let shared = Arc::new(Shared {
@@ -88,9 +99,9 @@ impl PgServer {
             max_connections,
             secret: rand::random(),
         });
-        tasks.spawn(accept(listener, Arc::clone(&shared), tasks.clone()));
+        tasks.spawn(accept(listener, Arc::clone(&shared), tasks.clone(), Arc::clone(&threads)));
         tasks.spawn(watch(Arc::clone(&registry), stop.clone()));
-        PgServer { stop, drain, tasks, registry }
+        Ok(PgServer { stop, drain, tasks, registry, _threads: threads })
     }
 
     /// Ends sessions as soon as they have no statement and no transaction open (57P01). New ones are the
@@ -142,7 +153,12 @@ async fn watch(registry: Arc<Registry>, stop: CancellationToken) {
     }
 }
 
-async fn accept<F: SessionFactory>(listener: TcpListener, shared: Arc<Shared<F>>, tasks: TaskTracker) {
+async fn accept<F: SessionFactory>(
+    listener: TcpListener,
+    shared: Arc<Shared<F>>,
+    tasks: TaskTracker,
+    threads: Arc<SessionThreads>,
+) {
     let room = Arc::new(Semaphore::new(shared.max_connections + REFUSALS));
     loop {
         let accepted = tokio::select! {
@@ -161,11 +177,17 @@ async fn accept<F: SessionFactory>(listener: TcpListener, shared: Arc<Shared<F>>
         let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
             continue;
         };
-        let shared = Arc::clone(&shared);
-        tasks.spawn(async move {
-            serve(socket, peer, &shared).await;
-            drop(place);
-        });
+        // Without its registration here, to be registered there.
+        let (Some(seat), Ok(socket)) = (threads.seat(), socket.into_std()) else { continue };
+        let (shared, handle) = (Arc::clone(&shared), seat.handle().clone());
+        let session = async move {
+            match TcpStream::from_std(socket) {
+                Ok(socket) => serve(socket, peer, &shared).await,
+                Err(e) => tracing::warn!(error = %e, "cannot serve a SQL connection"),
+            }
+            drop((place, seat));
+        };
+        tasks.spawn_on(session, &handle);
     }
 }
 

@@ -131,7 +131,7 @@ struct Client(TcpStream);
 async fn server(max_connections: usize) -> (PgServer, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    (PgServer::start(listener, ToyFactory, max_connections), address)
+    (PgServer::start(listener, ToyFactory, max_connections).unwrap(), address)
 }
 
 fn message(kind: u8, body: &[u8]) -> Vec<u8> {
