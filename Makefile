@@ -1,9 +1,9 @@
 # Amphora's few commands. `make demo` and `make test` do everything on a fresh machine.
 
-.PHONY: help setup build demo test lint bench soak clean
+.PHONY: help setup build demo test lint bench soak docker-test clean
 
 help:            ## this list
-	@grep -hE '^[a-z]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+	@grep -hE '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
 
 setup:           ## install what is missing; compile RocksDB once per machine
 	@scripts/setup.sh
@@ -29,6 +29,9 @@ bench: build     ## side by side with PostgreSQL: see bench/README.md
 soak: build      ## the long fault tests, until one fails or SOAK_MINUTES (10) are over
 	AMPHORA_BIN=$(CURDIR)/target/release/amphora SOAK_MINUTES=$${SOAK_MINUTES:-10} \
 	  cargo nextest run --release --locked -p amphora-tests --run-ignored only
+
+docker-test: $(if $(AMPHORA_BIN),,build) ## the image and the compose cluster, tried for real (AMPHORA_BIN=… for another binary)
+	docker/test.sh
 
 clean:           ## remove what was built here (the machine's RocksDB stays)
 	cargo clean

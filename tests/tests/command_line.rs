@@ -3,8 +3,9 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
-use amphora_tests::{Cluster, binary};
+use amphora_tests::{Cluster, binary, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn status_and_node_list_show_the_cluster() {
@@ -20,9 +21,49 @@ async fn status_and_node_list_show_the_cluster() {
         assert!(out.contains("leader") && out.contains("alive"), "{out}");
         assert!(!out.contains('\u{1b}'), "colours, though no terminal looks on: {out}");
     }
+    let ready = Command::new(binary())
+        .args(["status", "--ready", "--host", &cluster.nodes()[2].http])
+        .output()
+        .unwrap();
+    assert!(ready.status.success() && ready.stdout == b"ready\n", "{ready:?}");
+    let nobody =
+        Command::new(binary()).args(["status", "--ready", "--host", "127.0.0.1:9"]).output().unwrap();
+    assert_eq!(nobody.status.code(), Some(1));
+    load_says_what_was_acknowledged(&cluster).await;
     let nobody = Command::new(binary()).args(["status", "--host", "127.0.0.1:9"]).output().unwrap();
     assert_eq!(nobody.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("127.0.0.1:9"));
+}
+
+/// `amphora demo --load`, until it is told to stop.
+async fn load_says_what_was_acknowledged(cluster: &Cluster) {
+    let nodes: Vec<&str> = cluster.nodes().iter().map(|n| n.pg.as_str()).collect();
+    let load =
+        Command::new(binary()).args(["demo", "--load", &nodes.join(",")]).stdout(Stdio::piped()).spawn();
+    let mut load = load.unwrap();
+    let mut out = BufReader::new(load.stdout.take().unwrap());
+    let mut told = String::new();
+    while !told.contains("strong") {
+        assert!(out.read_line(&mut told).unwrap() > 0, "ended early: {told}");
+    }
+    let stopped = Command::new("kill").args(["-TERM", &load.id().to_string()]).status().unwrap();
+    assert!(stopped.success());
+    out.read_to_string(&mut told).unwrap();
+    assert!(load.wait().unwrap().success(), "{told}");
+    let last = told.lines().last().unwrap();
+    let counts: Vec<i64> = last.split(' ').filter_map(|word| word.parse().ok()).collect();
+    let [transfers, views] = counts[..] else { panic!("{told}") };
+    assert!(transfers > 0 && views > 0, "{told}");
+    for i in 0..cluster.len() {
+        let client = cluster.client(i).await;
+        let count = || async {
+            let row = client.query_one("SELECT n FROM page_views WHERE page = 'home'", &[]).await.unwrap();
+            row.get::<_, i64>(0) == views
+        };
+        eventually("all views are counted everywhere", Duration::from_secs(20), count).await;
+        let sum = client.query_one("SELECT sum(balance)::bigint FROM accounts", &[]).await.unwrap();
+        assert_eq!(sum.get::<_, i64>(0), 8000);
+    }
 }
 
 /// A demonstration while it runs.
@@ -99,4 +140,48 @@ fn every_scenario_holds_its_claims() {
             }
         }
     }
+}
+
+/// The guide says nothing that cannot be run: statements, scenarios, tests and files.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_guide_to_choosing_a_mode_names_what_is_there() {
+    let docs = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs"));
+    let guide = std::fs::read_to_string(docs.join("choosing-a-mode.md")).unwrap();
+    let list = Command::new(binary()).args(["demo", "--list"]).output().unwrap();
+    let list = String::from_utf8(list.stdout).unwrap();
+
+    let mut scenarios = 0;
+    for rest in guide.split("`amphora demo --scenario ").skip(1) {
+        let name = rest.split('`').next().unwrap();
+        let known = list.lines().any(|line| line.split_whitespace().next() == Some(name));
+        assert!(known || name == "NAME", "there is no scenario {name}:\n{list}");
+        scenarios += 1;
+    }
+    let mut tests = 0;
+    for (before, rest) in guide.match_indices("](").map(|(at, _)| guide.split_at(at)) {
+        let target = rest[2..].split(')').next().unwrap();
+        let file = std::fs::read_to_string(docs.join(target));
+        let file = file.unwrap_or_else(|e| panic!("the guide points to {target}: {e}"));
+        if target.ends_with(".rs") {
+            let name = before.rsplit('[').next().unwrap().trim_matches('`');
+            assert!(file.contains(&format!("fn {name}(")), "{target} has no test {name}");
+            tests += 1;
+        }
+    }
+    assert!(scenarios >= 15 && tests >= 12, "{scenarios} scenarios and {tests} tests are named");
+    let makefile = std::fs::read_to_string(docs.join("../Makefile")).unwrap();
+    assert!(makefile.contains("\ndocker-test:"), "the guide names make docker-test");
+
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client(1).await;
+    for block in guide.split("```sql\n").skip(1).map(|b| b.split("```").next().unwrap()) {
+        let refused = block.strip_prefix("-- refused: ").and_then(|rest| rest.get(..5));
+        let result = client.batch_execute(block).await;
+        let code =
+            result.err().map(|e| e.as_db_error().map_or(e.to_string(), |db| db.code().code().to_owned()));
+        assert_eq!(code.as_deref(), refused, "{block}");
+    }
+    let row = client.query_one("SELECT o.items, c.items FROM orders o, carts c", &[]).await.unwrap();
+    let (ordered, left): (Vec<String>, Vec<String>) = (row.get(0), row.get(1));
+    assert!(ordered == ["olives", "wine"] && left.is_empty(), "{ordered:?} {left:?}");
 }

@@ -204,7 +204,11 @@ impl Client {
         }
         let peer = self.peer(target, address)?;
         let frame = message::encode(request)?;
+        let far = self.faults.delay_to(target);
         let exchange = async {
+            if let Some(delay) = far {
+                tokio::time::sleep(delay).await;
+            }
             match (request.lane(frame.len()), &peer.urgent) {
                 (Lane::Urgent, Some(urgent)) => self.ask(&peer, urgent, &frame).await,
                 (Lane::Bulk, _) => self.exchange(&peer, &peer.bulk, frame).await,

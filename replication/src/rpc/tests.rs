@@ -69,6 +69,22 @@ async fn a_call_is_answered_and_the_caller_is_known() {
 }
 
 #[tokio::test]
+async fn a_peer_that_is_far_away_answers_later() {
+    let (server, address) = server(Arc::default()).await;
+    let faults = Arc::<Faults>::default();
+    let client = Client::new(member(2), faults.clone());
+    let far = Duration::from_millis(200);
+    faults.delay([(1, far)].into());
+    let start = Instant::now();
+    client.call(1, &address, &READ_INDEX, DEADLINE).await.unwrap();
+    assert!(start.elapsed() >= far);
+    // The delay counts against the deadline, as a slow network's does.
+    let hasty = client.call(1, &address, &READ_INDEX, far / 4).await;
+    assert!(matches!(hasty, Err(RpcError::Lost(_))), "{hasty:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn other_clusters_and_protocols_and_addressees_are_refused_with_words() {
     let (server, address) = server(Arc::default()).await;
 

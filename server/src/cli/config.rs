@@ -196,6 +196,9 @@ pub struct StartArgs {
     /// Lets POST /faults cut this node off from peers
     #[arg(long, hide = true)]
     pub enable_faults: bool,
+    /// With the fault switch: milliseconds added to each call to a node of another region
+    #[arg(long, value_name = "MS", hide = true, requires = "enable_faults", value_parser = clap::value_parser!(u64).range(..=2000))]
+    pub region_latency: Option<u64>,
     /// Stops the node when its standard input ends
     #[arg(long, hide = true)]
     #[serde(skip)]
@@ -249,6 +252,8 @@ pub struct StartConfig {
     pub log_format: LogFormat,
     /// The fault switch
     pub enable_faults: bool,
+    /// What is added to each call to a node of another region
+    pub region_latency: Option<Duration>,
     /// Stop when standard input ends
     pub stop_with_stdin: bool,
 }
@@ -306,6 +311,7 @@ impl StartConfig {
             ),
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             enable_faults: args.enable_faults || file.enable_faults,
+            region_latency: args.region_latency.or(file.region_latency).map(Duration::from_millis),
             stop_with_stdin: args.stop_with_stdin,
         };
         if !insecure {

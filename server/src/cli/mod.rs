@@ -5,6 +5,7 @@
 
 mod config;
 mod failure;
+mod latency;
 mod node;
 mod preference;
 mod recover;
@@ -44,7 +45,13 @@ enum Command {
     /// Start three nodes on this machine and show what they can do
     Demo(DemoArgs),
     /// Show the cluster as one of its nodes sees it
-    Status(Target),
+    Status {
+        /// Only say whether the node is ready, by the exit code: 0 or 1
+        #[arg(long)]
+        ready: bool,
+        #[command(flatten)]
+        target: Target,
+    },
     /// Make a new cluster of what one node has, when the majority is lost for ever
     Recover(recover::RecoverArgs),
     /// Look after the cluster's nodes
@@ -135,7 +142,12 @@ pub fn main() -> ExitCode {
             Command::Start(args) => start::run(*args).await.map(|()| ExitCode::SUCCESS),
             Command::Demo(args) => demo::run(args).await,
             Command::Recover(args) => recover::run(args).await.map(|()| ExitCode::SUCCESS),
-            Command::Status(target) => status::status(&target.host).await.map(|()| ExitCode::SUCCESS),
+            Command::Status { ready: true, target } => {
+                status::ready(&target.host).await.map(|()| ExitCode::SUCCESS)
+            }
+            Command::Status { ready: false, target } => {
+                status::status(&target.host).await.map(|()| ExitCode::SUCCESS)
+            }
             Command::Node(command) => command.run().await.map(|()| ExitCode::SUCCESS),
         }
     });

@@ -17,7 +17,7 @@ use amphora_storage::StoreOptions;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, HostPort, StartArgs, StartConfig, say};
+use super::{Failure, HostPort, StartArgs, StartConfig, latency, say};
 use crate::http::{self, KnownHosts, NodeSlot};
 use crate::process::{self, StopSignals};
 use crate::sessions::{Directory, Sessions};
@@ -68,6 +68,7 @@ pub async fn run(args: StartArgs) -> Result<(), Failure> {
     let _ = slot.set(Arc::clone(&node));
     announce(&config, &node, listeners.pg_at, listeners.http_at);
 
+    let far = config.region_latency.map(|latency| tokio::spawn(latency::keep(Arc::clone(&node), latency)));
     let analyzing = tokio::spawn(auto::run(node.clone(), SYSTEM_ROLE));
     let why = tokio::select! {
         signal = signals.next() => signal,
@@ -76,6 +77,9 @@ pub async fn run(args: StartArgs) -> Result<(), Failure> {
     tracing::info!(why, "stopping; a second signal stops at once");
     analyzing.abort();
     draining.abort();
+    if let Some(far) = far {
+        far.abort();
+    }
     let stopping = async {
         node.hand_over().await;
         sql.stop().await;

@@ -4,8 +4,8 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use super::{Failure, HostPort, Table, say};
-use crate::http::StatusReply;
 use crate::http::client;
+use crate::http::{HealthReply, StatusReply};
 
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -72,6 +72,20 @@ pub async fn node_list(host: &HostPort) -> Result<(), Failure> {
     let reply = ask(host).await?;
     show("nodes", &nodes(&reply));
     Ok(())
+}
+
+/// `amphora status --ready`: for scripts, and for containers that have no other client in them.
+pub async fn ready(host: &HostPort) -> Result<(), Failure> {
+    let what = format!("the node at {host} is not ready");
+    let answer = client::request(&host.to_string(), "GET", "/ready", "", LIMIT).await;
+    let (code, body) = answer.map_err(|e| Failure::new(&what, e))?;
+    if code == 200 {
+        say!("ready");
+        return Ok(());
+    }
+    let reply = serde_json::from_str::<HealthReply>(&body).ok();
+    let reason = reply.and_then(|reply| reply.reason);
+    Err(Failure::new(what, reason.unwrap_or_else(|| format!("it answered {code}: {body}"))))
 }
 
 /// `amphora status`.

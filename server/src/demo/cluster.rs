@@ -141,11 +141,16 @@ impl DemoNode {
 
 /// A superuser's connection to a port of this machine.
 pub async fn connect(port: u16, limit: Duration) -> Result<Client, Trouble> {
+    connect_to("127.0.0.1", port, limit).await
+}
+
+/// A superuser's connection to a node anywhere.
+pub async fn connect_to(host: &str, port: u16, limit: Duration) -> Result<Client, Trouble> {
     let mut config = Config::new();
-    config.host("127.0.0.1").port(port).user("amphora").dbname("amphora").application_name("amphora demo");
+    config.host(host).port(port).user("amphora").dbname("amphora").application_name("amphora demo");
     let connecting = tokio::time::timeout(limit, config.connect(NoTls)).await;
-    let (client, connection) =
-        connecting.map_err(|_| Trouble::new(format!("no connection to port {port} within {limit:?}")))??;
+    let (client, connection) = connecting
+        .map_err(|_| Trouble::new(format!("no connection to {host}:{port} within {limit:?}")))??;
     tokio::spawn(connection);
     Ok(client)
 }

@@ -11,6 +11,7 @@ mod bank;
 mod cart;
 mod cluster;
 mod failover;
+mod live;
 mod load;
 mod page_views;
 mod partition;
@@ -26,7 +27,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::cli::{Failure, say};
+use crate::cli::{Failure, HostPort, say};
 use crate::process::StopSignals;
 pub use scenario::Scenario;
 use story::Story;
@@ -43,6 +44,10 @@ pub struct DemoArgs {
     /// Say what there is to show, and end
     #[arg(long, conflicts_with_all = ["scenario", "exit", "dir"])]
     list: bool,
+    /// Put load on a cluster that runs, strong and leaderless through each of these nodes, and say every two
+    /// seconds what each of them did
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', conflicts_with_all = ["scenario", "exit", "dir", "list"])]
+    load: Vec<HostPort>,
     /// Stop everything at the end; exit with 0 only if every claim held
     #[arg(long)]
     exit: bool,
@@ -86,6 +91,13 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut signals = StopSignals::listen().map_err(|e| Failure::new("could not listen for signals", e))?;
+    if !args.load.is_empty() {
+        let put = live::put_load(args.load, signals);
+        return put.await.map(|()| ExitCode::SUCCESS).map_err(|e| {
+            Failure::new("there is no load", e)
+                .next("check that the nodes run; --load takes their SQL addresses")
+        });
+    }
     let mut story = Story::begin(args.dir, args.scenario).map_err(|e| {
         Failure::new("the demonstration could not start", e).next("give it a directory with --dir")
     })?;
