@@ -35,6 +35,9 @@ finish() {
   if [ -n "$daemon" ]; then
     kill "$daemon" 2>/dev/null || true
     wait "$daemon" 2>/dev/null || true
+    # A daemon leaves its bridge and its firewall behind, and forwarding closed to everybody else.
+    if [ -e "$scratch/firewall" ]; then iptables-restore <"$scratch/firewall" || true; fi
+    if [ -e "$scratch/no-bridge" ]; then ip link delete docker0 2>/dev/null || true; fi
   fi
   rm -rf "$scratch"
 }
@@ -51,6 +54,15 @@ start_docker() {
   [ "$(id -u)" = 0 ] || { echo "docker-test: no Docker daemon can be reached, and only root can start one" >&2; exit 1; }
   command -v dockerd >/dev/null || apt_install docker.io iptables
   export DOCKER_HOST=unix://$scratch/docker.sock
+  iptables-save >"$scratch/firewall"
+  # Tables that nobody has used yet are not in it.
+  for table in filter nat; do
+    grep -q "^\*$table" "$scratch/firewall" || printf '*%s\n:OUTPUT ACCEPT\nCOMMIT\n' "$table" >>"$scratch/firewall"
+  done
+  if ! grep -q '^:FORWARD' "$scratch/firewall"; then
+    sed -i 's/^\*filter$/&\n:FORWARD ACCEPT/' "$scratch/firewall"
+  fi
+  ip link show docker0 >/dev/null 2>&1 || touch "$scratch/no-bridge"
   for driver in overlay2 vfs; do
     dockerd --host "$DOCKER_HOST" --data-root "$scratch/data" --exec-root "$scratch/exec" --pidfile "$scratch/pid" \
       --storage-driver "$driver" >"$scratch/dockerd.log" 2>&1 &
