@@ -30,9 +30,41 @@ async fn status_and_node_list_show_the_cluster() {
         Command::new(binary()).args(["status", "--ready", "--host", "127.0.0.1:9"]).output().unwrap();
     assert_eq!(nobody.status.code(), Some(1));
     load_says_what_was_acknowledged(&cluster).await;
+    metrics_are_in_prometheus_format(&cluster).await;
     let nobody = Command::new(binary()).args(["status", "--host", "127.0.0.1:9"]).output().unwrap();
     assert_eq!(nobody.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("127.0.0.1:9"));
+}
+
+/// `/metrics` of every node: each sample belongs to a metric that was declared above it, and is a number.
+async fn metrics_are_in_prometheus_format(cluster: &Cluster) {
+    let mut leaders = 0.0;
+    for node in cluster.nodes() {
+        let (code, text) = node.http("GET", "/metrics", "").await.unwrap();
+        assert_eq!(code, 200, "{text}");
+        let mut declared = String::new();
+        for line in text.lines().filter(|line| !line.starts_with("# HELP ")) {
+            if let Some(kind) = line.strip_prefix("# TYPE ") {
+                declared = kind.split(' ').next().unwrap().to_owned();
+                continue;
+            }
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            let value: f64 = value.parse().unwrap_or_else(|e| panic!("{line}: {e}"));
+            assert_eq!(name.split('{').next(), Some(declared.as_str()), "{text}");
+            match name {
+                "amphora_raft_is_leader" => leaders += value,
+                "amphora_nodes{state=\"alive\"}" => assert_eq!(value, 3.0, "{text}"),
+                "amphora_ready" => assert_eq!(value, 1.0, "{text}"),
+                "amphora_raft_applied_index" => assert!(value > 0.0, "{text}"),
+                _ => {}
+            }
+        }
+        assert!(
+            text.contains("amphora_replication_lag{peer=") && text.contains("amphora_resident_memory"),
+            "{text}"
+        );
+    }
+    assert_eq!(leaders, 1.0);
 }
 
 /// `amphora demo --load`, until it is told to stop.

@@ -5,6 +5,7 @@
 //! | `GET /health` | 200 as long as the process runs |
 //! | `GET /ready` | 200 if the node is a member, has caught up and serves SQL; else 503 and why |
 //! | `GET /status` | the cluster as this node sees it |
+//! | `GET /metrics` | figures, for Prometheus (`metrics.rs`) |
 //! | `POST /node/…` | an operator's orders (`operations.rs`) |
 //! | `GET`, `POST /faults` | which peers it is cut off from; only with the fault switch on |
 //!
@@ -13,6 +14,7 @@
 //! The port answers from the first moment, also while the node still waits to be let into a cluster.
 
 pub mod client;
+pub mod metrics;
 pub mod operations;
 pub mod origin;
 
@@ -86,7 +88,8 @@ pub async fn serve(
     faults: bool,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let mut guarded = operations::routes(Router::new().route("/status", get(status)));
+    let mut guarded =
+        operations::routes(Router::new().route("/status", get(status)).route("/metrics", get(figures)));
     if faults {
         guarded = guarded.route("/faults", get(show_faults).post(set_faults));
     }
@@ -131,6 +134,10 @@ async fn status(State(slot): State<NodeSlot>) -> Response {
     let reason = node.ready().err();
     let (node_id, ready) = (node.node_id(), reason.is_none());
     Json(StatusReply { node_id, ready, reason, cluster: node.status() }).into_response()
+}
+
+async fn figures(State(slot): State<NodeSlot>) -> Response {
+    metrics::reply(slot.get().map(Arc::as_ref))
 }
 
 async fn show_faults(State(slot): State<NodeSlot>) -> Response {
