@@ -15,6 +15,7 @@ export COMPOSE_PROJECT_NAME=amphora-test AMPHORA_IMAGE=amphora:test
 export N1_SQL=${N1_SQL:-25433} N2_SQL=${N2_SQL:-25434} N3_SQL=${N3_SQL:-25435}
 export N1_HTTP=${N1_HTTP:-28433} N2_HTTP=${N2_HTTP:-28434} N3_HTTP=${N3_HTTP:-28435}
 ports=("$N1_SQL" "$N2_SQL" "$N3_SQL")
+http_ports=("$N1_HTTP" "$N2_HTTP" "$N3_HTTP")
 
 say() { echo "docker-test: $*"; }
 checks=0
@@ -157,6 +158,12 @@ milliseconds() { # NODE STATEMENT: of the fastest of five, as psql measures it
   printf '\\timing on\n%s\n' "$runs" | psql -X -q -A -t -h 127.0.0.1 -p "${ports[$(($1 - 1))]}" -U amphora -d amphora \
     | sed -n 's/^Time: \([0-9]*\)\..*/\1/p' | sort -n | head -n 1
 }
+metrics() { # NODE: what Prometheus is told, which asks by the service's name
+  exec 3<>"/dev/tcp/127.0.0.1/${http_ports[$(($1 - 1))]}"
+  printf 'GET /metrics HTTP/1.1\r\nHost: n%s:8433\r\nConnection: close\r\n\r\n' "$1" >&3
+  cat <&3
+  exec 3>&-
+}
 alone() { docker/partition.sh status | grep -q 'n3 .* cut .*1 of 3 nodes alive'; }
 strong() { sql "$1" "UPDATE accounts SET balance = balance WHERE id = 1 RETURNING 'written'" | grep -qx written; }
 views() { sql "$1" "SELECT n FROM page_views WHERE page = 'home'"; }
@@ -186,6 +193,10 @@ held "three nodes up and healthy after $up ms"
 eventually 30 "three voters" voters
 held "all three vote"
 eventually 30 "the load has made its tables" strong 1
+
+leaders=$(for node in 1 2 3; do metrics "$node"; done | grep -c '^amphora_raft_is_leader 1' || true)
+[ "$leaders" = 1 ] || fail "$leaders nodes tell Prometheus that they lead"
+held "Prometheus may ask each node by its name; one leads"
 
 near=$(milliseconds "$(leader 1)" "UPDATE page_views SET n = n + 0")
 far=$(milliseconds 3 "UPDATE accounts SET balance = balance WHERE id = 2")
