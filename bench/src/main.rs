@@ -5,6 +5,7 @@ mod bulk;
 mod cluster;
 mod contest;
 mod failover;
+mod leaderless;
 mod learner;
 mod load;
 mod memory;
@@ -70,6 +71,15 @@ async fn main() {
     }
     if settings.wants("learner") {
         report.figures.extend(learner::figures(&settings).await);
+    }
+    if settings.wants("quorums") {
+        report.figures.extend(leaderless::quorums(&settings).await);
+    }
+    if settings.wants("propagation") {
+        report.figures.extend(leaderless::propagation(&settings).await);
+    }
+    if settings.wants("leaderless catch-up") {
+        report.figures.extend(leaderless::catch_up(&settings).await);
     }
     report.print();
     let path = report.write(&settings.results);

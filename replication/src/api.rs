@@ -22,13 +22,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amphora_storage::schema::{
-    Catalog, Descriptor, Index, IndexId, Sequence, SequenceState, SequenceValues, Table, TableId,
+    Catalog, Descriptor, Index, IndexId, Quorum, Sequence, SequenceState, SequenceValues, Table, TableId,
 };
 use amphora_storage::{DataType, Datum, Row, Timestamp};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 
-use crate::leaderless::{Conflict, ConflictKind};
+use crate::leaderless::{Conflict, ConflictKind, Progress, QUORUM_TIMEOUT};
 use crate::sessions::{RemoteSessions, Signal, Signalled};
 use crate::strong::EarlyCommit;
 use crate::{Error, NodeId, Result, Token};
@@ -87,6 +87,23 @@ pub enum SynchronousCommit {
     Local,
     /// The leader has put it into the order of commits.
     Off,
+}
+
+/// Which nodes statements over leaderless tables wait for. `None` is the table's own choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quorums {
+    /// Who is asked by every statement before it reads
+    pub read: Option<Quorum>,
+    /// Who has to have a commit on disk before it is acknowledged
+    pub write: Option<Quorum>,
+    /// How long either is waited for (58000)
+    pub patience: Duration,
+}
+
+impl Default for Quorums {
+    fn default() -> Quorums {
+        Quorums { read: None, write: None, patience: QUORUM_TIMEOUT }
+    }
 }
 
 /// How a transaction begins.
@@ -460,6 +477,11 @@ pub trait Transaction: Send {
         let _ = when;
     }
 
+    /// Whom statements that begin from now on wait for, and the commit.
+    fn set_quorums(&mut self, quorums: Quorums) {
+        let _ = quorums;
+    }
+
     /// After a commit: it is not durable yet. Whoever goes on has to [settle](Engine::settle) it first.
     fn early_commit(&self) -> Option<EarlyCommit> {
         None
@@ -714,6 +736,8 @@ pub struct NodeStatus {
     pub version: String,
     /// Its clock minus ours, in milliseconds, when last heard
     pub clock_skew_ms: i64,
+    /// How far it is with leaderless tables
+    pub leaderless: Progress,
 }
 
 /// The Raft group, seen from this node.

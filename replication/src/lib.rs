@@ -22,8 +22,8 @@ pub mod verify;
 
 pub use api::{
     Access, AdvisoryLock, ClusterStatus, Direction, Engine, IndexFunctions, InsertOutcome, IsolationLevel,
-    KeyBound, KeyRange, LockMode, NodeRole, NodeState, NodeStatus, OnConflict, PeerLag, RaftStatus, ReadMode,
-    RowLock, RowStream, SavepointId, Scan, SequenceGrant, Sequences, StoredRow, SynchronousCommit,
+    KeyBound, KeyRange, LockMode, NodeRole, NodeState, NodeStatus, OnConflict, PeerLag, Quorums, RaftStatus,
+    ReadMode, RowLock, RowStream, SavepointId, Scan, SequenceGrant, Sequences, StoredRow, SynchronousCommit,
     TableStatus, Transaction, TransactionOptions, Verdict, Verification, WaitPolicy,
 };
 pub use error::{ConflictingKey, Error, ErrorKind, Result};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use amphora_replication::IsolationLevel;
 use amphora_storage::DataType;
-use amphora_storage::schema::{ForeignKey, Identity, Index, IndexId, Replication, Table, TableId};
+use amphora_storage::schema::{ForeignKey, Identity, Index, IndexId, Quorum, Replication, Table, TableId};
 
 pub use object::{Commented, CreateTableAs, CreateView, NewSequence, ObjectCommand};
 pub use user_type::{DomainChange, NewDomain, TypeCommand};
@@ -119,10 +119,10 @@ pub struct CreateTable {
     pub foreign_keys: Vec<ForeignKey>,
     /// Tables referred to, as they were when the keys were checked
     pub parents: Vec<Arc<Table>>,
-    /// Wait for this many acknowledgements (leaderless)
-    pub write_quorum: u32,
-    /// Ask this many nodes (leaderless)
-    pub read_quorum: u32,
+    /// Which nodes a commit waits for (leaderless)
+    pub write_quorum: Quorum,
+    /// Which nodes a read asks (leaderless)
+    pub read_quorum: Quorum,
     /// What the client should be told
     pub notices: Vec<String>,
 }

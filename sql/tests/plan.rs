@@ -14,7 +14,7 @@ use amphora_sql::command::{Command, CreateTable, ObjectCommand};
 use amphora_sql::dependency::Object;
 use amphora_sql::frontend::{PlannerContext, parse, prepare};
 use amphora_sql::plan::Statement;
-use amphora_storage::schema::{Catalog, Check, Column, ColumnId, Index, IndexId, Table, TableId};
+use amphora_storage::schema::{Catalog, Check, Column, ColumnId, Index, IndexId, Quorum, Table, TableId};
 use amphora_storage::{DataType, Timestamp};
 
 /// A catalog that grows.
@@ -119,8 +119,8 @@ fn table_of(create: &CreateTable, id: u32) -> Table {
         storage: None,
         foreign_keys: Vec::new(),
         comment: None,
-        write_quorum: 1,
-        read_quorum: 1,
+        write_quorum: Quorum::ONE,
+        read_quorum: Quorum::ONE,
     }
 }
 

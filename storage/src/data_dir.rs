@@ -21,7 +21,7 @@ use crate::error::{Result, StorageError};
 use crate::file;
 
 /// The format of the whole directory that this program writes, and the only one that it reads.
-pub const FORMAT_VERSION: u32 = 5;
+pub const FORMAT_VERSION: u32 = 6;
 
 /// Whose a data directory is. Written once, when the node has become a member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

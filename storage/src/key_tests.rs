@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::array::{Array, Dimension};
-use crate::schema::{Column, ColumnId, Replication};
+use crate::schema::{Column, ColumnId, Quorum, Replication};
 
 fn encoded(datums: &[Datum]) -> Vec<u8> {
     let mut out = Vec::new();
@@ -267,8 +267,8 @@ fn table() -> Table {
         next_column_id: 3,
         next_index_id: 3,
         storage: None,
-        write_quorum: 1,
-        read_quorum: 1,
+        write_quorum: Quorum::ONE,
+        read_quorum: Quorum::ONE,
     }
 }
 

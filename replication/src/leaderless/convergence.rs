@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use amphora_storage::schema::{Column, ColumnId, Index, IndexId, Replication, Table, TableId};
+use amphora_storage::schema::{Column, ColumnId, Index, IndexId, Quorum, Replication, Table, TableId};
 use amphora_storage::types::Crdt;
 use amphora_storage::{DataType, Datum, Row, Timestamp};
 use proptest::collection::vec;
@@ -57,8 +57,8 @@ pub(super) fn table() -> Arc<Table> {
         next_column_id: 13,
         next_index_id: 1,
         storage: None,
-        write_quorum: 1,
-        read_quorum: 1,
+        write_quorum: Quorum::ONE,
+        read_quorum: Quorum::ONE,
     })
 }
 

@@ -33,15 +33,16 @@ use super::messages::{
     BatchBody, MAX_COMMIT_BYTES, OpBatch, PeerBody, PeerMessage, PeerTransport, ReseedPage,
 };
 use super::op::{Author, RowOp};
-use super::oplog::{Joined, OpLog, Record, join_stores};
+use super::oplog::{Joined, OpLog, OpLogLimits, Record, join_stores};
 use super::peer_stream::PeerStream;
+use super::quorums::{Questions, Waiting};
 use super::row_state::RowState;
 use crate::{Error, NodeId, Result};
 
-/// How long a commit waits for its write quorum, and a read for its read quorum.
-pub const QUORUM_TIMEOUT: Duration = Duration::from_secs(5);
 /// Received batches that are joined under one holding of the merge lock.
 const JOIN_CHUNK: usize = 128;
+/// Bytes that the log may be beyond twice its limit, for what is committed until it is truncated.
+const SLACK_BYTES: u64 = 256 << 20;
 /// Rows that are written together when the log is replayed.
 const REPLAY_ROWS: usize = 1000;
 /// Bytes of commits after which the store gets what it is owed: they bound how far rows grow meanwhile.
@@ -63,6 +64,11 @@ pub struct Engine {
     pub(super) log: OpLog,
     pub(super) hot: HotRows,
     pub(super) conflicts: Conflicts,
+    pub(super) limits: Mutex<OpLogLimits>,
+    /// The log has come beyond its limit
+    pub(super) beyond: Notify,
+    /// When rows were received last that are part of a transfer which is not over
+    pub(super) reseeded: Mutex<Option<Instant>>,
     /// Everything joined into the rows. Written under the merge lock.
     applied: Mutex<VersionVector>,
     /// Bytes of commits since the store got all rows and the vector. Written under the merge lock
@@ -74,6 +80,8 @@ pub struct Engine {
     claimed: AtomicU64,
     /// Ticks whenever a peer has said what it has
     pub(super) heard: watch::Sender<u64>,
+    /// Commits that wait for peers to have them
+    pub(super) waiting: Waiting,
     pub(super) transport: std::sync::OnceLock<Arc<dyn PeerTransport>>,
     pub(super) stopped: CancellationToken,
 }
@@ -81,13 +89,23 @@ pub struct Engine {
 /// The nodes that the catalog calls members, this one excluded.
 #[derive(Default)]
 pub(super) struct Members {
+    pub(super) own: NodeId,
     pub(super) peers: BTreeMap<NodeId, Peer>,
     pub(super) dead: BTreeSet<NodeId>,
+    /// Where the nodes are, this one included
+    pub(super) regions: BTreeMap<NodeId, String>,
+    /// False until the catalog has been looked into
+    pub(super) known: bool,
 }
 
 /// One peer and its running stream.
 pub(super) struct Peer {
     pub(super) stream: PeerStream,
+    pub(super) questions: Questions,
+    /// It is being sent rows
+    pub(super) reseeding: bool,
+    /// It lacks what the log has given up
+    pub(super) left_behind: bool,
     pub(super) wake: Arc<Notify>,
     /// Stops the stream when the peer is removed
     pub(super) removed: CancellationToken,
@@ -105,12 +123,16 @@ impl Engine {
             log,
             hot: HotRows::new(),
             conflicts: Conflicts::default(),
+            limits: Mutex::default(),
+            beyond: Notify::new(),
+            reseeded: Mutex::default(),
             applied: Mutex::new(vector.clone()),
             owed: AtomicUsize::new(0),
             durable: watch::Sender::new(vector),
-            members: Mutex::default(),
+            members: Mutex::new(Members { own: id, ..Members::default() }),
             claimed: AtomicU64::new(0),
             heard: watch::Sender::new(0),
+            waiting: Waiting::default(),
             transport: std::sync::OnceLock::new(),
             stopped: CancellationToken::new(),
         };
@@ -228,19 +250,31 @@ impl Engine {
 
     /// Commits a transaction that touched leaderless tables only: table, row key, operation.
     ///
-    /// Returns when it is on this node's disk and, where a table's `write_quorum` asks for it, on others'.
-    /// Fails with 23505 if a row that a plain INSERT did not find exists now, and with 54000 if it is larger
+    /// Returns when it is on this node's disk. Who wants it on others' too
+    /// [waits](Engine::wait_quorums) for that. Fails with 23505 if a row that a plain INSERT did not find exists now, and with 54000 if it is larger
     /// than [`MAX_COMMIT_BYTES`]; nothing is written then.
     pub async fn commit(&self, ops: Vec<(Arc<Table>, Vec<u8>, RowOp)>) -> Result<Committed> {
-        let quorum = ops.iter().map(|(table, ..)| table.write_quorum).max().unwrap_or(1);
+        self.check_room()?;
         let Some((committed, vector)) = self.join_own(&ops)? else {
             return Ok(Committed { seq: 0, hlc: self.clock.last() });
         };
         self.make_durable(&vector).await?;
-        if quorum > 1 {
-            self.wait_quorum(committed.seq, quorum, QUORUM_TIMEOUT).await?;
-        }
         Ok(committed)
+    }
+
+    /// 53100 if the log cannot be brought back to its limit, because rows cannot be flushed.
+    fn check_room(&self) -> Result<()> {
+        let (bytes, limit) = (self.log.bytes(), self.limits.lock().bytes);
+        if bytes <= limit {
+            return Ok(());
+        }
+        self.beyond.notify_one();
+        if bytes <= limit.saturating_mul(2).saturating_add(SLACK_BYTES) {
+            return Ok(());
+        }
+        Err(Error::new("53100", "the op log of leaderless tables is full")
+            .detail(format!("It has {} MB, and --op-log-size is {} MB.", bytes >> 20, limit >> 20))
+            .hint("Nothing of it can be given up before rows are flushed: look for a full or failing disk in the log."))
     }
 
     /// Joins a commit's rows and logs it. `None` if there is nothing to change.
@@ -375,11 +409,12 @@ impl Engine {
                 peer.wake.notify_one();
             }
         }
+        self.release_waiting();
         self.heard.send_modify(|n| *n = n.wrapping_add(1));
         match message.body {
             PeerBody::Push(batches) => self.receive(batches).await,
             PeerBody::Vector { .. } => Ok(self.vector()),
-            PeerBody::Reseed(page) => self.receive_page(page).await,
+            PeerBody::Reseed(page) => self.receive_page(message.from, page).await,
         }
     }
 
@@ -453,7 +488,8 @@ impl Engine {
     }
 
     /// Joins one page of a table transfer. The last one says what all pages cover.
-    async fn receive_page(self: &Arc<Self>, page: ReseedPage) -> Result<VersionVector> {
+    async fn receive_page(self: &Arc<Self>, from: NodeId, page: ReseedPage) -> Result<VersionVector> {
+        self.note_transfer(from, page.complete.is_none());
         {
             let _lock = self.log.store().merge_lock();
             let vector = self.applied();
@@ -487,46 +523,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Waits until `w` nodes, this one included, have this node's commit `seq` on disk.
-    ///
-    /// On timeout the commit stays and will still spread: that is what the error says.
-    pub async fn wait_quorum(&self, seq: u64, w: u32, timeout: Duration) -> Result<()> {
-        let mut heard = self.heard.subscribe();
-        for peer in self.members.lock().peers.values_mut() {
-            peer.stream.hurry();
-            peer.wake.notify_one();
-        }
-        let have = || {
-            let members = self.members.lock();
-            1 + members.peers.values().filter(|p| p.stream.acked().get(self.id) >= seq).count()
-        };
-        let reached = tokio::time::timeout(timeout, async {
-            while have() < w as usize {
-                if heard.changed().await.is_err() {
-                    break;
-                }
-            }
-        });
-        if reached.await.is_ok() {
-            return Ok(());
-        }
-        Err(Error::new("58000", format!("write quorum of {w} nodes was not reached in time"))
-            .detail(format!(
-                "The write is on {} of {} nodes, it stays, and it will spread to the others.",
-                have(),
-                1 + self.members.lock().peers.len()
-            ))
-            .hint("Check the nodes of the cluster, or lower the table's write_quorum."))
-    }
-
     /// Waits until local reads see everything that `vector` covers.
     pub async fn wait_covers(&self, vector: &VersionVector, timeout: Duration) -> Result<()> {
         let mut durable = self.durable.subscribe();
         let covered = tokio::time::timeout(timeout, durable.wait_for(|v| v.covers(vector))).await;
         match covered {
             Ok(_) => Ok(()),
-            Err(_) => Err(Error::new("58000", "this node did not catch up with its peers in time")
-                .hint("Check the nodes of the cluster, or lower the table's read_quorum.")),
+            Err(_) => Err(Error::new("58000", "this node did not catch up with its peers in time").hint(
+                "Check the nodes of the cluster, or lower amphora.read_quorum or the table's read_quorum.",
+            )),
         }
     }
 
@@ -534,6 +539,7 @@ impl Engine {
     pub fn set_members(self: &Arc<Self>, members: impl IntoIterator<Item = NodeId>) {
         let wanted: BTreeSet<NodeId> = members.into_iter().filter(|&n| n != self.id).collect();
         let mut members = self.members.lock();
+        members.known = true;
         members.peers.retain(|id, peer| {
             let stays = wanted.contains(id);
             if !stays {
@@ -547,12 +553,17 @@ impl Engine {
             }
             let peer = Peer {
                 stream: PeerStream::new(self.id),
+                questions: Questions::default(),
+                reseeding: false,
+                left_behind: false,
                 wake: Arc::new(Notify::new()),
                 removed: self.stopped.child_token(),
             };
             self.spawn_stream(id, &peer);
             members.peers.insert(id, peer);
         }
+        drop(members);
+        self.release_waiting();
     }
 
     /// Nodes whose commits their peers pass on without waiting.

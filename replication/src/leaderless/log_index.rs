@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use amphora_storage::journal::Position;
 
@@ -26,6 +27,8 @@ struct Held {
     /// The last seq of each origin
     last: BTreeMap<NodeId, u64>,
     bytes: u64,
+    /// When it was written to last, or this index was made
+    written: Instant,
 }
 
 /// The index of the op log.
@@ -33,6 +36,8 @@ struct Held {
 pub(super) struct LogIndex {
     /// Oldest first
     segments: VecDeque<Held>,
+    /// Of all of them
+    bytes: u64,
     marks: BTreeMap<NodeId, VecDeque<(u64, Position)>>,
     recent: BTreeMap<NodeId, VecDeque<OpBatch>>,
     /// The origins of what is recent, oldest first
@@ -64,7 +69,12 @@ impl LogIndex {
 
     fn held(&mut self, segment: u64) -> &mut Held {
         if self.segments.back().is_none_or(|held| held.segment != segment) {
-            self.segments.push_back(Held { segment, last: BTreeMap::new(), bytes: 0 });
+            self.segments.push_back(Held {
+                segment,
+                last: BTreeMap::new(),
+                bytes: 0,
+                written: Instant::now(),
+            });
         }
         let last = self.segments.len() - 1;
         &mut self.segments[last]
@@ -75,6 +85,8 @@ impl LogIndex {
         let held = self.held(at.segment);
         held.last.insert(origin, seq);
         held.bytes += length as u64;
+        held.written = Instant::now();
+        self.bytes += length as u64;
         let marks = self.marks.entry(origin).or_default();
         let far = |mark: &Position| mark.segment != at.segment || at.offset - mark.offset >= MARK_BYTES;
         if marks.back().is_none_or(|(_, mark)| far(mark)) {
@@ -106,7 +118,7 @@ impl LogIndex {
     /// The first file that must stay: the oldest that holds something `covered` does not, or without which
     /// there would be fewer than `retain` bytes.
     pub(super) fn first_needed(&self, covered: &VersionVector, retain: u64) -> Option<u64> {
-        let mut left: u64 = self.segments.iter().map(|held| held.bytes).sum();
+        let mut left = self.bytes;
         let needed = |held: &&Held| {
             left -= held.bytes;
             left < retain || held.last.iter().any(|(origin, seq)| covered.get(*origin) < *seq)
@@ -114,10 +126,38 @@ impl LogIndex {
         self.segments.iter().find(needed).map(|held| held.segment)
     }
 
+    /// Bytes of all records.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The oldest file that may stay: those before it are more than `bytes`, or were written to last longer than
+    /// `age` ago. `None` if none may.
+    pub(super) fn first_within(&self, bytes: u64, age: Duration) -> Option<u64> {
+        let mut left = self.bytes;
+        let stays = |held: &&Held| {
+            let fits = left <= bytes && held.written.elapsed() <= age;
+            left -= held.bytes;
+            fits
+        };
+        self.segments.iter().find(stays).map(|held| held.segment)
+    }
+
+    /// What lies in the files before this one, by origin.
+    pub(super) fn last_before(&self, segment: u64) -> VersionVector {
+        let before = self.segments.iter().take_while(|held| held.segment < segment);
+        before.flat_map(|held| held.last.iter().map(|(origin, seq)| (*origin, *seq))).collect()
+    }
+
+    /// The oldest record of an origin that is still there.
+    pub(super) fn first_of(&self, origin: NodeId) -> Option<u64> {
+        self.marks.get(&origin)?.front().map(|(seq, _)| *seq)
+    }
+
     /// The files before this one are gone.
     pub(super) fn forget_before(&mut self, segment: u64) {
-        while self.segments.front().is_some_and(|held| held.segment < segment) {
-            self.segments.pop_front();
+        while let Some(held) = self.segments.pop_front_if(|held| held.segment < segment) {
+            self.bytes -= held.bytes;
         }
         for marks in self.marks.values_mut() {
             while marks.front().is_some_and(|(_, at)| at.segment < segment) {

@@ -21,6 +21,7 @@
 //!   rows are flushed. So the records of an origin that follow each other, from the joined record on, are all there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use amphora_storage::codec;
 use amphora_storage::journal::{self, Journal, JournalOptions, Position};
@@ -38,7 +39,24 @@ use crate::{NodeId, Result};
 
 /// Bytes of commits that the log retains although every member has them, so that a peer which lost a little can catch
 /// up from the log.
-pub const RETAIN_BYTES: u64 = 64 << 20;
+const RETAIN_BYTES: u64 = 64 << 20;
+
+/// How much is kept for members that are away, and how fast they are helped back.
+#[derive(Clone, Copy, Debug)]
+pub struct OpLogLimits {
+    /// Bytes of the log
+    pub bytes: u64,
+    /// Its age. What was there when the node started counts from then on
+    pub age: Duration,
+    /// Bytes a second that a member is sent that has much to catch up with
+    pub catch_up_rate: u64,
+}
+
+impl Default for OpLogLimits {
+    fn default() -> OpLogLimits {
+        OpLogLimits { bytes: 4 << 30, age: Duration::from_secs(7 * 24 * 3600), catch_up_rate: 64 << 20 }
+    }
+}
 
 /// Files of the log that are kept to be written over: what a busy node gives up at a time.
 const RECYCLED_FILES: usize = 8;
@@ -251,17 +269,43 @@ impl OpLog {
         Ok(out)
     }
 
-    /// Gives up the oldest files of the log: those whose commits `acked` covers and the flushed rows contain, as long as
-    /// `retain` bytes stay.
-    pub(super) fn truncate_to(&self, acked: &VersionVector, retain: u64) -> Result<()> {
-        let mut covered = decode_joined(self.store.durable_joined())?.vector;
+    /// Bytes of all records.
+    pub(super) fn bytes(&self) -> u64 {
+        self.index.lock().bytes()
+    }
+
+    /// The oldest commit of an origin that can be read.
+    pub(super) fn first_of(&self, origin: NodeId) -> Option<u64> {
+        self.index.lock().first_of(origin)
+    }
+
+    /// Gives up the oldest files of the log, of those that flushed rows contain: what `acked` covers, but for the
+    /// newest; and beyond the limits all, whoever lacks it. Returns what was given up, by origin.
+    pub(super) fn truncate(&self, acked: &VersionVector, limits: &OpLogLimits) -> Result<VersionVector> {
+        self.truncate_to(acked, RETAIN_BYTES.min(limits.bytes), limits)
+    }
+
+    /// The same, as long as `retain` bytes stay.
+    pub(super) fn truncate_to(
+        &self,
+        acked: &VersionVector,
+        retain: u64,
+        limits: &OpLogLimits,
+    ) -> Result<VersionVector> {
+        let flushed = decode_joined(self.store.durable_joined())?.vector;
+        let mut covered = flushed.clone();
         covered.meet(acked);
         let active = self.journal.active_segment();
         let mut index = self.index.lock();
-        let before = index.first_needed(&covered, retain).unwrap_or(active);
+        let wanted = index.first_needed(&covered, retain).unwrap_or(active);
+        let allowed = index.first_within(limits.bytes, limits.age).unwrap_or(active);
+        let possible = index.first_needed(&flushed, 0).unwrap_or(active);
+        let before = wanted.max(allowed.min(possible)).min(active);
+        let given_up = index.last_before(before);
         index.forget_before(before);
         drop(index);
-        Ok(self.journal.release(before)?)
+        self.journal.release(before)?;
+        Ok(given_up)
     }
 }
 

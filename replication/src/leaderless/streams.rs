@@ -4,13 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amphora_storage::Timestamp;
-use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::Instant;
 
 use super::dots::VersionVector;
 use super::engine::{Engine, Peer, decode_body};
 use super::messages::{PUSH_BYTES, PeerBody, PeerMessage, PeerTransport, ReseedPage};
-use super::oplog::RETAIN_BYTES;
 use super::peer_stream::Step;
 use crate::api::PeerLag;
 use crate::{Error, NodeId, Result};
@@ -33,8 +31,8 @@ impl Engine {
         for (id, peer) in &self.members.lock().peers {
             self.spawn_stream(*id, peer);
         }
-        self.spawn_upkeep(TRUNCATE_EVERY, "the op log could not be truncated", Engine::truncate);
         self.spawn_upkeep(SETTLE_EVERY, "leaderless rows could not be written", Engine::settle);
+        self.spawn_truncation();
     }
 
     /// Does something now and then until the engine stops.
@@ -54,6 +52,26 @@ impl Engine {
                 }
                 if let Err(e) = work(&engine) {
                     tracing::warn!("{failed}: {e}");
+                }
+            }
+        });
+    }
+
+    /// Truncates the op log now and then, and when it is beyond its limits. That may have to wait for the disk.
+    fn spawn_truncation(self: &Arc<Self>) {
+        let engine = self.clone();
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(TRUNCATE_EVERY);
+            loop {
+                tokio::select! {
+                    () = engine.stopped.cancelled() => return,
+                    _ = ticks.tick() => {}
+                    () = engine.beyond.notified() => {}
+                }
+                let log = engine.clone();
+                let truncated = tokio::task::spawn_blocking(move || log.truncate()).await;
+                if let Ok(Err(e)) = truncated {
+                    tracing::warn!("the op log could not be truncated: {e}");
                 }
             }
         });
@@ -100,7 +118,7 @@ impl Engine {
     }
 
     /// Sends a message and takes note of the answer, or of there being none.
-    async fn exchange(
+    pub(super) async fn exchange(
         &self,
         transport: &dyn PeerTransport,
         peer: NodeId,
@@ -122,6 +140,7 @@ impl Engine {
         match &answer {
             Ok(vector) => {
                 self.note_claim(vector);
+                self.release_waiting();
                 self.heard.send_modify(|n| *n = n.wrapping_add(1));
             }
             Err(e) => tracing::debug!(peer, "leaderless stream: {e}"),
@@ -132,6 +151,7 @@ impl Engine {
     /// Sends what fits of these origins' commits.
     async fn push(&self, transport: &dyn PeerTransport, peer: NodeId, from: &[(NodeId, u64)]) {
         let have = self.vector();
+        let pace = Pace::begin(self.limits.lock().catch_up_rate);
         let mut batches = Vec::new();
         let mut room = PUSH_BYTES;
         for &(origin, seq) in from {
@@ -158,6 +178,10 @@ impl Engine {
         {
             self.stall(peer);
         }
+        // A full message is followed by the next: the peer has much to catch up with.
+        if room < PUSH_BYTES / 2 {
+            pace.keep(PUSH_BYTES - room).await;
+        }
     }
 
     /// Nothing got through although the peer answered: not to be tried again at once.
@@ -172,8 +196,10 @@ impl Engine {
         // Before the first row is read: every row read later has at least this in it.
         let covered = self.vector();
         tracing::info!(peer, "sending all leaderless rows: the peer is behind the beginning of the op log");
+        let _sending = self.sending(peer);
         let mut after: Option<Vec<u8>> = None;
         loop {
+            let pace = Pace::begin(self.limits.lock().catch_up_rate);
             let rows = self.settle().and_then(|()| self.log.states(after.as_deref(), PUSH_BYTES));
             let rows = match rows {
                 Ok(rows) => rows,
@@ -194,61 +220,8 @@ impl Engine {
             if self.exchange(transport, peer, page).await.is_err() || done {
                 return;
             }
+            pace.keep(PUSH_BYTES).await;
         }
-    }
-
-    /// Before a read of `r` nodes, this one included: learns what `r - 1` peers have and waits until
-    /// local reads see it too.
-    pub async fn read_quorum(&self, r: u32, timeout: Duration) -> Result<()> {
-        let missed = || {
-            Error::new("58000", format!("read quorum of {r} nodes was not reached in time"))
-                .hint("Check the nodes of the cluster, or lower the table's read_quorum.")
-        };
-        let wanted = r.saturating_sub(1) as usize;
-        if wanted == 0 {
-            return Ok(());
-        }
-        let transport = self.transport.get().cloned().ok_or_else(missed)?;
-        let peers: Vec<NodeId> = self.members.lock().peers.keys().copied().collect();
-        let deadline = Instant::now() + timeout;
-        let learn = async {
-            let body = PeerBody::Vector { wanting: true };
-            let mut answers: FuturesUnordered<_> =
-                peers.iter().map(|&p| self.exchange(&*transport, p, body.clone())).collect();
-            let (mut target, mut answered) = (VersionVector::new(), 0);
-            while answered < wanted {
-                match answers.next().await {
-                    Some(Ok(vector)) => {
-                        target.join(&vector);
-                        answered += 1;
-                    }
-                    Some(Err(_)) => {}
-                    None => return Err(missed()),
-                }
-            }
-            Ok(target)
-        };
-        let target = tokio::time::timeout_at(deadline, learn).await.map_err(|_| missed())??;
-        self.wait_covers(&target, deadline.saturating_duration_since(Instant::now())).await
-    }
-
-    /// Removes from the op log what every member has and what is beyond the bytes to be retained. What
-    /// some member has not acknowledged stays, however much it is.
-    pub fn truncate(&self) -> Result<()> {
-        match self.acked_by_all() {
-            Some(acked) => self.log.truncate_to(&acked, RETAIN_BYTES),
-            None => Ok(()),
-        }
-    }
-
-    /// What every member has on disk; `None` while some member has not been heard.
-    pub(super) fn acked_by_all(&self) -> Option<VersionVector> {
-        let mut acked = self.vector();
-        for peer in self.members.lock().peers.values() {
-            peer.stream.heard()?;
-            acked.meet(peer.stream.acked());
-        }
-        Some(acked)
     }
 
     /// How far each peer is behind this node's own commits, for `amphora.replication`.
@@ -275,6 +248,24 @@ impl Engine {
             }
         };
         peers.into_iter().map(lag).collect()
+    }
+}
+
+/// When something was begun that may take only so many bytes a second.
+struct Pace {
+    begun: Instant,
+    rate: u64,
+}
+
+impl Pace {
+    fn begin(rate: u64) -> Pace {
+        Pace { begun: Instant::now(), rate: rate.max(1) }
+    }
+
+    /// Waits until these bytes may have been sent.
+    async fn keep(self, bytes: usize) {
+        let takes = Duration::from_micros((bytes as u64).saturating_mul(1_000_000) / self.rate);
+        tokio::time::sleep_until(self.begun + takes).await;
     }
 }
 

@@ -92,6 +92,7 @@ impl Node {
             warn!("node {} has been removed from the cluster; stop it and empty its data directory", self.id);
         }
         (known.was_member, known.was_voter) = (is_member, is_voter);
+        self.leaderless.set_regions(members.iter().map(|(id, m, _)| (*id, m.region.clone())).collect());
         self.leaderless.set_members(members.iter().map(|(id, ..)| *id).filter(|id| *id != self.id));
         if !members.is_empty() {
             let ids: BTreeSet<NodeId> = members.iter().map(|(id, ..)| *id).collect();

@@ -55,7 +55,7 @@ pub use recovery::{Survivor, recover, survey};
 
 use crate::api::{AdvisoryLock, ClusterStatus, Engine, Transaction, TransactionOptions, Verification};
 use crate::gossip::{Gossip, GossipConfig};
-use crate::leaderless::{Conflict, ConflictKind};
+use crate::leaderless::{Conflict, ConflictKind, OpLogLimits};
 use crate::rpc::{AddressBook, Client, Faults, Identity, RpcTransport, Server};
 use crate::sessions::{RemoteSessions, SessionDirectory, Signal, Signalled};
 use crate::strong::{EarlyCommit, Group, GroupConfig, LogLimits, Member, Timing};
@@ -96,6 +96,8 @@ pub struct NodeConfig {
     pub timing: Timing,
     /// How much Raft log is kept
     pub log_limits: LogLimits,
+    /// How much op log is kept
+    pub op_log_limits: OpLogLimits,
     /// How tables are checked
     pub verify: VerifyOptions,
     /// Bytes of memory for the writes of all transactions until they commit
@@ -167,6 +169,7 @@ impl Node {
         let store = Store::open(data_dir.path(), config.store.clone())?;
         let raft_log = RaftLog::open(data_dir.path(), RaftLogOptions::default())?;
         let leaderless = leaderless::Engine::open(store.clone(), id, clock.clone())?;
+        leaderless.set_limits(config.op_log_limits);
         let book = Arc::new(AddressBook::new());
         let group = Group::start(GroupConfig {
             node_id: id,

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::Node;
 use crate::NodeId;
 use crate::api::{ClusterStatus, NodeRole, NodeState, NodeStatus, TableStatus};
+use crate::leaderless::Progress;
 
 /// How long after its start a node thinks well of members it has not heard.
 const GRACE: Duration = Duration::from_secs(5);
@@ -67,6 +68,7 @@ impl Node {
         }
         members.sort_by_key(|(id, ..)| *id);
         let skew = self.skew.lock().clone();
+        let progress = self.leaderless.progress();
         let status = |(id, member, voter): (NodeId, crate::strong::Member, bool)| NodeStatus {
             node_id: id,
             role: match voter {
@@ -82,6 +84,7 @@ impl Node {
             leader_preference: member.preference,
             version: member.version,
             clock_skew_ms: skew.get(&id).copied().unwrap_or(0),
+            leaderless: progress.get(&id).copied().unwrap_or(Progress::Unknown),
         };
         members.into_iter().map(status).collect()
     }

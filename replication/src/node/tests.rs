@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use amphora_storage::schema::{Column, ColumnId, Index, IndexId, Replication, Table, TableId};
+use amphora_storage::schema::{Column, ColumnId, Index, IndexId, Quorum, Replication, Table, TableId};
 use amphora_storage::types::Crdt;
 use amphora_storage::{DataType, Datum, Row};
 use tempfile::TempDir;
@@ -29,6 +29,7 @@ fn config(dir: &Path, rpc_listen: &str, join: Vec<String>) -> NodeConfig {
         store: StoreOptions::default(),
         timing: Timing::default(),
         log_limits: LogLimits::default(),
+        op_log_limits: Default::default(),
         verify: VerifyOptions::default(),
         write_memory: 1 << 30,
     }
@@ -127,8 +128,8 @@ pub(crate) fn table(id: TableId, name: &str, replication: Replication) -> Table 
         next_column_id: 3,
         next_index_id: 1,
         storage: None,
-        write_quorum: 1,
-        read_quorum: 1,
+        write_quorum: Quorum::ONE,
+        read_quorum: Quorum::ONE,
     }
 }
 

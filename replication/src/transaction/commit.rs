@@ -1,8 +1,9 @@
 //! What a transaction sends when it commits, and when.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use amphora_storage::schema::TableId;
+use amphora_storage::schema::{Quorum, TableId};
 use amphora_storage::{Timestamp, codec};
 
 use super::locking::{MAX_LOCK_BATCH, table_intent};
@@ -148,12 +149,20 @@ impl HybridTransaction {
         if ops.is_empty() {
             return Ok(());
         }
-        let outcome = self.context.leaderless.commit(ops).await;
-        match outcome {
+        let engine = self.context.leaderless.clone();
+        let quorums: BTreeSet<Quorum> =
+            ops.iter().map(|(table, ..)| self.quorums.write.unwrap_or(table.write_quorum)).collect();
+        for quorum in &quorums {
+            engine.check_quorum("write", *quorum)?;
+        }
+        match engine.commit(ops).await {
             // Another session of this node inserted the same key meanwhile: run the statement again and
             // let it decide (ON CONFLICT, or 23505 with the row in sight).
             Err(e) if e.sqlstate == "23505" && self.options.autocommit => Err(e.kind(ErrorKind::Restart)),
-            other => other.map(|_| ()),
+            Err(e) => Err(e),
+            // It changed nothing.
+            Ok(committed) if committed.seq == 0 => Ok(()),
+            Ok(committed) => engine.wait_quorums(committed.seq, &quorums, self.quorums.patience).await,
         }
     }
 }

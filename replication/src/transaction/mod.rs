@@ -54,15 +54,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use amphora_storage::schema::{Catalog, Descriptor, IndexId, SequenceState, Table, TableId};
+use amphora_storage::schema::{Catalog, Descriptor, IndexId, Quorum, SequenceState, Table, TableId};
 use amphora_storage::store::Store;
 use amphora_storage::{DataType, Datum, Hlc, Row, Timestamp, key};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use crate::api::{
-    Access, InsertOutcome, IsolationLevel, LockMode, OnConflict, ReadMode, RowLock, RowStream, SavepointId,
-    Scan, Sequences, StoredRow, SynchronousCommit, Transaction, TransactionOptions, WaitPolicy,
+    Access, InsertOutcome, IsolationLevel, LockMode, OnConflict, Quorums, ReadMode, RowLock, RowStream,
+    SavepointId, Scan, Sequences, StoredRow, SynchronousCommit, Transaction, TransactionOptions, WaitPolicy,
 };
 use crate::error::ErrorKind;
 use crate::leaderless;
@@ -113,6 +113,8 @@ pub struct HybridTransaction {
     when: SynchronousCommit,
     early: Option<EarlyCommit>,
     left_out: Vec<NodeId>,
+    /// Whom leaderless tables wait for
+    quorums: Quorums,
     /// What every statement must see
     token: Option<Arc<Token>>,
     /// What strong tables are read at; `None` before the first statement that needs it
@@ -162,6 +164,7 @@ impl HybridTransaction {
             when: SynchronousCommit::On,
             early: None,
             left_out: Vec::new(),
+            quorums: Quorums::default(),
             token: None,
             snapshot: None,
             reads: None,
@@ -342,6 +345,9 @@ impl Transaction for HybridTransaction {
             Box::pin(self.follow_leaderless()).await?;
         }
         self.check_tables(tables)?;
+        if tables.iter().any(|t| !t.is_strong() && self.read_quorum_of(t) != Quorum::ONE) {
+            Box::pin(self.ask_read_quorums(tables)).await?;
+        }
         if let ReadMode::AsOf(_) = self.taken {
             self.check_past(tables)?;
         }
@@ -661,6 +667,10 @@ impl Transaction for HybridTransaction {
 
     fn set_synchronous_commit(&mut self, when: SynchronousCommit) {
         self.when = when;
+    }
+
+    fn set_quorums(&mut self, quorums: Quorums) {
+        self.quorums = quorums;
     }
 
     fn early_commit(&self) -> Option<EarlyCommit> {

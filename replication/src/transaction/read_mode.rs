@@ -1,10 +1,11 @@
 //! Snapshots of another age than linearizable ones, and those that follow a token.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use amphora_storage::Timestamp;
-use amphora_storage::schema::Table;
+use amphora_storage::schema::{Quorum, Table};
 
 use super::HybridTransaction;
 use crate::api::ReadMode;
@@ -63,6 +64,20 @@ impl HybridTransaction {
         tokio::time::timeout(FOLLOW_PATIENCE, caught_up)
             .await
             .map_err(|_| not_caught_up("commits of leaderless tables are missing"))
+    }
+
+    pub(super) fn read_quorum_of(&self, table: &Table) -> Quorum {
+        self.quorums.read.unwrap_or(table.read_quorum)
+    }
+
+    /// Learns what the read quorums of these tables have, and waits until it is here.
+    pub(super) async fn ask_read_quorums(&self, tables: &[Arc<Table>]) -> Result<()> {
+        let leaderless = tables.iter().filter(|table| !table.is_strong());
+        let quorums: BTreeSet<Quorum> = leaderless.map(|table| self.read_quorum_of(table)).collect();
+        for quorum in &quorums {
+            self.context.leaderless.check_quorum("read", *quorum)?;
+        }
+        self.context.leaderless.ask_quorums(&quorums, self.quorums.patience).await
     }
 
     /// Tables have a past only as far back as they looked as they do now.

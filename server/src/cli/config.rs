@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use amphora_replication::leaderless::OpLogLimits;
 use amphora_replication::strong::LogLimits;
 use amphora_replication::verify::VerifyOptions;
 use amphora_sql::index::SQL_INDEXES;
@@ -166,6 +167,15 @@ pub struct StartArgs {
     /// Megabytes a second with which a snapshot is sent to a node that is too far behind [default: 64]
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..))]
     pub snapshot_rate: Option<u64>,
+    /// Megabytes of the op log of leaderless tables, at most, of what a node that is away lacks [default: 4096]
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(16..))]
+    pub op_log_size: Option<u64>,
+    /// Hours that it is kept for such a node; one that is away for longer is sent the rows [default: 168]
+    #[arg(long, value_name = "HOURS")]
+    pub op_log_age: Option<Amount>,
+    /// Megabytes a second that a node is sent that catches up with leaderless tables [default: 64]
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..))]
+    pub catch_up_rate: Option<u64>,
     /// Hours that a transaction's snapshot keeps old versions of rows; then its reads are refused [default: 24]
     #[arg(long, value_name = "HOURS")]
     pub longest_snapshot: Option<Amount>,
@@ -238,6 +248,8 @@ pub struct StartConfig {
     pub raft_log_bytes: u64,
     /// Bytes a second of a snapshot that is sent
     pub snapshot_rate: u64,
+    /// How much op log is kept for nodes that are away, and how fast they are helped back
+    pub op_log: OpLogLimits,
     /// How long a running snapshot keeps old versions
     pub longest_snapshot: Duration,
     /// How long old versions can be read
@@ -292,6 +304,11 @@ impl StartConfig {
                 .snapshot_rate
                 .or(file.snapshot_rate)
                 .map_or(limits.snapshot_rate, |mb| mb.max(1) << 20),
+            op_log: op_log_limits(
+                args.op_log_size.or(file.op_log_size),
+                args.op_log_age.or(file.op_log_age),
+                args.catch_up_rate.or(file.catch_up_rate),
+            ),
             longest_snapshot: args
                 .longest_snapshot
                 .or(file.longest_snapshot)
@@ -351,6 +368,15 @@ fn verify_options(hours: Option<u32>, rate: Option<u32>) -> VerifyOptions {
         every: hours.map_or(default.every, |hours| Duration::from_secs(u64::from(hours) * 3600)),
         bytes_per_second: rate.map_or(default.bytes_per_second, |mb| u64::from(mb.max(1)) << 20),
         indexes: Some(&SQL_INDEXES),
+    }
+}
+
+fn op_log_limits(size: Option<u64>, age: Option<Amount>, rate: Option<u64>) -> OpLogLimits {
+    let default = OpLogLimits::default();
+    OpLogLimits {
+        bytes: size.map_or(default.bytes, |mb| mb.max(16) << 20),
+        age: age.map_or(default.age, |hours| hours.times(3600)),
+        catch_up_rate: rate.map_or(default.catch_up_rate, |mb| mb.max(1) << 20),
     }
 }
 

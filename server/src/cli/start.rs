@@ -162,6 +162,7 @@ fn node_config(config: &StartConfig, pg: SocketAddr, http: SocketAddr) -> NodeCo
             flush_every: config.raft_log_keep.min(LogLimits::default().flush_every),
             ..LogLimits::default()
         },
+        op_log_limits: config.op_log,
         verify: config.verify.clone(),
         write_memory: config.write_memory,
     }

@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 
-use amphora_storage::schema::{Column, ColumnId, Identity, Index, IndexId, Replication, Table, TableId};
+use amphora_storage::schema::{
+    Column, ColumnId, Identity, Index, IndexId, Quorum, Replication, Table, TableId,
+};
 use amphora_storage::{DataType, Timestamp};
 use sqlparser::ast;
 use sqlparser::ast::{ColumnOption, GeneratedAs, Spanned, TableConstraint};
@@ -701,8 +703,8 @@ impl Draft {
             next_column_id: 0,
             next_index_id: 0,
             storage: None,
-            write_quorum: 1,
-            read_quorum: 1,
+            write_quorum: Quorum::ONE,
+            read_quorum: Quorum::ONE,
         }
     }
 }

@@ -48,7 +48,7 @@ pub(crate) fn condition_over(columns: Vec<amphora_storage::schema::Column>, text
 /// A table of which nothing is known but its columns.
 #[cfg(test)]
 fn row_of(columns: Vec<amphora_storage::schema::Column>) -> Table {
-    use amphora_storage::schema::{Replication, TableId};
+    use amphora_storage::schema::{Quorum, Replication, TableId};
     Table {
         id: TableId(0),
         version: amphora_storage::Timestamp::ZERO,
@@ -66,8 +66,8 @@ fn row_of(columns: Vec<amphora_storage::schema::Column>) -> Table {
         next_column_id: 0,
         next_index_id: 0,
         storage: None,
-        write_quorum: 1,
-        read_quorum: 1,
+        write_quorum: Quorum::ONE,
+        read_quorum: Quorum::ONE,
     }
 }
 

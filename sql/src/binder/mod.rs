@@ -72,7 +72,7 @@ pub(crate) use self::user_type::{domain_test, is_constrained, stored_breaks};
 pub(crate) use self::view::view_is_broken;
 
 use self::level::Level;
-pub(crate) use self::table_option::changed_options;
+pub(crate) use self::table_option::{QUORUM_HINT, changed_options};
 use crate::command::Command;
 use crate::copy::Direction;
 use crate::error::{Result, SqlError};

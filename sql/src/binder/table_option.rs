@@ -1,6 +1,6 @@
 //! `WITH (replication = 'leaderless', …)` of CREATE TABLE.
 
-use amphora_storage::schema::{Replication, Table};
+use amphora_storage::schema::{Quorum, Replication, Table};
 use sqlparser::ast;
 use sqlparser::ast::{CreateTableOptions, SqlOption};
 
@@ -11,9 +11,13 @@ use crate::error::{Result, SqlError};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TableOptions {
     pub(super) replication: Replication,
-    pub(super) write_quorum: u32,
-    pub(super) read_quorum: u32,
+    pub(super) write_quorum: Quorum,
+    pub(super) read_quorum: Quorum,
 }
+
+/// What a quorum can be.
+pub(crate) const QUORUM_HINT: &str =
+    "A quorum is a number of nodes, from 1, or quorum, all, local_quorum or each_quorum.";
 
 /// Reads the options. 22023 for an unknown name or value.
 pub(super) fn table_options(options: &CreateTableOptions) -> Result<TableOptions> {
@@ -27,11 +31,12 @@ pub(super) fn table_options(options: &CreateTableOptions) -> Result<TableOptions
 
 /// Reads the options in parentheses of a new table.
 pub(super) fn options_of(options: &[SqlOption]) -> Result<TableOptions> {
-    read_options(options, TableOptions { replication: Replication::Strong, write_quorum: 1, read_quorum: 1 })
+    let (write_quorum, read_quorum) = (Quorum::ONE, Quorum::ONE);
+    read_options(options, TableOptions { replication: Replication::Strong, write_quorum, read_quorum })
 }
 
 /// ALTER TABLE … SET (…): the write quorum and the read quorum as they are to be.
-pub(crate) fn changed_options(table: &Table, options: &[SqlOption]) -> Result<(u32, u32)> {
+pub(crate) fn changed_options(table: &Table, options: &[SqlOption]) -> Result<(Quorum, Quorum)> {
     let (replication, write_quorum, read_quorum) = (table.replication, table.write_quorum, table.read_quorum);
     let new = read_options(options, TableOptions { replication, write_quorum, read_quorum })?;
     if new.replication != replication {
@@ -61,15 +66,13 @@ fn read_options(options: &[SqlOption], mut read: TableOptions) -> Result<TableOp
                 };
             }
             "write_quorum" | "read_quorum" => {
-                let number = text.parse::<u32>().ok().filter(|n| (1..=1000).contains(n));
-                let number = number.ok_or_else(|| {
-                    invalid_value(&name, &text).with_hint("A quorum is a number of nodes, from 1.")
-                })?;
+                let wanted =
+                    text.parse::<Quorum>().map_err(|_| invalid_value(&name, &text).with_hint(QUORUM_HINT))?;
                 match name.as_str() {
-                    "write_quorum" => read.write_quorum = number,
-                    _ => read.read_quorum = number,
+                    "write_quorum" => read.write_quorum = wanted,
+                    _ => read.read_quorum = wanted,
                 }
-                quorum = Some((name, number));
+                quorum = Some(name);
             }
             // Storage parameters of PostgreSQL's that mean nothing here and change nothing a client sees.
             "fillfactor" => {}
@@ -80,19 +83,13 @@ fn read_options(options: &[SqlOption], mut read: TableOptions) -> Result<TableOp
             }
         }
     }
-    if let (Some((name, _)), Replication::Strong) = (&quorum, read.replication) {
+    if let (Some(name), Replication::Strong) = (&quorum, read.replication) {
         return Err(SqlError::invalid_parameter_value(format!(
             "parameter \"{name}\" is for leaderless tables"
         ))
         .with_hint(
             "Every commit to a strong table is on a majority already; add replication = 'leaderless'.",
         ));
-    }
-    if read.write_quorum != 1 || read.read_quorum != 1 {
-        return Err(SqlError::feature_not_supported(
-            "write_quorum and read_quorum other than 1 are not yet supported",
-        )
-        .with_hint("Leave them out, or make the table strong (replication = 'strong')."));
     }
     Ok(read)
 }

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use amphora_storage::schema::{Catalog, Column, ColumnId, Index, IndexId, Replication, Table, TableId};
+use amphora_storage::schema::{
+    Catalog, Column, ColumnId, Index, IndexId, Quorum, Replication, Table, TableId,
+};
 use amphora_storage::{DataType, Timestamp};
 
 use crate::frontend::{PlannerContext, parse, prepare};
@@ -35,8 +37,8 @@ fn catalog() -> Arc<Catalog> {
         next_column_id: 3,
         next_index_id: 1,
         storage: None,
-        write_quorum: 1,
-        read_quorum: 1,
+        write_quorum: Quorum::ONE,
+        read_quorum: Quorum::ONE,
     };
     Arc::new(Catalog::new(Timestamp::ZERO, [Arc::new(table(16384, "t")), Arc::new(table(16394, "u"))]))
 }

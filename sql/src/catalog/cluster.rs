@@ -2,6 +2,7 @@
 //! has lost the quorum too, for that is when they are read.
 
 use amphora_replication::Verification;
+use amphora_storage::schema::Quorum;
 use amphora_storage::{Datum, Row, Timestamp};
 
 use super::{Columns, Definition, MakeRows, SystemContext, Ty, activity, row, text};
@@ -33,6 +34,7 @@ const NODES: Columns = &[
     ("version", Ty::Text),
     ("clock_skew_ms", Ty::Int8),
     ("leader_preference", Ty::Int4),
+    ("leaderless", Ty::Text),
 ];
 
 fn nodes(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> {
@@ -51,6 +53,7 @@ fn nodes(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> 
                 text(&n.version),
                 Datum::Int8(n.clock_skew_ms),
                 Datum::Int4(n.leader_preference),
+                text(n.leaderless.as_str()),
             ]
         })
         .collect())
@@ -61,8 +64,8 @@ const TABLES: Columns = &[
     ("schema_name", Ty::Name),
     ("table_name", Ty::Name),
     ("mode", Ty::Text),
-    ("write_quorum", Ty::Int4),
-    ("read_quorum", Ty::Int4),
+    ("write_quorum", Ty::Text),
+    ("read_quorum", Ty::Text),
     ("size_bytes", Ty::Int8),
 ];
 
@@ -74,7 +77,7 @@ fn tables(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>>
         .tables()
         .map(|t| {
             // Quorums are a leaderless table's; a strong table's is always the majority.
-            let quorum = |n: u32| if t.is_strong() { Datum::Null } else { Datum::Int4(n as i32) };
+            let quorum = |n: Quorum| if t.is_strong() { Datum::Null } else { text(n.to_string()) };
             row(
                 TABLES,
                 &[

@@ -1,6 +1,6 @@
 //! Tables, indexes and their columns: `pg_class`, `pg_attribute`, `pg_index`, `pg_constraint`, …
 
-use amphora_storage::schema::{Identity, Index, Table};
+use amphora_storage::schema::{Identity, Index, Quorum, Table};
 use amphora_storage::{DataType, Datum, Row};
 
 use super::{
@@ -71,6 +71,14 @@ const CLASS: Columns = &[
     ("reloptions", Ty::Texts),
     ("relpartbound", Ty::Text),
 ];
+
+/// The options of a leaderless table that are not what they are without being set.
+fn table_options(table: &Table) -> Vec<String> {
+    let quorums = [("write_quorum", table.write_quorum), ("read_quorum", table.read_quorum)];
+    let set = quorums.into_iter().filter(|(_, quorum)| *quorum != Quorum::ONE);
+    let replication = format!("replication={}", table.replication.as_str());
+    [replication].into_iter().chain(set.map(|(name, quorum)| format!("{name}={quorum}"))).collect()
+}
 
 struct Relation<'a> {
     oid: u32,
@@ -198,8 +206,7 @@ fn class(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> 
             has_index: visible_indexes(table).next().is_some(),
             has_triggers: !table.foreign_keys.is_empty() || context.catalog.is_referenced(table.id),
             access_method: HEAP,
-            options: (!table.is_strong())
-                .then(|| vec![format!("replication={}", table.replication.as_str())]),
+            options: (!table.is_strong()).then(|| table_options(table)),
             rows: context.catalog.statistics(table.id).map_or(-1.0, |s| s.rows as f32),
         }));
         for index in visible_indexes(table) {

@@ -1,4 +1,4 @@
-//! `synchronous_commit`: what a commit waits for, and what the session's next statement then has to wait for.
+//! `synchronous_commit` and `amphora.write_quorum`: what a commit waits for, and what the session's next statement then has to wait for.
 
 use std::time::Instant;
 
@@ -12,7 +12,12 @@ impl Session {
     /// The transaction is about to commit.
     pub(super) fn choose_durability(&mut self) {
         let Some(txn) = self.tx.txn.as_mut().filter(|txn| !txn.is_read_only()) else { return };
-        let when = self.shared.settings.lock().effective().synchronous_commit;
+        let (when, quorums) = {
+            let settings = self.shared.settings.lock();
+            let effective = settings.effective();
+            (effective.synchronous_commit, effective.quorums)
+        };
+        txn.set_quorums(quorums);
         if when != SynchronousCommit::On {
             txn.set_synchronous_commit(when);
         }

@@ -337,8 +337,13 @@ impl Session {
             let (mode, followed) = self.reads(job, &prepared)?;
             let follows = followed.is_some() || self.tx.follows;
             self.tx.follows = followed.is_some();
+            let leaderless = prepared.tables.iter().any(|table| !table.is_strong());
+            let quorums = leaderless.then(|| self.shared.settings.lock().effective().quorums);
             let txn = self.transaction(autocommit && !once);
             txn.set_read_mode(mode);
+            if let Some(quorums) = quorums {
+                txn.set_quorums(quorums);
+            }
             if follows {
                 txn.follow(followed)?;
             }

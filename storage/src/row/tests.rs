@@ -7,7 +7,7 @@ use super::*;
 use crate::array::{Array, Dimension};
 use crate::datum::Interval;
 use crate::numeric::Numeric;
-use crate::schema::{Column, Index, IndexId, Replication, TableId};
+use crate::schema::{Column, Index, IndexId, Quorum, Replication, TableId};
 use crate::{Json, Timestamp};
 
 fn table(ids: &[u32]) -> Table {
@@ -35,8 +35,8 @@ fn table(ids: &[u32]) -> Table {
         next_column_id: ids.iter().max().map_or(0, |m| m + 1),
         next_index_id: 1,
         storage: None,
-        write_quorum: 1,
-        read_quorum: 1,
+        write_quorum: Quorum::ONE,
+        read_quorum: Quorum::ONE,
     }
 }
 

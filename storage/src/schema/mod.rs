@@ -7,6 +7,7 @@
 mod catalog;
 mod index;
 mod object;
+mod quorum;
 mod sequence;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,7 @@ pub use object::{
     ColumnStatistics, Descriptor, ForeignKey, Histogram, Identity, MostCommon, ReferentialAction, Role,
     Schema, Sequence, TableStatistics, UserType, UserTypeKind, View, ViewRelation,
 };
+pub use quorum::{NoQuorum, Quorum};
 pub use sequence::{SequenceEnd, SequenceState, SequenceValues};
 
 /// The id of a table, or of any other object of the catalog: all draw from one counter, and none is ever
@@ -198,10 +200,10 @@ pub struct Table {
     /// Where its rows lie since they were last written anew as a whole: a keyspace of that id, which is no
     /// object's. `None` is its own id. What lay elsewhere is reclaimed like a dropped table.
     pub storage: Option<TableId>,
-    /// Acknowledgements a leaderless commit waits for (1 = its own fsync only)
-    pub write_quorum: u32,
-    /// Nodes a leaderless read consults (1 = local only)
-    pub read_quorum: u32,
+    /// Which nodes a leaderless commit waits for
+    pub write_quorum: Quorum,
+    /// Which nodes a leaderless read asks
+    pub read_quorum: Quorum,
 }
 
 impl Table {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use amphora_replication::Token;
+use amphora_storage::schema::Quorum;
 
+use crate::binder::QUORUM_HINT;
 use crate::error::{Result, SqlError};
 use crate::session::SERVER_VERSION;
 use crate::types::TimeZone;
@@ -66,6 +68,19 @@ pub(super) static DEFINITIONS: &[Definition] = &[
     ),
     setting("amphora.query_memory", "256MB", Kilobytes, "Memory for the rows of one statement."),
     setting(
+        "amphora.quorum_timeout",
+        "5s",
+        Checked(quorum_timeout),
+        "How long a statement over leaderless tables waits for its quorum.",
+    ),
+    setting(
+        "amphora.read_quorum",
+        "default",
+        Checked(read_quorum),
+        "Nodes that statements over leaderless tables ask before they read: a number, quorum, all, local_quorum, \
+         each_quorum, or default for what each table says.",
+    ),
+    setting(
         "amphora.token",
         "",
         Checked(token),
@@ -76,6 +91,13 @@ pub(super) static DEFINITIONS: &[Definition] = &[
         "1GB",
         Kilobytes,
         "Memory for the writes of one transaction until it commits.",
+    ),
+    setting(
+        "amphora.write_quorum",
+        "default",
+        Checked(write_quorum),
+        "Nodes that must have a commit to leaderless tables on disk before it is acknowledged: a number, quorum, all, \
+         local_quorum, each_quorum, or default for what each table says.",
     ),
     setting("application_name", "", Text, "Sets the application name to be reported in statistics and logs.")
         .reported("application_name"),
@@ -362,6 +384,38 @@ fn max_staleness(value: &str) -> Result<String> {
         Duration::MAX => Ok("any".into()),
         bound => Ok(show_amount(i64::try_from(bound.as_millis()).unwrap_or(i64::MAX), TIME_UNITS)),
     }
+}
+
+/// The value of `amphora.read_quorum` and `amphora.write_quorum`; `None` is the table's own. 22023
+pub(super) fn quorum(name: &str, value: &str) -> Result<Option<Quorum>> {
+    if value.trim().eq_ignore_ascii_case("default") {
+        return Ok(None);
+    }
+    let quorum = value.parse().map(Some);
+    quorum.map_err(|_| {
+        invalid(name, value).with_hint(format!("{QUORUM_HINT} default is what each table says."))
+    })
+}
+
+/// Nobody can be asked in no time, and a commit does not wait for ever.
+fn quorum_timeout(value: &str) -> Result<String> {
+    const NAME: &str = "amphora.quorum_timeout";
+    match parse_amount(NAME, value, TIME_UNITS)? {
+        0 => Err(invalid(NAME, value).with_hint("Give a time, such as '5s'.")),
+        ms => Ok(show_amount(ms, TIME_UNITS)),
+    }
+}
+
+fn show_quorum(quorum: Option<Quorum>) -> String {
+    quorum.map_or_else(|| "default".to_owned(), |quorum| quorum.to_string())
+}
+
+fn read_quorum(value: &str) -> Result<String> {
+    quorum("amphora.read_quorum", value).map(show_quorum)
+}
+
+fn write_quorum(value: &str) -> Result<String> {
+    quorum("amphora.write_quorum", value).map(show_quorum)
 }
 
 fn token(value: &str) -> Result<String> {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amphora_replication::{IsolationLevel, SynchronousCommit, Token};
+use amphora_replication::{IsolationLevel, Quorums, SynchronousCommit, Token};
 
 use crate::error::{Result, SqlError};
 use crate::frontend::PlannerOptions;
@@ -18,7 +18,7 @@ use crate::types::{IntervalStyle, TimeZone};
 pub(crate) use definition::staleness as max_staleness;
 use definition::{
     DEFINITIONS, MEMORY_UNITS, TIME_UNITS, definition, is_planner_switch, normalize, parse_amount,
-    parse_bool, staleness, unrecognized,
+    parse_bool, quorum, staleness, unrecognized,
 };
 
 /// The version clients are told: PostgreSQL's, so that they know what to expect, and ours.
@@ -71,6 +71,7 @@ pub(super) struct Effective {
     /// How old rows may be; zero is not at all, [`Duration::MAX`] any age
     pub(super) max_staleness: Duration,
     pub(super) synchronous_commit: SynchronousCommit,
+    pub(super) quorums: Quorums,
     /// What reads must see
     pub(super) token: Option<Arc<Token>>,
 }
@@ -113,6 +114,7 @@ impl Settings {
                 temp_limit: u64::MAX,
                 max_staleness: Duration::ZERO,
                 synchronous_commit: SynchronousCommit::On,
+                quorums: Quorums::default(),
                 token: None,
             },
         };
@@ -278,6 +280,11 @@ impl Settings {
                 "local" => SynchronousCommit::Local,
                 "remote_apply" => SynchronousCommit::RemoteApply,
                 _ => SynchronousCommit::On,
+            },
+            quorums: Quorums {
+                read: quorum("amphora.read_quorum", &get("amphora.read_quorum")).unwrap_or_default(),
+                write: quorum("amphora.write_quorum", &get("amphora.write_quorum")).unwrap_or_default(),
+                patience: duration("amphora.quorum_timeout"),
             },
             token: get("amphora.token").parse().ok().map(Arc::new),
             planner: PlannerOptions {
