@@ -41,8 +41,6 @@ use crate::{Error, NodeId, Result};
 
 /// Received batches that are joined under one holding of the merge lock.
 const JOIN_CHUNK: usize = 128;
-/// Bytes that the log may be beyond twice its limit, for what is committed until it is truncated.
-const SLACK_BYTES: u64 = 256 << 20;
 /// Rows that are written together when the log is replayed.
 const REPLAY_ROWS: usize = 1000;
 /// Bytes of commits after which the store gets what it is owed: they bound how far rows grow meanwhile.
@@ -260,21 +258,6 @@ impl Engine {
         };
         self.make_durable(&vector).await?;
         Ok(committed)
-    }
-
-    /// 53100 if the log cannot be brought back to its limit, because rows cannot be flushed.
-    fn check_room(&self) -> Result<()> {
-        let (bytes, limit) = (self.log.bytes(), self.limits.lock().bytes);
-        if bytes <= limit {
-            return Ok(());
-        }
-        self.beyond.notify_one();
-        if bytes <= limit.saturating_mul(2).saturating_add(SLACK_BYTES) {
-            return Ok(());
-        }
-        Err(Error::new("53100", "the op log of leaderless tables is full")
-            .detail(format!("It has {} MB, and --op-log-size is {} MB.", bytes >> 20, limit >> 20))
-            .hint("Nothing of it can be given up before rows are flushed: look for a full or failing disk in the log."))
     }
 
     /// Joins a commit's rows and logs it. `None` if there is nothing to change.

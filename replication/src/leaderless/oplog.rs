@@ -46,6 +46,8 @@ const RETAIN_BYTES: u64 = 64 << 20;
 pub struct OpLogLimits {
     /// Bytes of the log
     pub bytes: u64,
+    /// Bytes that it may be beyond twice that, for what is committed until it is truncated
+    pub slack: u64,
     /// Its age. What was there when the node started counts from then on
     pub age: Duration,
     /// Bytes a second that a member is sent that has much to catch up with
@@ -54,7 +56,12 @@ pub struct OpLogLimits {
 
 impl Default for OpLogLimits {
     fn default() -> OpLogLimits {
-        OpLogLimits { bytes: 4 << 30, age: Duration::from_secs(7 * 24 * 3600), catch_up_rate: 64 << 20 }
+        OpLogLimits {
+            bytes: 4 << 30,
+            slack: 256 << 20,
+            age: Duration::from_secs(7 * 24 * 3600),
+            catch_up_rate: 64 << 20,
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use super::dots::VersionVector;
 use super::engine::Engine;
 pub use super::oplog::OpLogLimits;
-use crate::{NodeId, Result};
+use crate::{Error, NodeId, Result};
 
 /// A transfer of rows of which nothing was heard for so long is one no more.
 const TRANSFER_IDLE: Duration = Duration::from_secs(30);
@@ -89,6 +89,21 @@ impl Engine {
         let given_up = self.log.truncate(&acked, &limits)?;
         self.note_left_behind(&given_up);
         Ok(())
+    }
+
+    /// 53100 if the log cannot be brought back to its limit, because rows cannot be flushed.
+    pub(super) fn check_room(&self) -> Result<()> {
+        let (bytes, limits) = (self.log.bytes(), *self.limits.lock());
+        if bytes <= limits.bytes {
+            return Ok(());
+        }
+        self.beyond.notify_one();
+        if bytes <= limits.bytes.saturating_mul(2).saturating_add(limits.slack) {
+            return Ok(());
+        }
+        Err(Error::new("53100", "the op log of leaderless tables is full")
+            .detail(format!("It has {} MB, and --op-log-size is {} MB.", bytes >> 20, limits.bytes >> 20))
+            .hint("Nothing of it can be given up before rows are flushed. Look in the log for a full or failing disk."))
     }
 
     /// Says once of each member that it lacks what was given up.

@@ -377,6 +377,7 @@ fn op_log_limits(size: Option<u64>, age: Option<Amount>, rate: Option<u64>) -> O
         bytes: size.map_or(default.bytes, |mb| mb.max(16) << 20),
         age: age.map_or(default.age, |hours| hours.times(3600)),
         catch_up_rate: rate.map_or(default.catch_up_rate, |mb| mb.max(1) << 20),
+        ..default
     }
 }
 

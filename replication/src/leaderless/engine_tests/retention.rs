@@ -146,3 +146,21 @@ async fn catching_up_keeps_its_rate_and_delays_no_write() {
     assert!(writes > 10, "{writes} writes in {:?}", begun.elapsed());
     cluster.converge().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_of_which_nothing_can_be_given_up_refuses_commits_in_the_end() {
+    let cluster = Cluster::new(1, 0);
+    let node = cluster.node(1);
+    add(&node, "k", 1).await;
+    node.set_limits(OpLogLimits { bytes: 1, slack: 1 << 20, ..OpLogLimits::default() });
+    add(&node, "k", 1).await;
+    // The file that is written to is never given up.
+    node.set_limits(OpLogLimits { bytes: 1, slack: 0, ..OpLogLimits::default() });
+    let refused =
+        node.commit(vec![(test_table().clone(), key("k"), upsert(&node, "k", 1))]).await.unwrap_err();
+    assert_eq!(refused.sqlstate, "53100");
+    assert!(refused.hint.is_some());
+    node.set_limits(OpLogLimits::default());
+    add(&node, "k", 1).await;
+    assert_eq!(counter(&node, "k"), 3, "what was refused is not there");
+}
