@@ -82,6 +82,7 @@ impl Engine {
         let mut limits = *self.limits.lock();
         if self.log.bytes() > limits.bytes {
             // Only what is in flushed rows can go. So that this is not to be done again at once, more goes than has to.
+            self.settle()?;
             self.log.store().flush()?;
             limits.bytes -= limits.bytes / 8;
         }

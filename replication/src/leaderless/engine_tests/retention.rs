@@ -77,6 +77,7 @@ async fn what_is_too_old_is_given_up_and_what_all_have_is_kept_no_longer_than_it
     for n in 0..8 {
         write_large(&node, &format!("large {n}"), 1 << 20).await;
     }
+    node.settle().unwrap();
     node.log.store().flush().unwrap();
     node.truncate().unwrap();
     assert_eq!(node.log.first_of(1), Some(1), "the other lacks it, and it is neither much nor old");
@@ -100,14 +101,10 @@ async fn who_was_installed_from_a_checkpoint_passes_on_rows_for_the_commits_it_n
     }
     // Node 2 gets node 1's data otherwise than by its stream, and then node 1 is gone for good.
     let node = cluster.node(2);
-    let store = node.log.store();
-    let received = store.incoming_dir();
+    let received = node.log.store().incoming_dir();
+    cluster.node(1).settle().unwrap();
     cluster.node(1).log.store().checkpoint(&received).unwrap();
-    {
-        let _lock = store.merge_lock();
-        store.install(&received, join_stores).unwrap();
-        node.installed().unwrap();
-    }
+    node.install_checkpoint(&received).unwrap();
     assert_eq!(counter(&node, "k"), 21);
     assert!(node.log.read(1, 2, 21, 1 << 20).unwrap().is_empty(), "its log has none of them");
     drop(node);
