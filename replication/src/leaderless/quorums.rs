@@ -164,7 +164,10 @@ impl Engine {
         match quorum {
             Quorum::Nodes(n) if members.known && n as usize > members.count() => {
                 Err(Error::new("55000", format!("{what} quorum of {n} nodes cannot be reached"))
-                    .detail(format!("The cluster has {} nodes.", members.count()))
+                    .detail(match members.count() {
+                        1 => "The cluster has 1 node.".to_owned(),
+                        count => format!("The cluster has {count} nodes."),
+                    })
                     .hint(format!("Lower amphora.{what}_quorum, or the table's {what}_quorum.")))
             }
             _ => Ok(()),
