@@ -36,6 +36,7 @@ fn far(nodes: &[NodeStatus], own: NodeId, latency: Duration) -> BTreeMap<NodeId,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use amphora_replication::leaderless::Progress;
     use amphora_replication::{NodeRole, NodeState};
 
     #[test]
@@ -51,6 +52,7 @@ mod tests {
             leader_preference: 0,
             version: String::new(),
             clock_skew_ms: 0,
+            leaderless: Progress::Level,
         };
         let nodes = [node(1, "eu"), node(2, "eu"), node(3, "us")];
         let ms = Duration::from_millis(40);
