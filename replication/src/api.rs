@@ -135,6 +135,9 @@ pub trait IndexFunctions: Send + Sync + std::fmt::Debug {
     /// then has no entry.
     fn compute(&self, table: &Table, index: &Index, row: &[Datum]) -> Result<Option<Vec<Datum>>>;
 
+    /// Positions of the columns on which a row's entry depends.
+    fn columns(&self, table: &Table, index: &Index) -> Vec<usize>;
+
     /// What the entries of [`Index::columns`] are called in the details of errors.
     fn names(&self, table: &Table, index: &Index) -> Vec<String>;
 }

@@ -11,6 +11,7 @@
 pub mod api;
 pub mod error;
 pub mod gossip;
+mod index_entry;
 pub mod leaderless;
 pub mod node;
 pub mod rpc;

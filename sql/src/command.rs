@@ -61,8 +61,9 @@ pub enum Command {
     /// ALTER INDEX … SET and RESET: the index's options as they will be
     SetIndexOptions { table: TableId, index: IndexId, options: Vec<(String, String)> },
     /// REINDEX: indexes are never out of step with their rows, nor bloated. What it is called if it runs in no
-    /// transaction block.
-    Reindex { alone: Option<&'static str> },
+    /// transaction block; and the indexes of leaderless tables, which are made anew all the same: a table's index of
+    /// this name, or all that it has.
+    Reindex { alone: Option<&'static str>, renew: Vec<(TableId, Option<String>)> },
     /// Schemas, sequences, views, comments; DROP of those and of tables; TRUNCATE; CREATE TABLE … AS
     Object(Box<ObjectCommand>),
     /// CREATE INDEX

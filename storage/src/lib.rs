@@ -29,5 +29,5 @@ pub use hlc::{Hlc, Timestamp};
 pub use json::Json;
 pub use numeric::Numeric;
 pub use raft_log::{RaftLog, RaftLogOptions};
-pub use store::{Batch, Cf, Direction, Store, StoreOptions};
+pub use store::{Batch, Cf, Direction, PlainSnapshot, Store, StoreOptions};
 pub use types::DataType;

@@ -19,7 +19,10 @@ use crate::{Error, Result};
 
 /// One column's value. A cell never written reads as the type's initial value.
 pub(super) fn read(column: &Column, cell: Option<&Cell>) -> Result<Datum> {
-    let Some(cell) = cell else { return Ok(initial(&column.ty)) };
+    let Some(cell) = cell else {
+        // Whoever wrote the row did not know of the column, or left it alone.
+        return Ok(if column.missing.is_null() { initial(&column.ty) } else { column.missing.clone() });
+    };
     let overflow = |ty: &str, sum: String| {
         Error::new("22003", format!("{ty} out of range"))
             .detail(format!("Column \"{}\" has been added up to {sum} by several nodes.", column.name))

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use amphora_storage::schema::Table;
+use amphora_storage::schema::{Catalog, Table};
 use amphora_storage::store::{Batch, Store};
 use amphora_storage::{Hlc, Timestamp, codec};
 use parking_lot::Mutex;
@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::conflicts::{self, Arrival, Conflict, ConflictKind, Conflicts, Contexts, Lost, TableOf};
 use super::dots::VersionVector;
 use super::hot_rows::HotRows;
+use super::indexes::{Indexes, Maintained};
 use super::messages::{
     BatchBody, MAX_COMMIT_BYTES, OpBatch, PeerBody, PeerMessage, PeerTransport, ReseedPage,
 };
@@ -37,6 +38,7 @@ use super::oplog::{Joined, OpLog, OpLogLimits, Record, join_stores};
 use super::peer_stream::PeerStream;
 use super::quorums::{Questions, Waiting};
 use super::row_state::RowState;
+use crate::api::IndexFunctions;
 use crate::{Error, NodeId, Result};
 
 /// Received batches that are joined under one holding of the merge lock.
@@ -67,6 +69,7 @@ pub struct Engine {
     pub(super) beyond: Notify,
     /// When rows were received last that are part of a transfer which is not over
     pub(super) reseeded: Mutex<Option<Instant>>,
+    pub(super) indexes: Indexes,
     /// Everything joined into the rows. Written under the merge lock.
     applied: Mutex<VersionVector>,
     /// Bytes of commits since the store got all rows and the vector. Written under the merge lock
@@ -110,8 +113,21 @@ pub(super) struct Peer {
 }
 
 impl Engine {
-    /// Opens the leaderless tables of a node.
+    /// Opens the leaderless tables of a node, without a catalog: none of them has an index.
     pub fn open(store: Arc<Store>, id: NodeId, clock: Arc<Hlc>) -> Result<Arc<Engine>> {
+        Engine::open_indexed(store, id, clock, None, &Catalog::default())
+    }
+
+    /// Opens the leaderless tables of a node. `catalog` is what the store has of it: what is joined again from the
+    /// log is joined into the indexes, too. `functions` compute what of indexes is no column.
+    pub fn open_indexed(
+        store: Arc<Store>,
+        id: NodeId,
+        clock: Arc<Hlc>,
+        functions: Option<&'static dyn IndexFunctions>,
+        catalog: &Catalog,
+    ) -> Result<Arc<Engine>> {
+        let indexes = Indexes::open(&store, functions, catalog)?;
         let log = OpLog::open(store)?;
         let Joined { vector, clock: last } = log.joined()?;
         clock.adopt(last);
@@ -124,6 +140,7 @@ impl Engine {
             limits: Mutex::default(),
             beyond: Notify::new(),
             reseeded: Mutex::default(),
+            indexes,
             applied: Mutex::new(vector.clone()),
             owed: AtomicUsize::new(0),
             durable: watch::Sender::new(vector),
@@ -368,6 +385,7 @@ impl Engine {
         store.install(directory, join_stores)?;
         let vector = self.log.joined()?.vector;
         self.hot.clear();
+        self.indexes.installed();
         self.applied.lock().clone_from(&vector);
         // All of it is flushed.
         self.durable.send_modify(|durable| durable.clone_from(&vector));
@@ -471,7 +489,7 @@ impl Engine {
     }
 
     /// Joins one page of a table transfer. The last one says what all pages cover.
-    async fn receive_page(self: &Arc<Self>, from: NodeId, page: ReseedPage) -> Result<VersionVector> {
+    pub(super) async fn receive_page(self: &Arc<Self>, from: NodeId, page: ReseedPage) -> Result<VersionVector> {
         self.note_transfer(from, page.complete.is_none());
         {
             let _lock = self.log.store().merge_lock();
@@ -570,11 +588,14 @@ pub(super) struct Rows<'a> {
     states: BTreeMap<Vec<u8>, RowState>,
     /// The lengths of the encoded states, once they are staged. `None`: the row will be owed
     staged: Vec<Option<usize>>,
+    /// The indexes there are, and the rows of their tables as they were
+    indexes: Option<(Arc<Maintained>, BTreeMap<Vec<u8>, RowState>)>,
 }
 
 impl<'a> Rows<'a> {
     pub(super) fn new(engine: &'a Engine) -> Rows<'a> {
-        Rows { engine, states: BTreeMap::new(), staged: Vec::new() }
+        let indexes = engine.indexes.maintained().map(|maintained| (maintained, BTreeMap::new()));
+        Rows { engine, states: BTreeMap::new(), staged: Vec::new(), indexes }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -588,16 +609,36 @@ impl<'a> Rows<'a> {
                 Some(state) => RowState::clone(&state),
                 None => self.engine.log.state(key)?.unwrap_or_default(),
             };
+            if let Some((maintained, before)) = &mut self.indexes
+                && maintained.concerns(key)
+            {
+                before.insert(key.to_vec(), state.clone());
+            }
             self.states.insert(key.to_vec(), state);
         }
         Ok(self.states.entry(key.to_vec()).or_default())
     }
 
-    /// Adds the states to what is written next, but for those that will be owed.
+    /// Adds the states to what is written next, but for those that will be owed; and what that makes of the entries
+    /// of indexes. A row that has entries is written with them, and never owed.
     fn stage(&mut self, batch: &mut Batch) {
         for (key, state) in &self.states {
-            self.staged
-                .push((!self.engine.hot.has(key)).then(|| self.engine.log.put_state(batch, key, state)));
+            let has_entries = self.indexes.as_ref().is_some_and(|(_, before)| before.contains_key(key));
+            let owed = !has_entries && self.engine.hot.has(key);
+            if has_entries {
+                self.engine.hot.vacate(key);
+            }
+            self.staged.push((!owed).then(|| self.engine.log.put_state(batch, key, state)));
+        }
+        self.stage_entries(batch);
+    }
+
+    fn stage_entries(&self, batch: &mut Batch) {
+        let Some((maintained, before)) = &self.indexes else { return };
+        for (key, old) in before {
+            if let Some(new) = self.states.get(key) {
+                maintained.stage(batch, key, old, new);
+            }
         }
     }
 
@@ -607,6 +648,7 @@ impl<'a> Rows<'a> {
             self.engine.hot.vacate(key);
             self.engine.log.put_state(batch, key, state);
         }
+        self.stage_entries(batch);
     }
 
     /// What was staged has been written, and the rest is logged.

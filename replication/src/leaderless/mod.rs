@@ -18,6 +18,7 @@ pub mod dots;
 pub mod engine;
 pub mod group;
 mod hot_rows;
+mod indexes;
 pub mod inspect;
 mod log_index;
 pub mod messages;
@@ -54,3 +55,9 @@ mod engine_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod histories;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod index_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod schema_tests;

@@ -32,6 +32,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::dots::VersionVector;
+use super::indexes;
 use super::log_index::LogIndex;
 use super::messages::OpBatch;
 use super::row_state::RowState;
@@ -338,6 +339,8 @@ pub(super) fn join_stores(old: &View, new: &View) -> StorageResult<()> {
         batch.put(Cf::Leaderless, key, codec::encode(&state));
         write(&mut batch)?;
     }
+    // Entries are made of the joined rows.
+    indexes::erase_all(&mut batch);
     // One that both found has the same id, and is the same.
     let mut scan = old.scan_plain(Cf::Conflicts, Vec::new()..Vec::new(), Direction::Forward)?;
     while let Some(PlainEntry { key, value }) = scan.next()? {

@@ -19,6 +19,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const TRUNCATE_EVERY: Duration = Duration::from_secs(5);
 /// How often the store gets what it is owed, so that its flushes cover it, and little is replayed after a crash.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
+/// After an index could not be built.
+const TEND_AGAIN: Duration = Duration::from_secs(5);
 /// Most records that a status looks at to count a lagging peer's bytes.
 const STATUS_BYTES: usize = 8 << 20;
 
@@ -33,6 +35,7 @@ impl Engine {
         }
         self.spawn_upkeep(SETTLE_EVERY, "leaderless rows could not be written", Engine::settle);
         self.spawn_truncation();
+        tokio::spawn(self.clone().tend_indexes_always());
     }
 
     /// Does something now and then until the engine stops.
@@ -75,6 +78,24 @@ impl Engine {
                 }
             }
         });
+    }
+
+    /// Builds and erases indexes whenever there is something to do.
+    async fn tend_indexes_always(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                () = self.stopped.cancelled() => return,
+                () = self.indexes.wake.notified() => {}
+            }
+            let engine = self.clone();
+            let outcome = tokio::task::spawn_blocking(move || engine.tend_indexes()).await;
+            let Ok(Err(e)) = outcome else { continue };
+            tracing::error!("an index of a leaderless table could not be built, and is tried again: {e}");
+            tokio::select! {
+                () = self.stopped.cancelled() => return,
+                () = tokio::time::sleep(TEND_AGAIN) => self.indexes.wake.notify_one(),
+            }
+        }
     }
 
     /// Starts a peer's stream, once there is a wire.

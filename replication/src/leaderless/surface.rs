@@ -38,14 +38,29 @@ pub fn visible_columns(table: &Table, state: &RowState, columns: &[usize]) -> Re
     Ok(Some(row))
 }
 
+/// Like [`visible_columns`], but a value that cannot be read (a sum that no bigint holds) is NULL too.
+pub(super) fn readable_columns(table: &Table, state: &RowState, columns: &[usize]) -> Option<Row> {
+    if !state.is_visible() {
+        return None;
+    }
+    let mut row = vec![Datum::Null; table.columns.len()];
+    for &position in columns {
+        if let (Some(column), Some(value)) = (table.columns.get(position), row.get_mut(position)) {
+            *value = read(column, state.cells.get(&column.id)).unwrap_or(Datum::Null);
+        }
+    }
+    Some(row)
+}
+
 /// The operation that inserts `row`, where `existing` is what this node keeps under its key, if anything.
 ///
-/// NULLs are not written: where two nodes insert one key at once, a value beats its absence.
+/// NULLs are not written: where two nodes insert one key at once, a value beats its absence. But where a column that
+/// was not written reads as a value, a NULL is one like others.
 pub fn plan_insert(table: &Table, existing: Option<&RowState>, row: &[Datum]) -> Result<RowOp> {
     let cl = existing.map_or(1, RowState::next_alive);
     let mut cells = Vec::with_capacity(row.len());
     for (column, value) in table.columns.iter().zip(row) {
-        if !value.is_null() {
+        if !value.is_null() || !column.missing.is_null() {
             difference(column, From { cell: None, value: None, reset: false }, value, &mut cells)?;
         }
     }

@@ -22,8 +22,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::error;
 
-use crate::Result;
 use crate::strong::Group;
+use crate::{Result, leaderless};
 
 /// The key of a table's descriptor; of the counter of free ids if the id is 0.
 pub fn catalog_key(table: TableId) -> Vec<u8> {
@@ -53,6 +53,8 @@ pub fn load_catalog(store: &Store, at: Timestamp) -> Result<Catalog> {
 pub struct CatalogCache {
     store: Arc<Store>,
     group: Group,
+    /// Whose indexes it names
+    leaderless: Arc<leaderless::Engine>,
     changes: watch::Receiver<Timestamp>,
     current: ArcSwap<Catalog>,
     /// The change that `current` includes. Held while it is rebuilt, so that an older catalog never
@@ -62,13 +64,19 @@ pub struct CatalogCache {
 
 impl CatalogCache {
     /// Loads the catalog from disk.
-    pub fn open(store: Arc<Store>, group: Group) -> Result<CatalogCache> {
+    pub fn open(
+        store: Arc<Store>,
+        group: Group,
+        leaderless: Arc<leaderless::Engine>,
+    ) -> Result<CatalogCache> {
         let changes = group.catalog_version();
         let seen = *changes.borrow();
         let catalog = load_catalog(&store, group.applied_timestamp())?;
+        leaderless.follow_catalog(&catalog)?;
         Ok(CatalogCache {
             store,
             group,
+            leaderless,
             changes,
             current: ArcSwap::from_pointee(catalog),
             loaded: Mutex::new(seen),
@@ -97,6 +105,7 @@ impl CatalogCache {
         let mut catalog = load_catalog(&self.store, self.group.applied_timestamp())?;
         // A dropped table leaves no row that could tell when.
         catalog.version = catalog.version.max(changed);
+        self.leaderless.follow_catalog(&catalog)?;
         self.current.store(Arc::new(catalog));
         *loaded = changed;
         Ok(())

@@ -39,7 +39,7 @@ use std::time::Instant;
 
 use amphora_storage::schema::{Catalog, TableId};
 use amphora_storage::{
-    DataDir, Hlc, Identity as StoredIdentity, RaftLog, RaftLogOptions, Store, StoreOptions,
+    DataDir, Hlc, Identity as StoredIdentity, RaftLog, RaftLogOptions, Store, StoreOptions, Timestamp,
 };
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -168,7 +168,13 @@ impl Node {
         let clock = Arc::new(Hlc::new(Hlc::DEFAULT_DRIFT));
         let store = Store::open(data_dir.path(), config.store.clone())?;
         let raft_log = RaftLog::open(data_dir.path(), RaftLogOptions::default())?;
-        let leaderless = leaderless::Engine::open(store.clone(), id, clock.clone())?;
+        let leaderless = leaderless::Engine::open_indexed(
+            store.clone(),
+            id,
+            clock.clone(),
+            config.verify.indexes,
+            &load_catalog(&store, Timestamp::MAX)?,
+        )?;
         leaderless.set_limits(config.op_log_limits);
         let book = Arc::new(AddressBook::new());
         let group = Group::start(GroupConfig {
@@ -191,7 +197,7 @@ impl Node {
             info!("founded cluster {cluster} with node {id}");
         }
 
-        let catalog = Arc::new(CatalogCache::open(store.clone(), group.clone())?);
+        let catalog = Arc::new(CatalogCache::open(store.clone(), group.clone(), leaderless.clone())?);
         // The catalog holds the group, and the group the engine.
         let tables = Arc::downgrade(&catalog);
         leaderless.set_tables(Arc::new(move |key: &[u8]| {

@@ -117,8 +117,13 @@ impl Node {
     pub(super) fn measure(&self, table: TableId) -> Option<u64> {
         let catalog = self.catalog.current();
         let table = catalog.table_by_id(table)?;
-        let cf = if table.is_strong() { Cf::Strong } else { Cf::Leaderless };
-        self.store.approximate_size(cf, &key::table_range(table.keyspace())).ok()
+        let range = key::table_range(table.keyspace());
+        let size = |cf| self.store.approximate_size(cf, &range).ok();
+        match table.is_strong() {
+            true => size(Cf::Strong),
+            false if table.indexes.is_empty() => size(Cf::Leaderless),
+            false => Some(size(Cf::Leaderless)? + size(Cf::LeaderlessIndex)?),
+        }
     }
 
     /// Whether clients should be sent here: a member that has caught up with a leader it knows. If not,

@@ -95,11 +95,23 @@ impl HybridTransaction {
             self.context.group.wait_applied(timestamp).await;
             self.context.catalog.refresh();
         }
+        if ddl {
+            Box::pin(self.await_indexes()).await;
+        }
         if self.when == SynchronousCommit::RemoteApply {
             // Seldom, and a large future: not a part of every commit's.
             self.left_out = Box::pin(self.context.group.wait_applied_everywhere(timestamp)).await;
         }
         Ok(())
+    }
+
+    /// After DDL: this node's indexes of the leaderless tables that were changed are built. Other nodes build theirs
+    /// when they learn of them, and nobody waits for that.
+    async fn await_indexes(&self) {
+        let Some(draft) = &self.ddl else { return };
+        for table in draft.catalog().tables().filter(|t| !t.is_strong() && draft.touches(t.id)) {
+            self.context.leaderless.indexes_ready(table).await;
+        }
     }
 
     /// Sends the writes of rows ahead of the commit. What the certifier looks at stays: the catalog's.

@@ -49,6 +49,9 @@ impl HybridTransaction {
         old: Option<&Row>,
         new: &Row,
     ) -> Result<()> {
+        if !table.indexes.is_empty() {
+            self.context.leaderless.check_row(table, &key, new)?;
+        }
         let mut pending = self.pending(&key)?;
         pending.put(table, old.map(Vec::as_slice), new)?;
         self.buffer.put_row(key, table, pending)

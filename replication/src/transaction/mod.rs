@@ -32,6 +32,7 @@ mod ddl;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod ddl_tests;
+mod leaderless_index;
 mod leaderless_rows;
 mod locking;
 mod memory;
@@ -69,8 +70,6 @@ use crate::leaderless;
 use crate::node::{CatalogCache, UniqueIds};
 use crate::strong::{EarlyCommit, Group, KeyLock, LockKey, ReadSet, SnapshotHold, TransactionId};
 use crate::{Error, NodeId, Result, Token};
-
-pub(crate) use strong_rows::split_entry;
 
 pub use memory::{DEFAULT_TRANSACTION_MEMORY, WriteMemory};
 

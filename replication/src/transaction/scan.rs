@@ -15,8 +15,9 @@ use amphora_storage::{DataType, Datum, Row, Timestamp, codec, key, row};
 use parking_lot::Mutex;
 
 use super::HybridTransaction;
-use super::strong_rows::split_entry;
+use super::leaderless_index;
 use crate::api::{Direction, KeyBound, KeyRange, RowStream, Scan, StoredRow};
+use crate::index_entry::split_entry;
 use crate::leaderless::{RowState, surface};
 use crate::strong::{Gaps, ReadSet, SLOW, SnapshotHold};
 use crate::{Error, Result};
@@ -25,6 +26,9 @@ use crate::{Error, Result};
 pub(super) fn open(tx: &HybridTransaction, scan: &Scan) -> Result<Box<dyn RowStream>> {
     let range = key_range(&scan.table, scan.index, &scan.range)?;
     let columns = scan.columns.clone();
+    if !scan.table.is_strong() && scan.index != IndexId::PRIMARY {
+        return leaderless_index::open(tx, scan, range);
+    }
     if !scan.table.is_strong() {
         tx.context.leaderless.settle()?;
         return Ok(Box::new(LeaderlessRows {
@@ -64,7 +68,8 @@ pub(super) fn open(tx: &HybridTransaction, scan: &Scan) -> Result<Box<dyn RowStr
     if let (Some(columns), Some(index)) = (&columns, scan.table.index(scan.index))
         && index.covers(&scan.table, columns)
     {
-        return Ok(Box::new(EntryRows::new(entries, index, &scan.table, columns)));
+        let reader = EntryReader::new(index, &scan.table, columns);
+        return Ok(Box::new(EntryRows { entries, reader }));
     }
     let Some(index) = scan.table.index(scan.index) else {
         return Err(Error::new("42704", "index does not exist"));
@@ -151,7 +156,7 @@ impl<V> Overlay<V> {
 }
 
 /// Which of two keys a scan meets first.
-fn order(a: &[u8], b: &[u8], direction: Direction) -> Ordering {
+pub(super) fn order(a: &[u8], b: &[u8], direction: Direction) -> Ordering {
     match direction {
         Direction::Forward => a.cmp(b),
         Direction::Backward => b.cmp(a),
@@ -371,12 +376,17 @@ impl RowStream for IndexedRows {
 }
 
 /// The rows of a range of a secondary index, as far as its entries have them: nothing is fetched.
+struct EntryRows {
+    entries: StrongEntries,
+    reader: EntryReader,
+}
+
+/// Reads of an entry what it has of its row.
 ///
 /// ```text
 ///   entry   table | index | a | b           →   table | 0 | key        c, d (INCLUDE)
 /// ```
-struct EntryRows {
-    entries: StrongEntries,
+pub(super) struct EntryReader {
     table: Arc<Table>,
     index: IndexId,
     /// What the entry's key begins with, as far as it is read: where each goes, its type and its order
@@ -395,8 +405,8 @@ struct Part {
     order: KeyOrder,
 }
 
-impl EntryRows {
-    fn new(entries: StrongEntries, index: &Index, table: &Arc<Table>, columns: &[usize]) -> EntryRows {
+impl EntryReader {
+    pub(super) fn new(index: &Index, table: &Arc<Table>, columns: &[usize]) -> EntryReader {
         let included: Vec<usize> = columns.iter().filter(|c| index.include.contains(c)).copied().collect();
         let in_key: Vec<usize> = columns.iter().filter(|c| !index.include.contains(c)).copied().collect();
         let last = |of: &[usize], wanted: &mut dyn Iterator<Item = &usize>| {
@@ -414,7 +424,20 @@ impl EntryRows {
         let key = &table.primary.columns;
         let n = last(key, &mut in_key.iter().filter(|c| !index.columns.contains(c)));
         let keyed = parts(key, n, &|_| KeyOrder::default());
-        EntryRows { entries, table: table.clone(), index: index.id, indexed, keyed, included }
+        EntryReader { table: table.clone(), index: index.id, indexed, keyed, included }
+    }
+
+    /// The row, with NULL for the columns that are not wanted.
+    pub(super) fn row(&self, key: &[u8], value: &[u8]) -> Result<Row> {
+        let mut row = vec![Datum::Null; self.table.columns.len()];
+        let Some(index) = self.table.index(self.index) else { return Ok(row) };
+        let (row_key, more) = split_entry(index, value)?;
+        EntryReader::read(row_key, &self.keyed, &mut row)?;
+        EntryReader::read(key, &self.indexed, &mut row)?;
+        if !self.included.is_empty() {
+            row::decode_columns(&self.table, more, &self.included, &mut row)?;
+        }
+        Ok(row)
     }
 
     /// Reads values from `bytes` into the columns that they are.
@@ -435,17 +458,9 @@ impl EntryRows {
 
 impl RowStream for EntryRows {
     fn next_batch(&mut self, limit: usize, out: &mut Vec<StoredRow>) -> Result<usize> {
-        let EntryRows { entries, table, index, indexed, keyed, included } = self;
-        let Some(index) = table.index(*index) else { return Ok(0) };
+        let EntryRows { entries, reader } = self;
         entries.next_batch(limit, |key, version, value| {
-            let mut row = vec![Datum::Null; table.columns.len()];
-            let (row_key, more) = split_entry(index, value)?;
-            EntryRows::read(row_key, keyed, &mut row)?;
-            EntryRows::read(key, indexed, &mut row)?;
-            if !included.is_empty() {
-                row::decode_columns(table, more, included, &mut row)?;
-            }
-            out.push(StoredRow { row, version });
+            out.push(StoredRow { row: reader.row(key, value)?, version });
             Ok(())
         })
     }

@@ -9,37 +9,13 @@ use super::HybridTransaction;
 use super::buffer::WriteBuffer;
 use crate::api::{IndexFunctions, InsertOutcome, IsolationLevel, LockMode, OnConflict, StoredRow};
 use crate::error::ErrorKind;
+use crate::index_entry::{entry_value, split_entry};
 use crate::{Error, Result};
 
 /// True if an entry of this unique index excludes other rows: NULLs do not collide unless it says so.
 fn excludes(index: &Index, row: &[Datum], computed: &[Datum]) -> bool {
     let is_null = |&c: &usize| key::indexed(row, computed, c).is_null();
     index.unique && (index.nulls_not_distinct || !index.columns.iter().any(is_null))
-}
-
-/// What an entry holds: its row's key, and behind it, where the index includes columns, these.
-fn entry_value(table: &Table, index: &Index, row: &[Datum], row_key: &[u8]) -> Result<Vec<u8>> {
-    if index.include.is_empty() {
-        return Ok(row_key.to_vec());
-    }
-    let slots = index.include.iter().filter_map(|&c| Some((table.columns.get(c)?.id, row.get(c)?)));
-    let included = row::encode_slots(slots)?;
-    let mut value = Vec::with_capacity(4 + row_key.len() + included.len());
-    value.extend_from_slice(&u32::try_from(row_key.len()).unwrap_or(u32::MAX).to_be_bytes());
-    value.extend_from_slice(row_key);
-    value.extend_from_slice(&included);
-    Ok(value)
-}
-
-/// The row's key in an entry's value, and what is included.
-pub(crate) fn split_entry<'a>(index: &Index, value: &'a [u8]) -> Result<(&'a [u8], &'a [u8])> {
-    if index.include.is_empty() {
-        return Ok((value, &[]));
-    }
-    let split = value.split_first_chunk::<4>().and_then(|(length, rest)| {
-        rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX))
-    });
-    split.ok_or_else(|| Error::new("XX001", "an index entry is too short"))
 }
 
 /// The entry of a secondary index: its key, and whether it is a unique one that excludes others.
@@ -374,8 +350,12 @@ impl HybridTransaction {
         Ok(())
     }
 
-    /// Fills a new index from the rows visible now.
+    /// Fills a new index from the rows visible now. (Of a leaderless table's each node makes it of its own rows, as
+    /// soon as it learns of the index.)
     pub(super) fn fill_index(&mut self, table: &Arc<Table>, index: IndexId) -> Result<()> {
+        if !table.is_strong() {
+            return Ok(());
+        }
         let Some(wanted) = table.index(index).cloned() else {
             return Err(Error::new("42704", "index does not exist"));
         };

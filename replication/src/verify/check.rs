@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::api::IndexFunctions;
-use crate::transaction::split_entry;
+use crate::index_entry::split_entry;
 use crate::{Error, Result};
 
 /// Misfits that are named; the others are counted.

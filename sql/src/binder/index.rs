@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use amphora_storage::DataType;
-use amphora_storage::schema::{Index, IndexExpression, IndexId, KeyOrder, Table};
+use amphora_storage::schema::{Index, IndexExpression, IndexId, IndexMethod, KeyOrder, Table, TableId};
 use sqlparser::ast;
 use sqlparser::ast::{ObjectType, Spanned};
 
@@ -80,14 +80,9 @@ impl Binder<'_> {
             Found::Sequence(sequence) => return Err(no_index_on(&sequence.name, "sequences")),
         };
         self.use_table(&table);
-        if !table.is_strong() {
-            return Err(SqlError::feature_not_supported(
-                "CREATE INDEX is not yet supported on leaderless tables",
-            )
-            .with_hint("Choose a PRIMARY KEY whose first columns are what you search by."));
-        }
-        match &create.using {
-            Some(ast::IndexType::BTree | ast::IndexType::Hash) | None => {}
+        let method = match &create.using {
+            Some(ast::IndexType::BTree | ast::IndexType::Hash) | None => IndexMethod::BTree,
+            Some(ast::IndexType::GIN) if !table.is_strong() => IndexMethod::Gin,
             Some(other) => {
                 let method = other.to_string().to_lowercase();
                 let error = match method.as_str() {
@@ -99,8 +94,12 @@ impl Binder<'_> {
                 };
                 return Err(error);
             }
+        };
+        if !table.is_strong() {
+            leaderless_index(create, method, &table)?;
         }
         let mut index = Index::new(IndexId::PRIMARY, "", 0, Vec::with_capacity(create.columns.len()));
+        index.method = method;
         let mut names = Vec::with_capacity(create.columns.len() + create.include.len());
         for column in &create.columns {
             self.index_column(&table, column, &mut index, &mut names)?;
@@ -110,6 +109,12 @@ impl Binder<'_> {
             let position = table
                 .column_position(&name)
                 .ok_or_else(|| SqlError::undefined_column(format!("column \"{name}\" does not exist")))?;
+            if let DataType::Crdt(_) = table.columns[position].ty {
+                return Err(SqlError::feature_not_supported(format!(
+                    "the CRDT column \"{name}\" cannot be included in an index"
+                ))
+                .with_hint("Index it, or leave it out: the row is fetched for it."));
+            }
             index.include.push(position);
             names.push(unused_name(name, &names));
         }
@@ -219,14 +224,30 @@ impl Binder<'_> {
             }
         };
         check_key_type(&ty, "")?;
-        if matches!(ty, DataType::Record | DataType::Row(_) | DataType::Void | DataType::Crdt(_)) {
+        let name = names.last().map_or("", |n| n);
+        if index.is_of_elements() {
+            elements_of(&ty, position, name)?;
+        } else if let DataType::Crdt(_) = &ty
+            && matches!(ty.base(), DataType::Array(_) | DataType::Jsonb)
+        {
+            return Err(whole_document(&ty, name));
+        }
+        if matches!(ty, DataType::Record | DataType::Row(_) | DataType::Void) {
             let message = format!("column \"{}\" has pseudo-type {ty}", names.last().map_or("", |n| n));
             return Err(SqlError::new("42P16", message));
         }
         let class = match &column.operator_class {
             Some(class) => {
                 let name = name_parts(class)?.last().map(|i| fold(i)).unwrap_or_default();
-                operator_class_fits(&name, &ty)?;
+                match index.is_of_elements() {
+                    true if name != "array_ops" => {
+                        return Err(SqlError::undefined_object(format!(
+                            "operator class \"{name}\" does not exist for access method \"gin\""
+                        )));
+                    }
+                    true => {}
+                    false => operator_class_fits(&name, &ty)?,
+                }
                 Some(name)
             }
             None => None,
@@ -242,6 +263,12 @@ impl Binder<'_> {
             Some(ast::OrderBySort::Asc) | None => false,
             Some(_) => return Err(SqlError::syntax_error("an index's column is ordered ASC or DESC")),
         };
+        let options = &column.column.options;
+        if index.is_of_elements() && (options.sort.is_some() || options.nulls_first.is_some()) {
+            return Err(SqlError::feature_not_supported(
+                "access method \"gin\" does not support ASC/DESC options",
+            ));
+        }
         let nulls_first = column.column.options.nulls_first.unwrap_or(descending);
         let order = KeyOrder { descending, nulls_first };
         if order != KeyOrder::default() {
@@ -397,7 +424,25 @@ impl Binder<'_> {
             ("system", _) => Some("REINDEX SYSTEM"),
             _ => None,
         };
-        Ok(Command::Reindex { alone })
+        let renew = self.reindexed(kind, &bare);
+        Ok(Command::Reindex { alone, renew })
+    }
+
+    /// The indexes of leaderless tables that REINDEX names.
+    fn reindexed(&mut self, kind: &str, name: &str) -> Vec<(TableId, Option<String>)> {
+        if kind == "index" {
+            let found = self
+                .find_index(name)
+                .filter(|(table, index)| !table.is_strong() && index.id != IndexId::PRIMARY);
+            return found.map(|(table, index)| (table.id, Some(index.name.clone()))).into_iter().collect();
+        }
+        let tables = self.context.catalog.tables().filter(|t| !t.is_strong() && !t.indexes.is_empty());
+        let named = |table: &&Arc<Table>| match kind {
+            "table" => table.name == name,
+            "schema" => table.schema == name,
+            _ => true,
+        };
+        tables.filter(named).map(|table| (table.id, None)).collect()
     }
 
     fn drop_indexes(
@@ -433,6 +478,63 @@ impl Binder<'_> {
         }
         used.iter().for_each(|table| self.use_table(table));
         Ok(Command::DropIndexes { indexes, notices, concurrently })
+    }
+}
+
+/// What an index of a leaderless table cannot be: nodes write at the same time, so that none of them could keep rows
+/// apart. 0A000
+fn leaderless_index(create: &ast::CreateIndex, method: IndexMethod, table: &Table) -> Result<()> {
+    if create.unique {
+        return Err(SqlError::feature_not_supported(format!(
+            "UNIQUE indexes are not supported on leaderless table \"{}\"",
+            table.name
+        ))
+        .with_hint(
+            "Make these columns the PRIMARY KEY, or make the table strong (replication = 'strong').",
+        ));
+    }
+    if method == IndexMethod::BTree {
+        return Ok(());
+    }
+    if !create.include.is_empty() {
+        return Err(SqlError::feature_not_supported(
+            "access method \"gin\" does not support included columns",
+        ));
+    }
+    if create.columns.len() > 1 {
+        return Err(SqlError::feature_not_supported("an index USING gin is of one column here")
+            .with_hint("Make an index of each column."));
+    }
+    Ok(())
+}
+
+/// 0A000 for what has no elements.
+fn elements_of(ty: &DataType, position: usize, name: &str) -> Result<()> {
+    if position >= Index::EXPRESSION {
+        return Err(SqlError::feature_not_supported(
+            "an index USING gin is of a column here, not of an expression",
+        )
+        .with_hint("Keep what you search for in a column of its own, a crdt_set for example."));
+    }
+    match ty.base() {
+        DataType::Array(_) => Ok(()),
+        base => Err(SqlError::feature_not_supported(format!(
+            "column \"{name}\" of type {base} cannot be indexed USING gin"
+        ))
+        .with_hint(
+            "Sets and arrays can; of a document, an expression of what you search for can be indexed, like (data->>'key').",
+        )),
+    }
+}
+
+/// 0A000 for a column that is searched by parts.
+fn whole_document(ty: &DataType, name: &str) -> SqlError {
+    let error = SqlError::feature_not_supported(format!(
+        "column \"{name}\" of type {ty} cannot be indexed as a whole"
+    ));
+    match ty.base() {
+        DataType::Array(_) => error.with_hint("Index its elements: CREATE INDEX … USING gin (…)."),
+        _ => error.with_hint("Index an expression of what you search for, like ((data->>'key'))."),
     }
 }
 

@@ -154,6 +154,11 @@ pub(super) fn visible_indexes(table: &Table) -> impl Iterator<Item = &Index> {
 /// Access method OIDs: PostgreSQL's heap and btree, so that tools know what to make of them.
 const HEAP: u32 = 2;
 const BTREE: u32 = 403;
+const GIN: u32 = 2742;
+
+fn access_method(index: &Index) -> u32 {
+    if index.is_of_elements() { GIN } else { BTREE }
+}
 
 fn namespace_of(context: &SystemContext<'_>, schema: &str) -> u32 {
     schema_oid(context.catalog, schema).unwrap_or(0)
@@ -220,7 +225,7 @@ fn class(context: &SystemContext<'_>, _: &[(usize, Datum)]) -> Result<Vec<Row>> 
                 checks: 0,
                 has_index: false,
                 has_triggers: false,
-                access_method: BTREE,
+                access_method: access_method(index),
                 options: (!index.options.is_empty())
                     .then(|| index.options.iter().map(|(name, value)| format!("{name}={value}")).collect()),
                 rows: -1.0,
@@ -552,8 +557,12 @@ pub fn index_definition(table: &Table, index: &Index, pretty: bool) -> String {
         true => quoted(&table.name),
         false => format!("{}.{}", quoted(&table.schema), quoted(&table.name)),
     };
-    let mut definition =
-        format!("CREATE {unique}INDEX {} ON {on} USING btree ({})", quoted(&index.name), columns.join(", "));
+    let mut definition = format!(
+        "CREATE {unique}INDEX {} ON {on} USING {} ({})",
+        quoted(&index.name),
+        index.method.as_str(),
+        columns.join(", ")
+    );
     if !index.include.is_empty() {
         definition.push_str(&format!(" INCLUDE ({})", column_list(table, &index.include)));
     }

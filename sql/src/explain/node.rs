@@ -410,6 +410,10 @@ fn index_conditions(scan: &TableScan) -> String {
         None => "?".to_owned(),
     };
     let deparser = Deparser::new(&[]);
+    if index.is_of_elements() {
+        let value = scan.ranges.first().and_then(|range| range.prefix.first());
+        return value.map_or_else(String::new, |e| format!("({} = ANY ({}))", deparser.expr(e), name(0)));
+    }
     if let [first, _, ..] = &scan.ranges[..]
         && scan.ranges.iter().all(|r| r.each.is_empty())
         && scan.ranges.iter().all(|r| r.prefix.len() == 1 && r.lower.is_none() && r.upper.is_none())

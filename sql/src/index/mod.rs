@@ -204,6 +204,10 @@ impl IndexFunctions for SqlIndexes {
         })
     }
 
+    fn columns(&self, table: &Table, index: &Index) -> Vec<usize> {
+        columns_read(table, index)
+    }
+
     fn names(&self, table: &Table, index: &Index) -> Vec<String> {
         index.columns.iter().map(|&c| key_text(table, index, c, true)).collect()
     }

@@ -74,6 +74,10 @@ pub(super) fn access(
         let predicate = special.as_ref().map_or(&[][..], |s| &s.predicate);
         let held = p.all(predicate, &plan.schema) * total;
         let mut path = index_path(p, &scan, index, uses, &conditions, plan, held);
+        // A row whose array is empty has no entry.
+        if index.is_of_elements() && path.ranges.is_whole() {
+            continue;
+        }
         if let Some(special) = &special {
             // What the predicate says need not be asked of the rows.
             let says = |i: &usize| implied(&conditions[*i], &special.predicate, &|_| false);
@@ -226,6 +230,9 @@ fn order(
     subjects: &Subjects<'_>,
 ) -> (bool, Direction) {
     let unordered = (false, Direction::Forward);
+    if index.is_of_elements() {
+        return unordered;
+    }
     if point && ranges.len() <= 1 && ranges.iter().all(|r| r.each.is_empty()) {
         return (true, Direction::Forward);
     }

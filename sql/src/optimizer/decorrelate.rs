@@ -8,6 +8,7 @@
 //! That reads `t` once instead of once a row. Where an index on `k` can be looked into, each question is
 //! cheap and there may be few of them: then the subquery stays as it is.
 
+use amphora_storage::schema::Index;
 use std::sync::Arc;
 
 use amphora_storage::{DataType, Datum};
@@ -102,7 +103,9 @@ fn grouped(subquery: &Subquery, width: usize) -> Option<(Plan, Vec<Expr>, Expr)>
         // An index that begins with the key answers each question at once.
         if let Expr::Column(position, _) = inside {
             let column = scan.columns.get(*position)?;
-            if scan.table.all_indexes().any(|i| i.predicate.is_none() && i.columns.first() == Some(column)) {
+            let answers =
+                |i: &Index| i.predicate.is_none() && !i.is_of_elements() && i.columns.first() == Some(column);
+            if scan.table.all_indexes().any(answers) {
                 return None;
             }
         }

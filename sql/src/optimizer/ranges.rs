@@ -10,6 +10,9 @@
 //!
 //!   index (lower(a), b)
 //!   lower(a) = 'x' AND b > 1                  ('x', b > 1)
+//!
+//!   index USING gin (tags)
+//!   tags @> ARRAY['x', 'y']                   ('x')           and the condition once more
 //! ```
 //!
 //! Ranges may overlap as long as values are not known; the executor sorts and merges them.
@@ -61,6 +64,8 @@ pub(super) struct Uses {
     all: Vec<Use>,
     /// For each OR: its number, and what its branches say; the numbers of a branch's conditions are its own
     any: Vec<(usize, Vec<Branch>)>,
+    /// Those that ask for an element of an array
+    elements: Vec<Use>,
 }
 
 struct Branch {
@@ -171,9 +176,10 @@ pub(super) fn over_output(e: &Expr, columns: &[usize]) -> Option<Expr> {
 impl Uses {
     /// What conditions over a scan's output say.
     pub(super) fn new(subjects: &Subjects<'_>, conditions: &[Expr]) -> Uses {
-        let mut uses = Uses { all: Vec::new(), any: Vec::new() };
+        let mut uses = Uses { all: Vec::new(), any: Vec::new(), elements: Vec::new() };
         for (i, condition) in conditions.iter().enumerate() {
             add(subjects, i, condition, &mut uses.all);
+            uses.elements.extend(element(subjects, i, condition));
             let Expr::Or(operands) = condition else { continue };
             if operands.len() > MAX_BRANCHES {
                 continue;
@@ -198,6 +204,9 @@ impl Uses {
 
     /// What they leave of an index.
     pub(super) fn ranges(&self, table: &Table, index: &Index) -> Ranges {
+        if index.is_of_elements() {
+            return self.elements(index);
+        }
         let plain = ranges(table, index, &self.all, &[]);
         if plain.point {
             return plain;
@@ -208,6 +217,22 @@ impl Uses {
             }
         }
         plain
+    }
+
+    /// What they leave of an index of elements: the entries of one element.
+    fn elements(&self, index: &Index) -> Ranges {
+        let asked = self.elements.iter().find(|u| index.columns.first() == Some(&u.column));
+        let value = asked.and_then(|u| match &u.bound {
+            Bound::Equal(values) => values.first().cloned(),
+            _ => None,
+        });
+        let range = ScanRange { prefix: Vec::from_iter(value), each: Vec::new(), lower: None, upper: None };
+        Ranges {
+            ranges: vec![range],
+            guaranteed: asked.iter().filter(|u| u.exact).map(|u| u.condition).collect(),
+            narrowing: asked.iter().map(|u| u.condition).collect(),
+            point: false,
+        }
     }
 
     /// The union of what the branches of an OR leave, each under the conditions that hold anyway.
@@ -374,6 +399,52 @@ fn add(subjects: &Subjects<'_>, condition: usize, e: &Expr, uses: &mut Vec<Use>)
     }
 }
 
+/// A condition that only arrays with a certain element meet: `'x' = ANY (tags)`, `tags @> ARRAY['x', …]`,
+/// `tags && ARRAY['x']`.
+fn element(subjects: &Subjects<'_>, condition: usize, e: &Expr) -> Option<Use> {
+    let (array, value, exact) = match e {
+        Expr::AnyAll { left, function, array, all: false } if function.name == "=" && is_bound(left) => {
+            (&**array, (**left).clone(), true)
+        }
+        Expr::Call { function, args, .. } => {
+            let [left, right] = &args[..] else { return None };
+            let (array, wanted) = match function.name {
+                "@>" => (left, right),
+                "<@" => (right, left),
+                "&&" if subjects.of(left).is_some() => (left, right),
+                "&&" => (right, left),
+                _ => return None,
+            };
+            let values = written_out(wanted)?;
+            // Of several that an array may have, no single one must be there.
+            if values.len() != 1 && function.name == "&&" {
+                return None;
+            }
+            let alone = values.len() == 1;
+            (array, values.into_iter().next()?, alone)
+        }
+        _ => return None,
+    };
+    let column = subjects.of(array)?;
+    let DataType::Array(own) = subjects.type_of(column)?.base() else { return None };
+    let bound = Bound::Equal(vec![value]);
+    fits(&own, &bound).then_some(Use { condition, column, bound, exact })
+}
+
+/// The elements of an array that is written out, in any of its dimensions.
+fn written_out(array: &Expr) -> Option<Vec<Expr>> {
+    match array {
+        Expr::Literal(Datum::Array(array), _) => {
+            let element = |v: &Datum| Expr::Literal(v.clone(), array.element.clone());
+            Some(array.items.iter().map(element).collect())
+        }
+        Expr::Array { items, element } if !matches!(element.base(), DataType::Array(_)) => {
+            items.iter().all(is_bound).then(|| items.clone())
+        }
+        _ => None,
+    }
+}
+
 /// What a condition restricts, how, and whether that is all it says.
 fn column_bounds(condition: &Expr, subjects: &Subjects<'_>) -> Option<(usize, Vec<Bound>, bool)> {
     match condition {
@@ -478,7 +549,7 @@ fn mirrored(operator: &str) -> Option<&'static str> {
 /// True if the values compare with those of the type as they lie in the index.
 fn fits(own: &DataType, bound: &Bound) -> bool {
     // char(n) compares without its padding, but lies in the index with it.
-    if matches!(own, DataType::Crdt(_) | DataType::Char(_)) {
+    if matches!(own, DataType::Char(_)) {
         return false;
     }
     let kind = |ty: &DataType| match ty.base() {

@@ -123,7 +123,7 @@ impl Session {
                 Answer::tag(*tag)
             }
             Command::CloseCursor(name) => Answer::tag(self.close_cursor(name.as_deref())?),
-            Command::Reindex { alone } => {
+            Command::Reindex { alone, renew } if renew.is_empty() => {
                 if let Some(statement) = alone {
                     self.prevent_in_block(statement)?;
                 }

@@ -38,6 +38,7 @@ impl Session {
             Command::RenameIndex { .. } | Command::SetIndexOptions { .. } => "ALTER INDEX",
             Command::CreateIndex(_) => "CREATE INDEX",
             Command::DropIndexes { .. } => "DROP INDEX",
+            Command::Reindex { renew, .. } if !renew.is_empty() => "REINDEX",
             Command::Analyze { tag, tables, warnings } => {
                 for warning in warnings {
                     out.notice(Notice::warning("01000", warning.clone()));
@@ -70,6 +71,13 @@ impl Session {
                     indexes.filter(|i| i.id == *index).for_each(|i| i.options.clone_from(options));
                 })
                 .await?;
+                Vec::new()
+            }
+            Command::Reindex { alone, renew } => {
+                if let Some(statement) = alone {
+                    self.prevent_in_block(statement)?;
+                }
+                self.renew_indexes(renew).await?;
                 Vec::new()
             }
             Command::CreateIndex(create) => self.create_index(create).await?.into_iter().collect(),
@@ -223,7 +231,9 @@ impl Session {
             return Err(SqlError::duplicate_table(message));
         }
         let txn = self.transaction(false);
-        txn.lock_table(table).await?;
+        if table.is_strong() {
+            txn.lock_table(table).await?;
+        }
         let id = IndexId(table.next_index_id);
         let mut changed = (**table).clone();
         changed.next_index_id += 1;
@@ -233,6 +243,18 @@ impl Session {
         let table = catalog.table_by_id(create.table).ok_or_else(table_gone)?;
         txn.build_index(table, id)?;
         Ok(None)
+    }
+
+    /// REINDEX of leaderless tables: every node makes the entries anew.
+    async fn renew_indexes(&mut self, which: &[(TableId, Option<String>)]) -> Result<()> {
+        let catalog = self.lock_catalog().await?;
+        for (table, name) in which {
+            self.change_table(&catalog, *table, |table| {
+                table.renew_indexes(|index| name.as_ref().is_none_or(|name| index.name == *name));
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     async fn drop_indexes(&mut self, indexes: &[(TableId, String)]) -> Result<()> {
@@ -269,7 +291,9 @@ impl Session {
                 }
             }
             let txn = self.transaction(false);
-            txn.lock_table(table).await?;
+            if table.is_strong() {
+                txn.lock_table(table).await?;
+            }
             let mut changed = (**table).clone();
             changed.indexes.retain(|i| i.name != *name);
             txn.put_table(changed)?;

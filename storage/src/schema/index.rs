@@ -36,6 +36,8 @@ pub struct Index {
     pub columns: Vec<usize>,
     /// How each of `columns` is ordered; those that are not listed ascend, NULLs last
     pub orders: Vec<KeyOrder>,
+    /// What of `columns` an entry is made of
+    pub method: IndexMethod,
     /// What is indexed and is no column
     pub expressions: Vec<IndexExpression>,
     /// INCLUDE: positions in [`Table::columns`] of columns that entries hold beside their key
@@ -63,6 +65,26 @@ pub struct Index {
     /// What the floor above made of the texts
     #[serde(skip)]
     pub derived: Derived,
+}
+
+/// What an entry of an index is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IndexMethod {
+    /// The values, in their order: one entry a row
+    #[default]
+    BTree,
+    /// Each element of one array: as many entries a row as it has different elements that are not NULL
+    Gin,
+}
+
+impl IndexMethod {
+    /// As `USING` names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            IndexMethod::BTree => "btree",
+            IndexMethod::Gin => "gin",
+        }
+    }
 }
 
 /// How a column of an index is ordered.
@@ -145,6 +167,7 @@ impl Index {
             oid,
             columns,
             orders: Vec::new(),
+            method: IndexMethod::BTree,
             expressions: Vec::new(),
             include: Vec::new(),
             predicate: None,
@@ -174,6 +197,11 @@ impl Index {
     /// True of a unique index that keeps any two rows of the table from having the same columns.
     pub fn is_key(&self) -> bool {
         self.unique && self.is_plain()
+    }
+
+    /// True of an index that has the elements of an array, and not the array.
+    pub fn is_of_elements(&self) -> bool {
+        self.method == IndexMethod::Gin
     }
 
     /// The order of the column at this place.
@@ -214,6 +242,6 @@ impl Index {
                 || (self.columns.contains(column) || table.primary.columns.contains(column))
                     && table.columns.get(*column).is_some_and(|c| key::is_exact(&c.ty))
         };
-        self.id != IndexId::PRIMARY && table.is_strong() && columns.iter().all(has)
+        self.id != IndexId::PRIMARY && !self.is_of_elements() && columns.iter().all(has)
     }
 }

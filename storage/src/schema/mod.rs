@@ -17,7 +17,7 @@ use crate::hlc::Timestamp;
 use crate::types::DataType;
 
 pub use catalog::{Catalog, Relation};
-pub use index::{Derived, Index, IndexExpression, KeyOrder};
+pub use index::{Derived, Index, IndexExpression, IndexMethod, KeyOrder};
 pub use object::{
     ColumnStatistics, Descriptor, ForeignKey, Histogram, Identity, MostCommon, ReferentialAction, Role,
     Schema, Sequence, TableStatistics, UserType, UserTypeKind, View, ViewRelation,
@@ -249,6 +249,14 @@ impl Table {
     /// Positions in [`Table::columns`] of columns given by id; `None` if one of them is gone.
     pub fn positions(&self, columns: &[ColumnId]) -> Option<Vec<usize>> {
         columns.iter().map(|id| self.columns.iter().position(|c| c.id == *id)).collect()
+    }
+
+    /// Gives secondary indexes ids that they never had: what has entries of them makes them anew.
+    pub fn renew_indexes(&mut self, which: impl Fn(&Index) -> bool) {
+        for index in self.indexes.iter_mut().filter(|index| which(index)) {
+            index.id = IndexId(self.next_index_id);
+            self.next_index_id += 1;
+        }
     }
 
     /// An index by id.

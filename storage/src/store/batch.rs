@@ -11,6 +11,8 @@ pub enum Cf {
     Strong,
     /// Merge states of leaderless tables
     Leaderless,
+    /// Entries of leaderless tables' secondary indexes: what each node makes of its own rows
+    LeaderlessIndex,
     /// Losers of concurrent writes
     Conflicts,
     /// Facts of this node
@@ -19,13 +21,15 @@ pub enum Cf {
 
 impl Cf {
     /// All, in the order in which they are made.
-    pub(super) const ALL: [Cf; 4] = [Cf::Strong, Cf::Leaderless, Cf::Conflicts, Cf::Meta];
+    pub(super) const ALL: [Cf; 5] =
+        [Cf::Strong, Cf::Leaderless, Cf::LeaderlessIndex, Cf::Conflicts, Cf::Meta];
 
     /// RocksDB's name of it.
     pub(super) fn name(self) -> &'static str {
         match self {
             Cf::Strong => "strong",
             Cf::Leaderless => "leaderless",
+            Cf::LeaderlessIndex => "leaderless_index",
             Cf::Conflicts => "conflicts",
             Cf::Meta => "meta",
         }

@@ -1,9 +1,10 @@
-//! The data of a node: one RocksDB with four column families.
+//! The data of a node: one RocksDB with five column families.
 //!
 //! ```text
 //!   strong      row and index entries of strong tables, every version under its commit timestamp
 //!   leaderless  merge states of leaderless tables              ┐
-//!   conflicts   losers of concurrent writes                    │ plain: the newest value only
+//!   leaderless_index  entries of their secondary indexes       │ plain: the newest value only
+//!   conflicts   losers of concurrent writes                    │
 //!   meta        facts of this node                             ┘
 //! ```
 //!
@@ -33,6 +34,7 @@ mod flush;
 mod generation;
 mod reclaim;
 mod scan;
+mod snapshot;
 mod view;
 
 use std::ops::Range;
@@ -45,6 +47,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 
 pub use batch::{Batch, Cf};
 pub use scan::{Direction, Entry, PlainEntry, PlainScan, Scan};
+pub use snapshot::PlainSnapshot;
 pub use view::{Version, View};
 
 use crate::error::{Result, StorageError};
@@ -170,6 +173,11 @@ impl Store {
     /// As [`scan`](Store::scan), of a plain column family.
     pub fn scan_plain(&self, cf: Cf, range: Range<Vec<u8>>, direction: Direction) -> Result<PlainScan> {
         self.view().scan_plain(cf, range, direction)
+    }
+
+    /// The plain column families as they are now, for reads that must agree with each other.
+    pub fn plain_snapshot(&self) -> PlainSnapshot {
+        self.view().plain_snapshot()
     }
 
     /// The record of the last batch that [set](Batch::set_applied) one.

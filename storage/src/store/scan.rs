@@ -94,13 +94,13 @@ impl Cursor {
     }
 }
 
-/// The database with a lifetime of its own, for an iterator that is stored beside it.
+/// The database with a lifetime of its own, for what is stored beside it.
 #[allow(unsafe_code)]
-fn extend(generation: &Arc<Generation>) -> &'static DB {
-    // SAFETY: the only caller stores the iterator made from this reference in a `Cursor`, together with a
-    // clone of the same `Arc`. The `Generation` inside the `Arc` never moves, the `Arc` is never replaced, and
-    // the iterator is declared first, so it is dropped before the database can be. Nothing borrowed from the
-    // iterator outlives `&mut Cursor`.
+pub(super) fn extend(generation: &Arc<Generation>) -> &'static DB {
+    // SAFETY: the two callers store what they make from this reference (an iterator in a `Cursor`, a snapshot in
+    // a `PlainSnapshot`) together with a clone of the same `Arc`. The `Generation` inside the `Arc` never moves,
+    // the `Arc` is never replaced, and what points into it is declared first, so it is dropped before the database
+    // can be. Nothing borrowed from it outlives the borrow of its owner.
     unsafe { &*std::ptr::from_ref(generation.db()) }
 }
 
@@ -157,8 +157,18 @@ impl PlainScan {
         range: Range<Vec<u8>>,
         direction: Direction,
     ) -> Result<PlainScan> {
+        PlainScan::with(generation, ReadOptions::default(), cf, range, direction)
+    }
+
+    pub(super) fn with(
+        generation: Arc<Generation>,
+        options: ReadOptions,
+        cf: Cf,
+        range: Range<Vec<u8>>,
+        direction: Direction,
+    ) -> Result<PlainScan> {
         generation.plain(cf)?;
-        Ok(PlainScan { cursor: Cursor::new(generation, cf, ReadOptions::default(), range, direction)? })
+        Ok(PlainScan { cursor: Cursor::new(generation, cf, options, range, direction)? })
     }
 
     /// The next entry; `None` at the end of the range. It lives until the next call.

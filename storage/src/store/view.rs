@@ -9,6 +9,7 @@ use rocksdb::ReadOptions;
 use super::batch::{APPLIED_KEY, Batch, Cf, JOINED_KEY};
 use super::generation::Generation;
 use super::scan::{Direction, PlainScan, Scan};
+use super::snapshot::PlainSnapshot;
 use crate::error::{Result, StorageError};
 use crate::hlc::Timestamp;
 
@@ -143,6 +144,11 @@ impl View {
     /// See [`Store::scan_plain`](super::Store::scan_plain).
     pub fn scan_plain(&self, cf: Cf, range: Range<Vec<u8>>, direction: Direction) -> Result<PlainScan> {
         PlainScan::new(self.generation.clone(), cf, range, direction)
+    }
+
+    /// See [`Store::plain_snapshot`](super::Store::plain_snapshot).
+    pub fn plain_snapshot(&self) -> PlainSnapshot {
+        PlainSnapshot::new(self.generation.clone())
     }
 
     /// See [`Store::applied`](super::Store::applied).

@@ -28,7 +28,7 @@ record pg_opclass "opcmethod = 403"
 record pg_amop "amopmethod = 403"
 record pg_amproc "amprocfamily IN (SELECT oid FROM pg_opfamily WHERE opfmethod = 403)"
 record pg_language "oid < 100"
-record pg_am "oid IN (2, 403)"
+record pg_am "oid IN (2, 403, 2742)"
 record pg_collation "oid IN (100, 950, 951)"
 record pg_description "objsubid = 0 AND classoid IN ('pg_type'::regclass, 'pg_proc'::regclass, 'pg_operator'::regclass,
   'pg_cast'::regclass, 'pg_opfamily'::regclass, 'pg_opclass'::regclass, 'pg_language'::regclass, 'pg_am'::regclass,

@@ -78,12 +78,27 @@ impl Session {
         let default = default.unwrap_or(Expr::Literal(Datum::Null, new.ty.base()));
         let mut final_table = (*changed).clone();
         if !table.is_strong() {
-            if new.default.is_some() || new.not_null {
-                return Err(SqlError::feature_not_supported(
-                    "a column added to a leaderless table cannot have a default, nor be NOT NULL",
-                )
-                .with_hint("Nodes may still write rows without it. Add the column first, then ALTER COLUMN … SET DEFAULT."));
+            // Nodes that do not know of the column yet go on writing rows without it.
+            let fixed = !is_volatile(&default) && new.generated.is_none() && !is_constrained(&new.ty);
+            let plain = !matches!(new.ty, DataType::Crdt(_));
+            if (new.default.is_some() || new.not_null) && !(fixed && plain) {
+                return Err(SqlError::feature_not_supported(format!(
+                    "column \"{}\" cannot be added to a leaderless table with this default, nor NOT NULL",
+                    new.name
+                ))
+                .with_hint("A row written by a node that has not heard of it must read the same everywhere: give an ordinary column a constant, or add it without, then ALTER COLUMN … SET DEFAULT."));
             }
+            let run = self.runtime(&Arc::from([]), None);
+            let value = constants(&[default], &run, self.transaction(false).as_ref())?.pop();
+            let missing = value.unwrap_or(Datum::Null);
+            if new.not_null && missing.is_null() {
+                return Err(SqlError::feature_not_supported(format!(
+                    "column \"{}\" cannot be added to a leaderless table NOT NULL without a default",
+                    new.name
+                ))
+                .with_hint("Give it a DEFAULT: what rows of nodes that have not heard of the column read."));
+            }
+            final_table.columns[place].missing = missing;
             self.transaction(false).put_table(final_table)?;
         } else if is_volatile(&default) || new.generated.is_some() || is_constrained(&new.ty) {
             let mut values = copy_columns(&table, &changed);
@@ -194,7 +209,7 @@ impl Session {
                 "SET NOT NULL is not supported on leaderless tables",
             )
             .with_hint(
-                "Another node may be writing a NULL at the same moment. Declare it when the table is made.",
+                "Another node may be writing a NULL at the same moment. Declare it when the column is made, or ADD CHECK (… IS NOT NULL).",
             ));
         }
         self.verify(table, &Verify { not_null: vec![position], ..Verify::default() })?;

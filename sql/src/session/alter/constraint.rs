@@ -37,11 +37,13 @@ impl Session {
         let planner = self.altered_planner();
         let mut added = additions(&planner, &table, &Addition::Constraint(constraint))?;
         added.notices.drain(..).for_each(|notice| out.notice(Notice::plain(notice)));
-        if !table.is_strong() {
+        let only_checks =
+            added.primary_key.is_none() && added.uniques.is_empty() && added.foreign_keys.is_empty();
+        if !table.is_strong() && !only_checks {
             return Err(SqlError::feature_not_supported(
-                "constraints cannot be added to a leaderless table",
+                "constraints other than CHECK cannot be added to a leaderless table",
             )
-            .with_hint("Another node may be writing against it at the same moment. Declare it when the table is made."));
+            .with_hint("Another node may be writing against it at the same moment. Declare the PRIMARY KEY when the table is made."));
         }
         self.add_constraints(id, added, !not_valid).await
     }

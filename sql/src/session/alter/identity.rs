@@ -1,6 +1,7 @@
 //! Columns that number themselves: ADD GENERATED … AS IDENTITY, SET GENERATED, the options of the sequence, and
 //! DROP IDENTITY. Stored generated columns lose their expression here too.
 
+use amphora_storage::schema::Index;
 use std::sync::Arc;
 
 use amphora_storage::schema::{Identity, Sequence, Table, TableId};
@@ -9,6 +10,7 @@ use sqlparser::ast;
 use super::super::{Notice, Session};
 use crate::binder::alter::{changed_sequence, new_identity};
 use crate::error::{Result, SqlError};
+use crate::index::columns_read;
 use crate::parser::{ColumnAction, SequenceOption};
 
 impl Session {
@@ -69,6 +71,9 @@ impl Session {
                 let mut changed = (*table).clone();
                 changed.columns[position].conflict =
                     super::conflict::conflict_policy(&table, position, options)?;
+                // What the column reads as may be another value now.
+                let reads = |index: &Index| columns_read(&table, index).contains(&position);
+                changed.renew_indexes(reads);
                 self.transaction(false).put_table(changed)?;
             }
             ColumnAction::DropExpression { if_exists } if column.generated.is_none() => {
