@@ -250,7 +250,7 @@ async fn entries_are_those_of_the_rows_after_any_history() {
     let seed: u64 =
         std::env::var("AMPHORA_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
     let mut compared = 0;
-    for number in 0..10u64 {
+    for number in 0..5u64 {
         let seed: u64 = seed ^ number;
         println!("AMPHORA_SEED={seed}");
         let mut history = History::new(seed);
@@ -260,7 +260,7 @@ async fn entries_are_those_of_the_rows_after_any_history() {
         }
         history.finish().await;
     }
-    assert!(compared > 500, "only {compared} comparisons");
+    assert!(compared > 200, "only {compared} comparisons");
 }
 
 #[tokio::test]

@@ -86,10 +86,7 @@ impl Binder<'_> {
             Some(other) => {
                 let method = other.to_string().to_lowercase();
                 let error = match method.as_str() {
-                    "gin" | "gist" | "spgist" | "brin" => {
-                        SqlError::feature_not_supported(format!("access method {method} is not supported"))
-                            .with_hint("A btree is what there is; an expression of what you search for can be indexed, like (data->>'key').")
-                    }
+                    "gin" | "gist" | "spgist" | "brin" => no_method(&method),
                     _ => SqlError::undefined_object(format!("access method \"{method}\" does not exist")),
                 };
                 return Err(error);
@@ -485,13 +482,7 @@ impl Binder<'_> {
 /// apart. 0A000
 fn leaderless_index(create: &ast::CreateIndex, method: IndexMethod, table: &Table) -> Result<()> {
     if create.unique {
-        return Err(SqlError::feature_not_supported(format!(
-            "UNIQUE indexes are not supported on leaderless table \"{}\"",
-            table.name
-        ))
-        .with_hint(
-            "Make these columns the PRIMARY KEY, or make the table strong (replication = 'strong').",
-        ));
+        return Err(no_unique_index(&table.name));
     }
     if method == IndexMethod::BTree {
         return Ok(());
@@ -506,6 +497,21 @@ fn leaderless_index(create: &ast::CreateIndex, method: IndexMethod, table: &Tabl
             .with_hint("Make an index of each column."));
     }
     Ok(())
+}
+
+/// 0A000
+pub(super) fn no_unique_index(table: &str) -> SqlError {
+    SqlError::feature_not_supported(format!(
+        "UNIQUE indexes are not supported on leaderless table \"{table}\""
+    ))
+    .with_hint("Make these columns the PRIMARY KEY, or make the table strong (replication = 'strong').")
+}
+
+/// 0A000
+pub(super) fn no_method(method: &str) -> SqlError {
+    SqlError::feature_not_supported(format!("access method {method} is not supported")).with_hint(
+        "A btree is what there is; an expression of what you search for can be indexed, like (data->>'key').",
+    )
 }
 
 /// 0A000 for what has no elements.

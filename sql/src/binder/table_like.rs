@@ -7,6 +7,7 @@ use sqlparser::ast;
 use super::Binder;
 use super::ddl::Draft;
 use super::from::Found;
+use super::index::{no_method, no_unique_index};
 use crate::command::{NewColumn, NewSequence};
 use crate::error::{Result, SqlError};
 use crate::parser::LikeClause;
@@ -97,6 +98,10 @@ impl Binder<'_> {
                 draft.primary_key(None, copy)?;
             } else if index.constraint {
                 draft.unique(None, copy)?;
+            } else if copy.unique && leaderless {
+                return Err(no_unique_index(&draft.table.name));
+            } else if copy.is_of_elements() && !leaderless {
+                return Err(no_method(copy.method.as_str()));
             } else {
                 draft.index(copy);
             }
