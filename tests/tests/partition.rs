@@ -2,6 +2,8 @@
 //! leaderless tables go on everywhere, and after healing all nodes agree with nothing lost.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use amphora_tests::{Cluster, eventually, seed};
@@ -233,4 +235,98 @@ async fn a_survivor_passes_on_what_a_dead_node_wrote() {
         value(waiting, query).await == 1
     })
     .await;
+}
+
+/// Inserts and increments on a node until it is told to stop; how many of each.
+async fn write_on(client: &Client, stop: &AtomicBool, node: i32) -> i64 {
+    let mut written = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let statement =
+            format!("INSERT INTO events (who) VALUES ({node}); UPDATE totals SET n = n + 1 WHERE id = 1");
+        client.batch_execute(&statement).await.unwrap();
+        written += 1;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    written
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_schema_loses_no_write_and_stops_no_writer() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let alone = (leader + 1) % 3;
+    let first = cluster.client(leader).await;
+    first
+        .batch_execute(
+            "CREATE TABLE events (id bigserial PRIMARY KEY, who int, note text, old text)
+                 WITH (replication = 'leaderless');
+             CREATE TABLE totals (id int PRIMARY KEY, n crdt_counter) WITH (replication = 'leaderless');
+             INSERT INTO events (id, note, old) VALUES (1, 'first', 'x');
+             INSERT INTO totals VALUES (1, 0)",
+        )
+        .await
+        .unwrap();
+    let mut clients = Vec::new();
+    for node in 0..3 {
+        clients.push(cluster.client(node).await);
+        let client = &clients[node];
+        eventually("the rows are everywhere", Duration::from_secs(30), || async move {
+            let both = "SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM totals)";
+            matches!(client.query_one(both, &[]).await, Ok(row) if row.get::<_, i64>(0) == 2)
+        })
+        .await;
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = clients
+        .into_iter()
+        .enumerate()
+        .map(|(node, client)| {
+            let stop = stop.clone();
+            tokio::spawn(async move { write_on(&client, &stop, node as i32).await })
+        })
+        .collect();
+    first.batch_execute("ALTER TABLE events ADD COLUMN grade int NOT NULL DEFAULT 3").await.unwrap();
+    let others: Vec<usize> = (0..3).filter(|&node| node != alone).collect();
+    cluster.partition(&[alone], &others).await;
+    for change in [
+        "ALTER TABLE events RENAME COLUMN note TO remark",
+        "ALTER TABLE events DROP COLUMN old",
+        "ALTER TABLE events ADD COLUMN place text DEFAULT 'here'",
+        "CREATE INDEX events_who ON events (who)",
+        "ALTER TABLE events ADD CONSTRAINT low CHECK (grade < 9)",
+    ] {
+        first.batch_execute(change).await.unwrap();
+    }
+    first.batch_execute("UPDATE events SET place = 'there', grade = 5 WHERE id = 1").await.unwrap();
+    // It has heard of none of it.
+    let cut_off = cluster.client(alone).await;
+    cut_off.batch_execute("UPDATE events SET note = 'late', old = 'y' WHERE id = 1").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut written = 0;
+    for writer in writers {
+        written += writer.await.unwrap();
+    }
+    cluster.heal().await;
+    for node in 0..3 {
+        let client = &cluster.client(node).await;
+        eventually("the node has the new schema and all writes", Duration::from_secs(60), || async move {
+            let all = "SELECT count(*) FROM events WHERE place IN ('here', 'there')";
+            let sum = "SELECT n FROM totals WHERE id = 1";
+            let (all, sum) = (client.query_one(all, &[]).await, client.query_one(sum, &[]).await);
+            matches!((all, sum), (Ok(all), Ok(sum))
+                if all.get::<_, i64>(0) == written + 1 && sum.get::<_, i64>(0) == written)
+        })
+        .await;
+        let row =
+            client.query_one("SELECT remark, grade, place FROM events WHERE id = 1", &[]).await.unwrap();
+        assert_eq!((row.get(0), row.get(1), row.get(2)), ("late", 5, "there"), "on node {node}");
+        client.batch_execute("SET enable_seqscan = off").await.unwrap();
+        let by_index = value(client, "SELECT count(*) FROM events WHERE who = 2").await;
+        client.batch_execute("SET enable_seqscan = on; SET enable_indexscan = off").await.unwrap();
+        client.batch_execute("SET enable_indexonlyscan = off").await.unwrap();
+        assert_eq!(value(client, "SELECT count(*) FROM events WHERE who = 2").await, by_index);
+        let refused = client.batch_execute("UPDATE events SET grade = 9 WHERE id = 1").await.unwrap_err();
+        assert_eq!(refused.code().unwrap().code(), "23514");
+    }
 }

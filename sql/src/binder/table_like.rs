@@ -91,6 +91,7 @@ impl Binder<'_> {
             let (derived, comment) = (Default::default(), None);
             Some(Index { columns, include, derived, comment, clustered: false, ..index.clone() })
         };
+        let leaderless = draft.table.replication == amphora_storage::schema::Replication::Leaderless;
         let all = table.all_indexes().skip(usize::from(table.hidden_key));
         for index in all {
             let copy = copied(draft, index).ok_or_else(|| SqlError::internal("an index has no column"))?;
