@@ -489,7 +489,11 @@ impl Engine {
     }
 
     /// Joins one page of a table transfer. The last one says what all pages cover.
-    pub(super) async fn receive_page(self: &Arc<Self>, from: NodeId, page: ReseedPage) -> Result<VersionVector> {
+    pub(super) async fn receive_page(
+        self: &Arc<Self>,
+        from: NodeId,
+        page: ReseedPage,
+    ) -> Result<VersionVector> {
         self.note_transfer(from, page.complete.is_none());
         {
             let _lock = self.log.store().merge_lock();
