@@ -586,14 +586,17 @@ impl Engine {
     }
 }
 
+/// Row states by key.
+type States = BTreeMap<Vec<u8>, RowState>;
+
 /// Row states under change: read once, joined in memory, written together. All of it under the merge lock.
 pub(super) struct Rows<'a> {
     engine: &'a Engine,
-    states: BTreeMap<Vec<u8>, RowState>,
+    states: States,
     /// The lengths of the encoded states, once they are staged. `None`: the row will be owed
     staged: Vec<Option<usize>>,
     /// The indexes there are, and the rows of their tables as they were
-    indexes: Option<(Arc<Maintained>, BTreeMap<Vec<u8>, RowState>)>,
+    indexes: Option<(Arc<Maintained>, States)>,
 }
 
 impl<'a> Rows<'a> {
