@@ -618,8 +618,8 @@ pub trait Engine: Send + Sync {
         Box::pin(async { Signalled::Unknown })
     }
 
-    /// Compares the replicas of a strong table, and each with its indexes, at one timestamp (`verify/`). Takes
-    /// as long as it takes to read the table. 0A000 for a leaderless table.
+    /// Compares the replicas of a table (`verify/`), those of a strong one at one timestamp and each with its indexes; those of a
+    /// leaderless one are mended. Takes as long as it takes to read the table.
     fn verify_table(&self, table: TableId) -> BoxFuture<'_, Result<Vec<Verification>>> {
         let _ = table;
         Box::pin(async { Err(Error::new("0A000", "this node cannot compare replicas")) })
@@ -801,6 +801,8 @@ pub enum Verdict {
     Unreadable,
     /// The node did not answer
     Unreachable,
+    /// Rows of a leaderless table had lost something, or were damaged, and have been mended
+    Repaired,
 }
 
 impl Verdict {
@@ -812,10 +814,11 @@ impl Verdict {
             Verdict::Damaged => "damaged",
             Verdict::Unreadable => "unreadable",
             Verdict::Unreachable => "unreachable",
+            Verdict::Repaired => "repaired",
         }
     }
 
-    /// True if somebody must look after it.
+    /// True if the data was not what it should be.
     pub fn is_wrong(self) -> bool {
         !matches!(self, Verdict::Ok | Verdict::Unreachable)
     }

@@ -10,9 +10,14 @@
 //!  │ milliseconds since 1970, UTC     │  counter  │   a full counter carries into the next millisecond
 //!  └──────────────────────────────────┴───────────┘
 //! ```
+//!
+//! A machine's time of day may jump: somebody sets it, or it is set right after hours. The clock here does not: it reads
+//! the time of day once and then goes on with the monotonic clock, until somebody who has compared several machines
+//! [moves](Hlc::shift) it. So a jump by an hour stamps nothing an hour ahead, and no write of that node wins for an hour.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -59,10 +64,19 @@ pub struct Hlc {
     last: AtomicU64,
     limit: Duration,
     wall: fn() -> u64,
+    steady: fn() -> u64,
+    /// What the steady clock lacks to the time of day, in milliseconds
+    offset: AtomicI64,
 }
 
 fn wall_millis() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+/// Milliseconds on a clock that nobody sets.
+fn steady_millis() -> u64 {
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    BEGAN.elapsed().as_millis() as u64
 }
 
 impl Hlc {
@@ -71,17 +85,37 @@ impl Hlc {
 
     /// A clock that refuses remote timestamps more than `limit` ahead of the wall clock.
     pub fn new(limit: Duration) -> Hlc {
-        Hlc { last: AtomicU64::new(0), limit, wall: wall_millis }
+        Hlc::with_clocks(limit, wall_millis, steady_millis)
     }
 
     /// A clock on a wall clock of the test's own, in milliseconds since 1970.
     pub fn with_wall(limit: Duration, wall: fn() -> u64) -> Hlc {
-        Hlc { last: AtomicU64::new(0), limit, wall }
+        Hlc::with_clocks(limit, wall, wall)
+    }
+
+    fn with_clocks(limit: Duration, wall: fn() -> u64, steady: fn() -> u64) -> Hlc {
+        let offset = AtomicI64::new(wall().wrapping_sub(steady()).cast_signed());
+        Hlc { last: AtomicU64::new(0), limit, wall, steady, offset }
+    }
+
+    /// What this node takes for the time of day, in milliseconds since 1970.
+    pub fn millis(&self) -> u64 {
+        (self.steady)().saturating_add_signed(self.offset.load(Ordering::Relaxed))
+    }
+
+    /// By how many milliseconds the machine's time of day is ahead of what this node takes for it.
+    pub fn jump(&self) -> i64 {
+        (self.wall)().wrapping_sub(self.millis()).cast_signed()
+    }
+
+    /// Moves what this node takes for the time of day. Timestamps never go back, all the same.
+    pub fn shift(&self, millis: i64) {
+        self.offset.fetch_add(millis, Ordering::Relaxed);
     }
 
     /// A new timestamp, greater than every one given or observed before.
     pub fn now(&self) -> Timestamp {
-        let wall = (self.wall)() << 16;
+        let wall = self.millis() << 16;
         let mut last = self.last.load(Ordering::Acquire);
         loop {
             let next = wall.max(last + 1);
@@ -104,7 +138,7 @@ impl Hlc {
         if remote <= self.last() {
             return Ok(());
         }
-        let wall = (self.wall)();
+        let wall = self.millis();
         let ahead_ms = remote.millis().saturating_sub(wall);
         let limit_ms = self.limit.as_millis() as u64;
         if ahead_ms > limit_ms {
@@ -135,6 +169,29 @@ mod tests {
         let seen = Timestamp::from_millis(1_400);
         clock.observe(seen).unwrap();
         assert!(clock.now() > seen);
+    }
+
+    #[test]
+    fn does_not_jump_with_the_time_of_day() {
+        static WALL: AtomicU64 = AtomicU64::new(5_000_000);
+        static STEADY: AtomicU64 = AtomicU64::new(70);
+        let read = || WALL.load(Ordering::Relaxed);
+        let clock = Hlc::with_clocks(Duration::from_millis(500), read, || STEADY.load(Ordering::Relaxed));
+        assert_eq!((clock.millis(), clock.jump()), (5_000_000, 0));
+        for jump in [3_600_000, -3_600_000i64] {
+            WALL.fetch_add(jump.cast_unsigned(), Ordering::Relaxed);
+            STEADY.fetch_add(10, Ordering::Relaxed);
+            WALL.fetch_add(10, Ordering::Relaxed);
+            assert_eq!(clock.jump(), if jump > 0 { jump } else { 0 });
+            assert!(clock.now().millis() < 5_000_100);
+        }
+        // Until somebody knows that it was right.
+        WALL.fetch_add(60_000, Ordering::Relaxed);
+        clock.shift(clock.jump());
+        assert_eq!((clock.millis(), clock.jump()), (5_060_020, 0));
+        let before = clock.now();
+        clock.shift(-60_000);
+        assert!(clock.now() > before, "a timestamp never goes back");
     }
 
     #[test]

@@ -125,3 +125,65 @@ async fn all_of_it_for_long() {
         run(&ALL, Duration::from_secs(90)).await;
     }
 }
+
+/// Asks a node until it answers so.
+async fn until(cluster: &Cluster, node: usize, sql: &str, expected: &str) {
+    let client = cluster.client(node).await;
+    let sql = format!("SELECT ({sql})::text");
+    amphora_tests::eventually(&format!("{sql} on {node}: {expected}"), Duration::from_secs(60), || async {
+        let row = client.query_one(sql.as_str(), &[]).await;
+        row.is_ok_and(|row| row.get::<_, Option<String>>(0).as_deref() == Some(expected))
+    })
+    .await;
+}
+
+/// Two nodes write one row while they cannot see each other; the later write has to win.
+async fn the_later_write_wins(cluster: &Cluster, earlier: usize, later: usize, round: i64) {
+    let write = |what: &str| format!("UPDATE clocks SET note = '{what} {round}', n = n + 1 WHERE k = 1");
+    let (first, second) = (cluster.client(earlier).await, cluster.client(later).await);
+    let rest: Vec<usize> = (0..3).filter(|node| *node != later).collect();
+    cluster.partition(&[later], &rest).await;
+    first.batch_execute(&write("early")).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    second.batch_execute(&write("late")).await.unwrap();
+    cluster.heal().await;
+    for node in 0..3 {
+        until(cluster, node, "SELECT note || n FROM clocks", &format!("late {round}{}", 2 * round)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_an_hour_off_wins_no_conflict_and_loses_no_write() {
+    let cluster = Cluster::start_for_faults(3, false).await;
+    let client = cluster.client(0).await;
+    client
+        .batch_execute(
+            "CREATE TABLE clocks (k int PRIMARY KEY, n crdt_counter, note text) WITH (replication = 'leaderless');
+             INSERT INTO clocks VALUES (1, 0, '')",
+        )
+        .await
+        .unwrap();
+    for node in 0..3 {
+        until(&cluster, node, "SELECT count(*) FROM clocks", "1").await;
+    }
+    let (ahead, behind) = (cluster.id(1).await, cluster.id(2).await);
+    cluster.faults(1).shift_clock(3600);
+    the_later_write_wins(&cluster, 1, 0, 1).await;
+    // Everybody knows whose clock is wrong, the node itself too.
+    let off = |id: u64| {
+        format!("SELECT (clock_skew_ms + 1800000) / 3600000 FROM amphora.nodes WHERE node_id = {id}")
+    };
+    for node in 0..3 {
+        until(&cluster, node, &off(ahead), "1").await;
+        assert!(cluster.nodes()[node].log().contains("synchronize it (NTP)"));
+    }
+    assert!(cluster.nodes()[1].log().contains("is not followed"));
+    cluster.faults(1).shift_clock(0);
+    for node in 0..3 {
+        until(&cluster, node, &off(ahead), "0").await;
+    }
+    cluster.faults(2).shift_clock(-3600);
+    the_later_write_wins(&cluster, 0, 2, 2).await;
+    until(&cluster, 0, &off(behind).replace("+ 1800000", "- 1800000"), "-1").await;
+    cluster.faults(2).shift_clock(0);
+}

@@ -15,10 +15,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use amphora_storage::schema::{Catalog, Table};
+use amphora_storage::schema::{Catalog, Table, TableId};
 use amphora_storage::store::{Batch, Store};
 use amphora_storage::{Hlc, Timestamp, codec};
 use parking_lot::Mutex;
@@ -43,6 +43,8 @@ use crate::{Error, NodeId, Result};
 
 /// Received batches that are joined under one holding of the merge lock.
 const JOIN_CHUNK: usize = 128;
+/// What is on disk is not what was written.
+const DAMAGED: &str = "XX001";
 /// Rows that are written together when the log is replayed.
 const REPLAY_ROWS: usize = 1000;
 /// Bytes of commits after which the store gets what it is owed: they bound how far rows grow meanwhile.
@@ -85,6 +87,10 @@ pub struct Engine {
     pub(super) waiting: Waiting,
     pub(super) transport: std::sync::OnceLock<Arc<dyn PeerTransport>>,
     pub(super) stopped: CancellationToken,
+    /// Rows come page by page, and what they contain is told with the last of them
+    pub(super) in_transfer: AtomicBool,
+    /// The keyspaces of damaged rows that were met
+    damaged: watch::Sender<BTreeSet<TableId>>,
 }
 
 /// The nodes that the catalog calls members, this one excluded.
@@ -150,6 +156,8 @@ impl Engine {
             waiting: Waiting::default(),
             transport: std::sync::OnceLock::new(),
             stopped: CancellationToken::new(),
+            in_transfer: AtomicBool::new(false),
+            damaged: watch::Sender::default(),
         };
         engine.replay()?;
         Ok(Arc::new(engine))
@@ -170,7 +178,12 @@ impl Engine {
                     let body = decode_body(origin, seq, body)?;
                     self.clock.adopt(body.hlc);
                     for (key, delta) in &body.rows {
-                        rows.get(key)?.join(delta);
+                        match rows.get(key) {
+                            Ok(state) => state.join(delta),
+                            // It is of no use until it is replaced, by what has seen this commit too.
+                            Err(e) if e.sqlstate == DAMAGED => tracing::error!("{e}"),
+                            Err(e) => return Err(e),
+                        }
                     }
                     vector.advance(origin, seq);
                     joined += 1;
@@ -198,8 +211,28 @@ impl Engine {
     pub fn state(&self, key: &[u8]) -> Result<Option<Arc<RowState>>> {
         match self.hot.get(key) {
             Some(state) => Ok(Some(state)),
-            None => Ok(self.log.state(key)?.map(Arc::new)),
+            None => Ok(self.log.state(key).inspect_err(|e| self.note_damage(key, e))?.map(Arc::new)),
         }
+    }
+
+    /// A row could not be read. If that is because it is damaged, its table is to be compared with the other nodes'.
+    fn note_damage(&self, key: &[u8], e: &Error) {
+        if e.sqlstate == DAMAGED
+            && let Some((keyspace, ..)) = amphora_storage::key::split_prefix(key)
+        {
+            self.damaged.send_if_modified(|damaged| damaged.insert(keyspace));
+        }
+    }
+
+    /// Waits until damaged rows have been met, and tells the keyspaces that they are in, once.
+    pub async fn met_damage(&self) -> BTreeSet<TableId> {
+        let mut damaged = self.damaged.subscribe();
+        let met = damaged.wait_for(|damaged| !damaged.is_empty()).await.is_ok();
+        let mut taken = BTreeSet::new();
+        if met {
+            self.damaged.send_modify(|damaged| taken = std::mem::take(damaged));
+        }
+        taken
     }
 
     /// Lets it look into the catalog, for what is said of conflicts.
@@ -251,6 +284,11 @@ impl Engine {
         self.hot.settled();
         self.owed.store(0, Ordering::Release);
         Ok(())
+    }
+
+    /// The time here, later than all that this node knows of.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// What this node has on disk, by origin.
@@ -330,7 +368,7 @@ impl Engine {
     }
 
     /// Writes under the merge lock: rows, the vector that this brings the node to, and the commits that did it.
-    fn write(&self, rows: Rows<'_>, vector: &VersionVector, commits: Vec<OpBatch>) -> Result<()> {
+    pub(super) fn write(&self, rows: Rows<'_>, vector: &VersionVector, commits: Vec<OpBatch>) -> Result<()> {
         self.write_beside(Lost::default(), rows, vector, commits)
     }
 
@@ -497,6 +535,7 @@ impl Engine {
         self.note_transfer(from, page.complete.is_none());
         {
             let _lock = self.log.store().merge_lock();
+            self.in_transfer.store(true, Ordering::Release);
             let vector = self.applied();
             let mut rows = Rows::new(self);
             for (key, state) in &page.rows {
@@ -525,6 +564,7 @@ impl Engine {
         vector.join(covered);
         self.log.write_covered(&self.at(&vector))?;
         *self.applied.lock() = vector;
+        self.in_transfer.store(false, Ordering::Release);
         Ok(())
     }
 
@@ -614,7 +654,10 @@ impl<'a> Rows<'a> {
         if !self.states.contains_key(key) {
             let state = match self.engine.hot.get(key) {
                 Some(state) => RowState::clone(&state),
-                None => self.engine.log.state(key)?.unwrap_or_default(),
+                None => {
+                    let stored = self.engine.log.state(key);
+                    stored.inspect_err(|e| self.engine.note_damage(key, e))?.unwrap_or_default()
+                }
             };
             if let Some((maintained, before)) = &mut self.indexes
                 && maintained.concerns(key)
@@ -624,6 +667,16 @@ impl<'a> Rows<'a> {
             self.states.insert(key.to_vec(), state);
         }
         Ok(self.states.entry(key.to_vec()).or_default())
+    }
+
+    /// The row is to be this, and was that.
+    pub(super) fn put(&mut self, key: &[u8], before: RowState, state: RowState) {
+        if let Some((maintained, old)) = &mut self.indexes
+            && maintained.concerns(key)
+        {
+            old.insert(key.to_vec(), before);
+        }
+        self.states.insert(key.to_vec(), state);
     }
 
     /// Adds the states to what is written next, but for those that will be owed; and what that makes of the entries

@@ -21,13 +21,16 @@ mod hot_rows;
 mod indexes;
 pub mod inspect;
 mod log_index;
+pub mod merkle;
 pub mod messages;
 pub mod op;
 mod oplog;
 pub mod peer_stream;
 mod quorums;
+pub mod repair;
 mod retention;
 pub mod row_state;
+pub(crate) mod stored_row;
 mod streams;
 pub mod surface;
 
@@ -58,6 +61,9 @@ mod histories;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod index_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod repair_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod schema_tests;

@@ -36,6 +36,7 @@ use super::indexes;
 use super::log_index::LogIndex;
 use super::messages::OpBatch;
 use super::row_state::RowState;
+use super::stored_row::{self, StoredRow};
 use crate::{NodeId, Result};
 
 /// Bytes of commits that the log retains although every member has them, so that a peer which lost a little can catch
@@ -175,14 +176,14 @@ impl OpLog {
 
     pub(super) fn state(&self, key: &[u8]) -> Result<Option<RowState>> {
         match self.store.get_plain(Cf::Leaderless, key)? {
-            Some(bytes) => Ok(Some(codec::decode(&bytes)?)),
+            Some(stored) => stored_row::sound(key, &stored).map(Some),
             None => Ok(None),
         }
     }
 
     /// The length of what is put.
     pub(super) fn put_state(&self, batch: &mut Batch, key: &[u8], state: &RowState) -> usize {
-        let encoded = codec::encode(state);
+        let encoded = stored_row::encode(key, state);
         batch.put(Cf::Leaderless, key, &encoded);
         encoded.len()
     }
@@ -269,7 +270,7 @@ impl OpLog {
         let mut scan = self.store.scan_plain(Cf::Leaderless, start..Vec::new(), Direction::Forward)?;
         while let Some(PlainEntry { key, value }) = scan.next()? {
             size += key.len() + value.len();
-            out.push((key.to_vec(), codec::decode(value)?));
+            out.push((key.to_vec(), stored_row::sound(key, value)?));
             if size >= bytes {
                 break;
             }
@@ -332,11 +333,19 @@ pub(super) fn join_stores(old: &View, new: &View) -> StorageResult<()> {
     };
     let mut scan = old.scan_plain(Cf::Leaderless, Vec::new()..Vec::new(), Direction::Forward)?;
     while let Some(PlainEntry { key, value }) = scan.next()? {
-        let mut state: RowState = codec::decode(value)?;
-        if let Some(theirs) = new.get_plain(Cf::Leaderless, key)? {
-            state.join(&codec::decode(&theirs)?);
+        let theirs = new.get_plain(Cf::Leaderless, key)?;
+        match (
+            stored_row::decode(key, value),
+            theirs.as_deref().map(|theirs| stored_row::decode(key, theirs)),
+        ) {
+            (StoredRow::Sound(mut state), Some(StoredRow::Sound(theirs))) => {
+                state.join(&theirs);
+                batch.put(Cf::Leaderless, key, stored_row::encode(key, &state));
+            }
+            (StoredRow::Sound(_), _) => batch.put(Cf::Leaderless, key, value),
+            // What it lacks then is found when the table is compared with the other nodes'.
+            (StoredRow::Damaged, _) => tracing::error!("a damaged row of a leaderless table is left out"),
         }
-        batch.put(Cf::Leaderless, key, codec::encode(&state));
         write(&mut batch)?;
     }
     // Entries are made of the joined rows.

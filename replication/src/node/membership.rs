@@ -1,4 +1,4 @@
-//! What a node does with its days: follows the membership, makes itself known, looks at its peers' clocks.
+//! What a node does with its days: follows the membership, makes itself known.
 //!
 //! The membership is the Raft group's. From it, and from what gossip hears, come the address book, the
 //! leaderless engine's peers and this node's own announcement: as long as the membership does not name
@@ -7,18 +7,17 @@
 //! Nothing here waits for Raft on behalf of a leaderless statement: without a quorum the last known
 //! members stay the members.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
 use super::Node;
-use super::peers::wall_millis;
 use crate::NodeId;
 use crate::api::NodeState;
-use crate::rpc::{JoinReply, JoinRequest, REPLACED, RpcError, RpcRequest, RpcResponse};
+use crate::rpc::{JoinReply, JoinRequest, RpcRequest, RpcResponse};
 use crate::strong::{Member, REMOVED};
 
 /// Between two looks at the membership.
@@ -29,12 +28,6 @@ const ANNOUNCE_RETRY: Duration = Duration::from_millis(500);
 const DOUBT: Duration = Duration::from_secs(3);
 /// How long a member may take to have an announcement committed.
 const ANNOUNCE_DEADLINE: Duration = Duration::from_secs(8);
-/// Between two looks at a peer's clock.
-const CLOCK_INTERVAL: Duration = Duration::from_secs(5);
-/// A clock read that took longer says too little.
-const CLOCK_DEADLINE: Duration = Duration::from_secs(1);
-/// Clocks this far apart are worth a warning.
-const SKEW_WARNING_MS: i64 = 250;
 
 /// What became of an announcement.
 enum Announcement {
@@ -191,39 +184,5 @@ impl Node {
         targets.sort_by_key(|(id, _)| Some(*id) != leader);
         targets.extend(self.join.iter().map(|address| (0, address.clone())));
         targets
-    }
-
-    /// Compares the peers' clocks with this machine's, as NTP does: the peer's time is taken to be that of
-    /// the middle between question and answer.
-    pub(super) async fn watch_clocks(self: Arc<Self>) {
-        let mut warned: HashMap<NodeId, bool> = HashMap::new();
-        let mut pause = TICK * 5;
-        loop {
-            tokio::time::sleep(pause).await;
-            pause = CLOCK_INTERVAL;
-            for (&peer, address) in self.book.all().iter() {
-                let (asked, before) = (Instant::now(), wall_millis());
-                let answer = self.client.call(peer, address, &RpcRequest::Clock, CLOCK_DEADLINE).await;
-                let theirs = match answer {
-                    Ok(RpcResponse::Clock(theirs)) => theirs,
-                    Err(RpcError::Refused(why)) if why.contains(REPLACED) => {
-                        error!("{why}; this node retires");
-                        return self.retire(why);
-                    }
-                    _ => continue,
-                };
-                let middle = before as i64 + (asked.elapsed().as_millis() / 2) as i64;
-                let skew = theirs as i64 - middle;
-                self.skew.lock().insert(peer, skew);
-                let far = skew.abs() > SKEW_WARNING_MS;
-                if far && warned.insert(peer, true) != Some(true) {
-                    warn!(
-                        "node {peer}'s clock differs from this node's by {skew} ms; synchronize them (NTP)"
-                    );
-                } else if !far {
-                    warned.insert(peer, false);
-                }
-            }
-        }
     }
 }

@@ -18,6 +18,7 @@
 
 mod address;
 mod catalog;
+mod clocks;
 mod hooks;
 mod ids;
 mod join;
@@ -256,6 +257,7 @@ impl Node {
             tasks: TaskTracker::new(),
             data_dir,
         });
+        node.take_the_clusters_time().await;
         node.run(listener, identity);
         info!("node {id} of cluster {cluster} listens for peers on {listen} ({})", node.member.rpc_address);
         Ok(node)
@@ -273,6 +275,7 @@ impl Node {
         self.spawn(self.clone().watch_clocks());
         self.spawn(self.clone().keep_up());
         self.spawn(self.clone().verify_now_and_then());
+        self.spawn(self.clone().mend_damage());
         self.spawn(self.catalog.clone().follow());
     }
 

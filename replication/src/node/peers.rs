@@ -46,7 +46,7 @@ impl Handler for PeerHandler {
             RpcRequest::Sessions(request) => RpcResponse::Sessions(node.handle_sessions(request)),
             RpcRequest::Drain => RpcResponse::Drain(node.drain().await),
             RpcRequest::Clock => RpcResponse::Clock(wall_millis()),
-            RpcRequest::Verify(request) => RpcResponse::Verify(node.handle_verify(from, request)),
+            RpcRequest::Verify(request) => RpcResponse::Verify(node.handle_verify(from, request).await),
         }
     }
 }

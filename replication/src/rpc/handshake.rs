@@ -13,10 +13,10 @@ use uuid::Uuid;
 use crate::NodeId;
 
 /// The newest version of the messages that this release speaks.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 /// The oldest that it understands. A release that is to be rolled out node by node speaks the version before its
 /// own too: it sends to a member what that member's [`protocol`](crate::strong::Member::protocol) allows.
-pub const LOWEST_PROTOCOL_VERSION: u32 = 4;
+pub const LOWEST_PROTOCOL_VERSION: u32 = 5;
 
 /// The versions that a node speaks. Two nodes talk to each other if they have one in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

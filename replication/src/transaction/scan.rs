@@ -11,14 +11,14 @@ use std::time::Instant;
 
 use amphora_storage::schema::{Index, IndexId, KeyOrder, Table};
 use amphora_storage::store::{Cf, Scan as StoreScan, Store};
-use amphora_storage::{DataType, Datum, Row, Timestamp, codec, key, row};
+use amphora_storage::{DataType, Datum, Row, Timestamp, key, row};
 use parking_lot::Mutex;
 
 use super::HybridTransaction;
 use super::leaderless_index;
 use crate::api::{Direction, KeyBound, KeyRange, RowStream, Scan, StoredRow};
 use crate::index_entry::split_entry;
-use crate::leaderless::{RowState, surface};
+use crate::leaderless::{stored_row, surface};
 use crate::strong::{Gaps, ReadSet, SLOW, SnapshotHold};
 use crate::{Error, Result};
 
@@ -492,8 +492,8 @@ impl LeaderlessRows {
             };
             let stored = if which == Ordering::Greater { None } else { self.peeked.take() };
             if which == Ordering::Less {
-                if let Some((_, bytes)) = stored {
-                    let state: RowState = codec::decode(&bytes)?;
+                if let Some((key, bytes)) = stored {
+                    let state = stored_row::sound(&key, &bytes)?;
                     let row = match &self.columns {
                         None => surface::visible(&self.table, &state)?,
                         Some(columns) => surface::visible_columns(&self.table, &state, columns)?,

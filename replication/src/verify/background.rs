@@ -9,6 +9,8 @@ use amphora_storage::schema::TableId;
 use crate::api::Verification;
 use crate::node::Node;
 
+/// Between two attempts to mend what was met damaged.
+const AFTER_DAMAGE: Duration = Duration::from_secs(2);
 /// How often it is looked whether it is time.
 const LOOK: Duration = Duration::from_secs(60);
 /// The first check of a leadership comes after so long, if the period is not shorter.
@@ -36,11 +38,26 @@ impl Node {
         }
     }
 
+    /// Compares leaderless tables in which damaged rows were met: until they are replaced, commits that change them
+    /// cannot be joined.
+    pub(crate) async fn mend_damage(self: Arc<Self>) {
+        loop {
+            let keyspaces = self.leaderless().met_damage().await;
+            let catalog = crate::api::Engine::catalog(&*self);
+            for table in catalog.tables().filter(|table| keyspaces.contains(&table.keyspace())) {
+                if let Err(e) = self.verify(table.id, None).await {
+                    tracing::warn!(table = %table.name, "a damaged table could not be compared: {e}");
+                }
+            }
+            // Who is needed for it may be away.
+            tokio::time::sleep(AFTER_DAMAGE).await;
+        }
+    }
+
     async fn verify_all(&self) {
         let began = Instant::now();
         let rate = self.verify_options().bytes_per_second;
-        let tables: Vec<TableId> =
-            crate::api::Engine::catalog(self).tables().filter(|t| t.is_strong()).map(|t| t.id).collect();
+        let tables: Vec<TableId> = crate::api::Engine::catalog(self).tables().map(|t| t.id).collect();
         let (mut checked, mut wrong) = (0, 0);
         for table in tables {
             if !self.group().is_leader() {
@@ -55,7 +72,7 @@ impl Node {
                 Err(e) => tracing::debug!(table = table.0, "could not be checked: {e}"),
             }
         }
-        tracing::info!(checked, wrong, seconds = began.elapsed().as_secs(), "strong tables were checked");
+        tracing::info!(checked, wrong, seconds = began.elapsed().as_secs(), "all tables were checked");
     }
 
     /// Keeps the newest findings of each table that there is.

@@ -275,7 +275,7 @@ impl TableCheck<'_> {
                     }
                 };
                 if !fits {
-                    stray.add(|| self.show(&entry.row_key));
+                    stray.add(|| show(self.table, &entry.row_key));
                 }
             }
         }
@@ -301,7 +301,7 @@ impl TableCheck<'_> {
             let keys: Vec<&[u8]> = with_entry.iter().map(|(_, key)| *key).collect();
             for ((row_key, _), found) in with_entry.iter().zip(self.store.multi_get(&keys, self.at)?) {
                 if found.is_none() {
-                    lacking.add(|| self.show(row_key));
+                    lacking.add(|| show(self.table, row_key));
                 }
             }
         }
@@ -312,32 +312,32 @@ impl TableCheck<'_> {
         let told = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
         Ok(if told.is_empty() { "entries and rows do not fit".to_owned() } else { told })
     }
+}
 
-    /// A row's key as a person reads it.
-    fn show(&self, row_key: &[u8]) -> String {
-        let mut rest = match key::split_prefix(row_key) {
-            Some((.., rest)) => rest,
-            None => return hex(row_key),
+/// A row's key as a person reads it.
+pub(super) fn show(table: &Table, row_key: &[u8]) -> String {
+    let mut rest = match key::split_prefix(row_key) {
+        Some((.., rest)) => rest,
+        None => return hex(row_key),
+    };
+    let (mut names, mut values) = (Vec::new(), Vec::new());
+    for &column in &table.primary.columns {
+        let Some(column) = table.columns.get(column) else { return hex(row_key) };
+        let Ok((datum, read)) = key::decode_ordered(rest, &column.ty, KeyOrder::default()) else {
+            return hex(row_key);
         };
-        let (mut names, mut values) = (Vec::new(), Vec::new());
-        for &column in &self.table.primary.columns {
-            let Some(column) = self.table.columns.get(column) else { return hex(row_key) };
-            let Ok((datum, read)) = key::decode_ordered(rest, &column.ty, KeyOrder::default()) else {
-                return hex(row_key);
-            };
-            let value = match &datum {
-                Datum::Text(text) => text.to_string(),
-                other => match other.as_i64() {
-                    Some(number) => number.to_string(),
-                    None => hex(rest.get(..read).unwrap_or_default()),
-                },
-            };
-            rest = rest.get(read..).unwrap_or_default();
-            names.push(column.name.as_str());
-            values.push(value);
-        }
-        format!("({})=({})", names.join(", "), values.join(", "))
+        let value = match &datum {
+            Datum::Text(text) => text.to_string(),
+            other => match other.as_i64() {
+                Some(number) => number.to_string(),
+                None => hex(rest.get(..read).unwrap_or_default()),
+            },
+        };
+        rest = rest.get(read..).unwrap_or_default();
+        names.push(column.name.as_str());
+        values.push(value);
     }
+    format!("({})=({})", names.join(", "), values.join(", "))
 }
 
 /// Tells a check that is not wanted any more from one that could not read something.
@@ -355,20 +355,24 @@ fn hex(bytes: &[u8]) -> String {
 
 /// Some of many.
 #[derive(Default)]
-struct Named {
+pub(super) struct Named {
     count: u64,
     named: Vec<String>,
 }
 
 impl Named {
-    fn add(&mut self, name: impl FnOnce() -> String) {
+    pub(super) fn add(&mut self, name: impl FnOnce() -> String) {
         self.count += 1;
         if self.named.len() < MAX_NAMED {
             self.named.push(name());
         }
     }
 
-    fn tell(&self, one: &str, many: &str) -> Option<String> {
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    pub(super) fn tell(&self, one: &str, many: &str) -> Option<String> {
         let more = self.count.saturating_sub(self.named.len() as u64);
         let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
         let what = if self.count == 1 { one } else { many };

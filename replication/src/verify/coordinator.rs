@@ -16,30 +16,35 @@ use crate::rpc::{RpcRequest, RpcResponse};
 use crate::{Error, NodeId, Result};
 
 /// How long a member may take to answer at all.
-const CALL_DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const CALL_DEADLINE: Duration = Duration::from_secs(5);
 /// Between two questions for the same job.
 const POLL: Duration = Duration::from_millis(200);
 /// The first questions come sooner: most tables are small.
 const FIRST_POLL: Duration = Duration::from_millis(5);
 /// So many unanswered questions in a row, and a member counts as unreachable.
 const MAX_UNANSWERED: u32 = 3;
+/// What follows from a finding of which only a person knows what to do.
+const NOT_REPAIRED: &str = "; nothing is repaired by itself: find out which side is right, then replace the node \
+                            that is wrong";
 /// How long a member may take to apply what the timestamp names.
-const CATCH_UP: Duration = Duration::from_secs(20);
+pub(super) const CATCH_UP: Duration = Duration::from_secs(20);
 
 impl Node {
-    /// Compares the replicas of a strong table and their indexes as of now. `bytes_per_second` bounds what each
-    /// node reads. 0A000, 42P01
+    /// Compares the replicas of a table, of a strong one with their indexes as of now; those of a leaderless one are
+    /// mended. `bytes_per_second` bounds what each node reads. 42P01
     pub async fn verify(&self, id: TableId, bytes_per_second: Option<u64>) -> Result<Vec<Verification>> {
+        // A leaderless table can be compared without a majority.
+        let known = crate::api::Engine::catalog(self).table_by_id(id).cloned();
+        if let Some(table) = known.filter(|table| !table.is_strong()) {
+            let found = self.verify_merged(&table, bytes_per_second).await?;
+            self.publish(&found).await;
+            return Ok(found);
+        }
         let at = self.group().read_timestamp().await?;
         let catalog = load_catalog(self.store(), at)?;
         let Some(table) = catalog.table_by_id(id).cloned() else {
             return Err(Error::new("42P01", format!("could not open relation with OID {}", id.0)));
         };
-        if !table.is_strong() {
-            let message = format!("table \"{}\" is leaderless", table.name);
-            return Err(Error::new("0A000", message)
-                .hint("Only strong tables have a state that all replicas share at one timestamp."));
-        }
         let order = CheckOrder { job: rand::random(), table: id, at, bytes_per_second };
         let members = self.group().members();
         let asked =
@@ -69,7 +74,9 @@ impl Node {
                 Ok(VerifyReply::Done(report)) => return Ok(report),
                 Ok(VerifyReply::Failed(reason)) => return Err(reason),
                 Ok(VerifyReply::Working) => unanswered = 0,
-                Ok(VerifyReply::Noted) => return Err("its answer is of another kind".to_owned()),
+                Ok(VerifyReply::Noted | VerifyReply::Repair(_)) => {
+                    return Err("its answer is of another kind".to_owned());
+                }
                 Err(reason) if unanswered + 1 >= MAX_UNANSWERED => return Err(reason),
                 Err(_) => unanswered += 1,
             }
@@ -78,7 +85,7 @@ impl Node {
         }
     }
 
-    async fn call_verify(
+    pub(super) async fn call_verify(
         &self,
         member: NodeId,
         request: VerifyRequest,
@@ -93,13 +100,14 @@ impl Node {
     }
 
     /// Answers a coordinator.
-    pub(crate) fn handle_verify(&self, from: NodeId, request: VerifyRequest) -> VerifyReply {
+    pub(crate) async fn handle_verify(&self, from: NodeId, request: VerifyRequest) -> VerifyReply {
         match request {
             VerifyRequest::Check(order) => self.check(from, order),
             VerifyRequest::Publish(found) => {
                 self.note(found);
                 VerifyReply::Noted
             }
+            VerifyRequest::Repair(request) => VerifyReply::Repair(self.answer_repair(request).await),
         }
     }
 
@@ -158,9 +166,9 @@ impl Node {
         for one in found.iter().filter(|one| one.verdict.is_wrong()) {
             tracing::error!(
                 table = %one.table_name, object = %one.object, node = one.node, verdict = one.verdict.as_str(),
-                "a consistency check found that the data is not what it should be: {}; nothing is repaired by \
-                 itself: find out which side is right, then replace the node that is wrong",
-                one.detail
+                "a consistency check found that the data is not what it should be: {}{}",
+                one.detail,
+                if one.verdict == Verdict::Repaired { "" } else { NOT_REPAIRED }
             );
         }
         self.remember_verifications(found);
@@ -234,6 +242,6 @@ fn nodes(ids: &[NodeId]) -> String {
     format!("{} {list}", if ids.len() == 1 { "node" } else { "nodes" })
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,4 +1,5 @@
 //! The consistency check: are the replicas of a strong table equal, and is each equal to its own indexes?
+//! (Those of a leaderless table are another question, with another answer: [`merged`].)
 //!
 //! A timestamp names a prefix of the log, so what a table holds at one is the same on every replica, to the
 //! byte; if it is not, something is broken that no protocol above notices: a disk, memory, or Amphora itself.
@@ -26,6 +27,7 @@ mod background;
 pub mod check;
 mod coordinator;
 mod jobs;
+mod merged;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
@@ -41,6 +43,7 @@ pub use jobs::Jobs;
 
 use crate::NodeId;
 use crate::api::{IndexFunctions, Verification};
+use crate::leaderless::repair::{RepairReply, RepairRequest};
 
 /// How a node checks its tables.
 #[derive(Clone, Debug)]
@@ -67,6 +70,8 @@ pub enum VerifyRequest {
     Check(CheckOrder),
     /// This is what a check found
     Publish(Vec<Verification>),
+    /// Compare rows of a leaderless table
+    Repair(RepairRequest),
 }
 
 /// A table to be checked.
@@ -93,6 +98,8 @@ pub enum VerifyReply {
     Failed(String),
     /// To `Publish`
     Noted,
+    /// To `Repair`
+    Repair(RepairReply),
 }
 
 /// Who said what about one table.

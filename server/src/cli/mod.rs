@@ -13,6 +13,7 @@ mod start;
 mod status;
 mod stdout;
 mod table;
+mod verify;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -54,6 +55,14 @@ enum Command {
     },
     /// Make a new cluster of what one node has, when the majority is lost for ever
     Recover(recover::RecoverArgs),
+    /// Compare the replicas of a table on all nodes; those of a leaderless table are mended
+    Verify {
+        /// `table` or `schema.table`
+        #[arg(value_name = "TABLE")]
+        table: String,
+        #[command(flatten)]
+        target: Target,
+    },
     /// Look after the cluster's nodes
     #[command(subcommand)]
     Node(NodeCommand),
@@ -148,6 +157,7 @@ pub fn main() -> ExitCode {
             Command::Status { ready: false, target } => {
                 status::status(&target.host).await.map(|()| ExitCode::SUCCESS)
             }
+            Command::Verify { table, target } => verify::run(&target.host, table).await,
             Command::Node(command) => command.run().await.map(|()| ExitCode::SUCCESS),
         }
     });

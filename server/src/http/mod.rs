@@ -7,6 +7,7 @@
 //! | `GET /status` | the cluster as this node sees it |
 //! | `GET /metrics` | figures, for Prometheus (`metrics.rs`) |
 //! | `POST /node/…` | an operator's orders (`operations.rs`) |
+//! | `POST /verify` | compare the replicas of a table (`verify.rs`) |
 //! | `GET`, `POST /faults` | which peers it is cut off from; only with the fault switch on |
 //!
 //! What a web page has sent is refused (`origin.rs`), but for the first two.
@@ -17,6 +18,7 @@ pub mod client;
 pub mod metrics;
 pub mod operations;
 pub mod origin;
+pub mod verify;
 
 use std::sync::{Arc, OnceLock};
 
@@ -88,8 +90,8 @@ pub async fn serve(
     faults: bool,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let mut guarded =
-        operations::routes(Router::new().route("/status", get(status)).route("/metrics", get(figures)));
+    let router = Router::new().route("/status", get(status)).route("/metrics", get(figures));
+    let mut guarded = verify::routes(operations::routes(router));
     if faults {
         guarded = guarded.route("/faults", get(show_faults).post(set_faults));
     }

@@ -74,11 +74,14 @@ pub(super) fn routes(router: Router<NodeSlot>) -> Router<NodeSlot> {
 fn answer(result: Result<OrderReply, Error>) -> Response {
     match result {
         Ok(reply) => Json(reply).into_response(),
-        Err(e) => {
-            let failure = OrderFailure { error: e.message, hint: e.hint.map(Into::into) };
-            (StatusCode::CONFLICT, Json(failure)).into_response()
-        }
+        Err(e) => refused(e),
     }
+}
+
+/// An order that cannot be carried out.
+pub(super) fn refused(e: Error) -> Response {
+    let failure = OrderFailure { error: e.message, hint: e.hint.map(Into::into) };
+    (StatusCode::CONFLICT, Json(failure)).into_response()
 }
 
 async fn transfer_leader(State(slot): State<NodeSlot>, Json(order): Json<TransferOrder>) -> Response {
