@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use amphora_storage::schema::{Catalog, Index, IndexId, Table, TableId};
 use amphora_storage::store::{Batch, Cf, Direction, PlainEntry, PlainSnapshot, Store};
-use amphora_storage::{Datum, Row, StorageError, codec, key};
+use amphora_storage::{Datum, Row, StorageError, key};
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
@@ -38,6 +38,7 @@ use tokio::sync::{Notify, watch};
 
 use super::engine::Engine;
 use super::row_state::RowState;
+use super::stored_row;
 use super::surface::readable_columns;
 use crate::api::IndexFunctions;
 use crate::index_entry::entry_value;
@@ -403,7 +404,7 @@ impl Engine {
         let mut scan = store.scan_plain(Cf::Leaderless, range.clone(), Direction::Forward)?;
         while rows < BUILD_ROWS && bytes < BUILD_BYTES {
             let Some(PlainEntry { key, value }) = scan.next()? else { break };
-            let state: RowState = codec::decode(value)?;
+            let state = stored_row::sound(key, value)?;
             for (key, value) in current.entries_of_state((table, index), &known.columns, key, &state) {
                 batch.put(Cf::LeaderlessIndex, key, value);
             }
@@ -511,7 +512,7 @@ impl Engine {
         let rows = key::index_range(table.keyspace(), IndexId::PRIMARY);
         let mut scan = snapshot.scan(Cf::Leaderless, rows, Direction::Forward)?;
         while let Some(PlainEntry { key, value }) = scan.next()? {
-            expected.extend(self.index_entries_of_state(table, known, key, &codec::decode(value)?));
+            expected.extend(self.index_entries_of_state(table, known, key, &stored_row::sound(key, value)?));
         }
         let mut found = BTreeSet::new();
         let entries = key::index_range(table.keyspace(), index);

@@ -253,6 +253,8 @@ impl Engine {
                     StoredRow::Damaged => continue,
                 },
             };
+            // Entries of indexes follow it; of a damaged row nobody knows which it had.
+            let before = joined.clone();
             joined.join(state);
             let unknown = stored.is_none() && joined == RowState::default();
             if !unknown && stored.as_deref() != Some(stored_row::encode(key, &joined).as_slice()) {

@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use amphora_storage::schema::{Index, IndexId, Table};
 use amphora_storage::store::{Cf, PlainEntry, PlainScan, PlainSnapshot};
-use amphora_storage::{Row, Timestamp, codec, key};
+use amphora_storage::{Row, Timestamp, key};
 
 use super::HybridTransaction;
 use super::scan::{EntryReader, order};
 use crate::api::{Direction, RowStream, Scan, StoredRow};
 use crate::index_entry::split_entry;
-use crate::leaderless::{RowState, surface};
+use crate::leaderless::{stored_row, surface};
 use crate::{Error, Result};
 
 /// Bytes of entries that are made for an index that is not ready.
@@ -71,7 +71,7 @@ fn make(
     let rows = key::index_range(table.keyspace(), IndexId::PRIMARY);
     let mut scan = snapshot.scan(Cf::Leaderless, rows, Direction::Forward.into())?;
     while let Some(PlainEntry { key, value }) = scan.next()? {
-        let state: RowState = codec::decode(value)?;
+        let state = stored_row::sound(key, value)?;
         let entries = tx.context.leaderless.index_entries_of_state(table, index, key, &state);
         for entry in entries.into_iter().filter(|(key, _)| lies_in(key, range)) {
             bytes += entry.0.len() + entry.1.len();
@@ -194,10 +194,10 @@ impl LeaderlessIndexRows {
         Ok(Some(Found::Fetched))
     }
 
-    fn decode(&self, stored: Option<Vec<u8>>) -> Result<Row> {
+    fn decode(&self, row_key: &[u8], stored: Option<Vec<u8>>) -> Result<Row> {
         let row = match stored {
             Some(bytes) => {
-                let state: RowState = codec::decode(&bytes)?;
+                let state = stored_row::sound(row_key, &bytes)?;
                 match &self.columns {
                     None => surface::visible(&self.table, &state)?,
                     Some(columns) => surface::visible_columns(&self.table, &state, columns)?,
@@ -220,12 +220,16 @@ impl RowStream for LeaderlessIndexRows {
             let Some(next) = self.next(&mut keys)? else { break };
             found.push(next);
         }
-        let mut fetched = self.snapshot.multi_get(Cf::Leaderless, &keys)?.into_iter();
+        let fetched = self.snapshot.multi_get(Cf::Leaderless, &keys)?;
+        let mut fetched = keys.iter().zip(fetched);
         let given = found.len();
         for next in found {
             let row = match next {
                 Found::Row(row) => row,
-                Found::Fetched => self.decode(fetched.next().flatten())?,
+                Found::Fetched => {
+                    let (row_key, stored) = fetched.next().map_or((&[][..], None), |(key, row)| (key, row));
+                    self.decode(row_key, stored)?
+                }
             };
             out.push(StoredRow { row, version: Timestamp::ZERO });
         }
