@@ -330,3 +330,70 @@ async fn a_change_of_schema_loses_no_write_and_stops_no_writer() {
         assert_eq!(refused.code().unwrap().code(), "23514");
     }
 }
+
+/// TRUNCATE and DROP take with them what a node wrote that had not heard of them, and nothing of it comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn truncate_and_drop_win_over_writes_that_had_not_seen_them() {
+    let cluster = Cluster::start_in_namespaces(3).await;
+    let minority = (cluster.leader().await + 1) % 3;
+    let majority: Vec<usize> = (0..3).filter(|&i| i != minority).collect();
+    let (many, alone) = (cluster.client(majority[0]).await, cluster.client(minority).await);
+    let tables = ["emptied", "dropped"];
+    for table in tables {
+        let create = format!(
+            "CREATE TABLE {table} (id int PRIMARY KEY, n crdt_counter) WITH (replication = 'leaderless');
+             INSERT INTO {table} VALUES (1, 1)"
+        );
+        many.batch_execute(&create).await.unwrap();
+        let (alone, query) = (&alone, format!("SELECT count(*) FROM {table}"));
+        eventually("the row is everywhere", Duration::from_secs(20), || {
+            let query = query.clone();
+            async move { alone.query_one(query.as_str(), &[]).await.is_ok_and(|row| row.get::<_, i64>(0) == 1) }
+        })
+        .await;
+    }
+    cluster.partition(&[minority], &majority).await;
+    let write = |table: &str| {
+        format!(
+            "UPDATE {table} SET n = n + 1 WHERE id = 1; INSERT INTO {table} SELECT i, 5 FROM generate_series(2, 50) i"
+        )
+    };
+    for table in tables {
+        alone.batch_execute(&write(table)).await.unwrap();
+    }
+    let began = Instant::now();
+    while let Err(e) = many.batch_execute("TRUNCATE emptied; INSERT INTO emptied VALUES (1, 100)").await {
+        assert!(began.elapsed() < Duration::from_secs(60), "the majority does not serve: {e:?}");
+    }
+    many.batch_execute("DROP TABLE dropped").await.unwrap();
+    for table in tables {
+        // It has not heard of it, and goes on.
+        alone.batch_execute(&write(table).replace("(2, 50)", "(51, 99)")).await.unwrap();
+    }
+    cluster.heal().await;
+    for node in 0..3 {
+        let client = &cluster.client(node).await;
+        eventually("only what came after is there", Duration::from_secs(60), || async move {
+            let rows = client.query_one("SELECT count(*), sum(n)::bigint FROM emptied", &[]).await;
+            let gone = client.query("SELECT * FROM dropped", &[]).await;
+            rows.is_ok_and(|row| (row.get(0), row.get(1)) == (1i64, Some(100i64)))
+                && gone.is_err_and(|e| e.code().is_some_and(|code| code.code() == "42P01"))
+        })
+        .await;
+    }
+    // A table of the same name is another table.
+    many.batch_execute("CREATE TABLE dropped (id int PRIMARY KEY) WITH (replication = 'leaderless')")
+        .await
+        .unwrap();
+    assert_eq!(value(&many, "SELECT count(*) FROM dropped").await, 0);
+    alone.batch_execute("UPDATE emptied SET n = n + 1 WHERE id = 1").await.unwrap();
+    for node in 0..3 {
+        let client = &cluster.client(node).await;
+        eventually("writes go on", Duration::from_secs(30), || async move {
+            value(client, "SELECT sum(n)::bigint FROM emptied").await == 101
+        })
+        .await;
+    }
+    let wrong = "SELECT count(*) FROM amphora.verify_table('emptied') WHERE verdict <> 'ok'";
+    assert_eq!(value(&many, wrong).await, 0);
+}

@@ -75,8 +75,8 @@ impl Upkeep {
                 self.hand_over(prefix, at)?;
             }
         }
-        for table in leaderless_tables(&view)? {
-            if catalog.table_by_id(table).is_none() && table < next_id {
+        for table in leaderless_keyspaces(&view)? {
+            if table < next_id && !catalog.tables().any(|known| known.keyspace() == table) {
                 self.erase_leaderless(table)?;
             }
         }
@@ -129,8 +129,8 @@ fn strong_keyspaces(view: &View, at: Timestamp) -> Result<Vec<(TableId, IndexId)
     Ok(found)
 }
 
-/// The leaderless tables that have a row, deleted ones included.
-fn leaderless_tables(view: &View) -> Result<Vec<TableId>> {
+/// The keyspaces that have a row of a leaderless table, deleted ones included.
+fn leaderless_keyspaces(view: &View) -> Result<Vec<TableId>> {
     let mut found = Vec::new();
     let mut from = key::table_range(TableId::FIRST_USER).start;
     while !from.is_empty() {
@@ -183,9 +183,9 @@ impl Node {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
-    use amphora_storage::schema::Replication;
+    use amphora_storage::schema::{Replication, Table};
 
-    use super::super::tests::{Cluster, add, create, the_table};
+    use super::super::tests::{Cluster, add, create, the_table, until};
     use super::*;
     use crate::api::{Engine, TransactionOptions};
 
@@ -240,9 +240,23 @@ mod tests {
         let left: Vec<bool> = ids.iter().map(|(id, r)| has_rows(&node.store, *id, *r)).collect();
         assert_eq!(left, [false, true, false, true]);
 
+        // TRUNCATE: the table goes on in another keyspace, and the old one is nobody's.
+        let emptied = the_table(&node, "d").await;
+        let mut tx = node.begin(TransactionOptions::default());
+        tx.lock_catalog().await.unwrap();
+        let storage = tx.allocate_id().unwrap();
+        tx.put_table(Table { storage: Some(storage), ..Table::clone(&emptied) }).unwrap();
+        tx.commit().await.unwrap();
+        until("the table is empty", || node.catalog().table("public", "d").unwrap().keyspace() == storage)
+            .await;
+        add(&node, "d", 7, 1).await.unwrap();
+        upkeep.run().unwrap();
+        assert!(has_rows(&node.store, storage, Replication::Leaderless));
+        assert!(!has_rows(&node.store, emptied.id, Replication::Leaderless));
+
         // A late delta brings a row back, until the next look; one of a table not yet known stays.
         let late = |id: TableId| [key::table_prefix(id, IndexId::PRIMARY).as_slice(), &[1]].concat();
-        let (dead, unborn) = (ids[2].0, TableId(ids[3].0.0 + 100));
+        let (dead, unborn) = (ids[2].0, TableId(storage.0 + 100));
         let mut batch = Batch::new();
         batch.put(Cf::Leaderless, late(dead), b"x");
         batch.put(Cf::Leaderless, late(unborn), b"x");
