@@ -373,7 +373,7 @@ impl Engine {
     }
 
     /// The same, together with the conflicts that they met.
-    fn write_beside(
+    pub(super) fn write_beside(
         &self,
         mut lost: Lost,
         mut rows: Rows<'_>,

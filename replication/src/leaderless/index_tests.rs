@@ -7,14 +7,16 @@
 use std::sync::Arc;
 
 use amphora_storage::schema::{Catalog, Descriptor, Index, IndexId, IndexMethod, KeyOrder, Table};
-use amphora_storage::store::{Batch, Store, StoreOptions};
+use amphora_storage::store::{Batch, Cf, Store, StoreOptions};
 use amphora_storage::{Datum, Hlc, Timestamp, codec, key};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::cell::{Cell, Lww};
 use super::convergence::{new_row, table};
 use super::engine_tests::copy;
 use super::messages::{OpBatch, ReseedPage};
+use super::repair::OfferedRow;
 use super::*;
 
 const NODES: usize = 3;
@@ -290,9 +292,40 @@ async fn an_index_is_kept_while_it_is_built_and_erased_when_it_is_gone() {
     assert!(engine.compare_index(&with, IndexId(1)).unwrap().is_none());
     engine.tend_indexes().unwrap();
     let all = engine.log.store().scan_plain(
-        amphora_storage::store::Cf::LeaderlessIndex,
+        Cf::LeaderlessIndex,
         Vec::new()..Vec::new(),
         amphora_storage::store::Direction::Forward,
     );
     assert!(all.unwrap().next().unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_damaged_row_that_is_replaced_leaves_no_entry_of_what_it_was() {
+    let mut history = History::new(2);
+    let engine = history.nodes[0].engine.clone();
+    let with = history.versions[1].clone();
+    history.learn(0);
+    let key = key::row_key(&with, &[Datum::text("k")]).unwrap();
+    let insert = plan_insert(&with, None, &new_row("k", 0)).unwrap();
+    engine.commit(vec![(with.clone(), key.clone(), insert)]).await.unwrap();
+    engine.tend_indexes().unwrap();
+    assert_eq!(engine.compare_index(&with, IndexId(1)).unwrap(), Some((1, 1, 0)));
+    // Another node knows a later value of the indexed column; here the row is damaged.
+    let mut state = RowState::clone(&engine.state(&key).unwrap().unwrap());
+    let value = Datum::text("of another node");
+    let lww = Lww { hlc: engine.clock.now(), origin: 9, seq: 1, value };
+    state.cells.insert(with.columns[1].id, Cell::Lww(lww));
+    let damage = |store: &Store| {
+        let mut stored = store.get_plain(Cf::Leaderless, &key)?.unwrap();
+        stored[5] ^= 4;
+        let mut batch = Batch::new();
+        batch.put(Cf::Leaderless, &key, stored);
+        Ok(store.write(batch)?)
+    };
+    engine.change_store(damage).unwrap();
+    let offered = OfferedRow { key: key.clone(), state, replace: true };
+    assert_eq!(engine.join_offered(&[offered]).unwrap(), std::slice::from_ref(&key));
+    assert!(engine.compare_index(&with, IndexId(1)).unwrap().is_none(), "it is made anew");
+    engine.tend_indexes().unwrap();
+    assert_eq!(engine.compare_index(&with, IndexId(1)).unwrap(), Some((1, 1, 0)));
 }

@@ -177,6 +177,24 @@ impl Indexes {
         self.wake.notify_one();
     }
 
+    /// Has all entries of some keyspaces made anew, because nobody knows which a row had: says so in the batch that
+    /// writes the row. Under the merge lock.
+    pub(super) fn renew(&self, keyspaces: &BTreeSet<TableId>, batch: &mut Batch) {
+        let Some(before) = self.current.load_full() else { return };
+        let mut marks = self.marks.lock();
+        for (place, index) in before.all().filter(|(place, _)| keyspaces.contains(&place.0)) {
+            index.ready.store(false, Ordering::Release);
+            marks.insert(place, false);
+            batch.put(Cf::LeaderlessIndex, mark_key(place), [0]);
+        }
+        drop(marks);
+        let tables: Vec<Arc<Table>> = before.tables.values().map(|t| t.table.clone()).collect();
+        let kept = |place: Place| before.index(place).filter(|_| !keyspaces.contains(&place.0));
+        let ready = |place: Place| kept(place).map(|index| index.ready.clone()).unwrap_or_default();
+        self.current.store(Some(Arc::new(Maintained::new(self.functions, &tables, ready))));
+        self.wake.notify_one();
+    }
+
     fn next_work(&self) -> Option<Work> {
         let current = self.current.load_full();
         let is_known = |place: &Place| current.as_ref().is_some_and(|set| set.index(*place).is_some());

@@ -20,13 +20,16 @@
 //! A row whose checksum is wrong is never sent and never joined into: it is replaced by what a node has that has seen
 //! all that the damaged one had seen. Nothing was joined into the row meanwhile, because that fails.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use amphora_storage::key::split_prefix;
 use amphora_storage::store::{Cf, Direction, PlainEntry};
 use serde::{Deserialize, Serialize};
 
+use super::conflicts::Lost;
 use super::dots::VersionVector;
 use super::engine::{Engine, Rows};
 use super::merkle::{Hash, Leaves, MAX_LEAVES, MerkleTree, TreeBuilder, row_hash};
@@ -239,7 +242,7 @@ impl Engine {
     pub fn join_offered(&self, offered: &[OfferedRow]) -> Result<Vec<Vec<u8>>> {
         let _lock = self.log.store().merge_lock();
         self.settle_owed()?;
-        let (mut rows, mut news) = (Rows::new(self), Vec::new());
+        let (mut rows, mut news, mut replaced) = (Rows::new(self), Vec::new(), BTreeSet::new());
         for OfferedRow { key, state, replace } in offered {
             let stored = self.log.store().get_plain(Cf::Leaderless, key)?;
             let mut joined = match (self.hot.get(key), &stored) {
@@ -248,12 +251,15 @@ impl Engine {
                 (None, None) => RowState::default(),
                 (None, Some(stored)) => match stored_row::decode(key, stored) {
                     StoredRow::Sound(state) => state,
-                    StoredRow::Damaged if *replace => RowState::default(),
+                    StoredRow::Damaged if *replace => {
+                        replaced.extend(split_prefix(key).map(|(keyspace, ..)| keyspace));
+                        RowState::default()
+                    }
                     // It was not yet when its owner told what it had seen.
                     StoredRow::Damaged => continue,
                 },
             };
-            // Entries of indexes follow it; of a damaged row nobody knows which it had.
+            // Entries of indexes follow it.
             let before = joined.clone();
             joined.join(state);
             let unknown = stored.is_none() && joined == RowState::default();
@@ -263,8 +269,9 @@ impl Engine {
             }
         }
         if !news.is_empty() {
-            let vector = self.applied();
-            self.write(rows, &vector, Vec::new())?;
+            let mut beside = Lost::default();
+            self.indexes.renew(&replaced, &mut beside.batch);
+            self.write_beside(beside, rows, &self.applied(), Vec::new())?;
             // The log does not have them.
             self.settle_owed()?;
         }
