@@ -37,7 +37,11 @@ fn crash(dir: &Path) -> (tempfile::TempDir, PathBuf) {
     for file in std::fs::read_dir(dir.join("raft")).unwrap() {
         let file = file.unwrap();
         if file.file_name() != "LOCK" {
-            std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+            // The next file gets its name when it is whole: before, it is not there.
+            match std::fs::copy(file.path(), to.join(file.file_name())) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                copied => drop(copied.unwrap()),
+            }
         }
     }
     let path = copy.path().to_owned();
