@@ -149,12 +149,13 @@ impl Node {
 
     /// The cluster does not want this node any more: nothing is served here, now and after a restart.
     pub(super) fn retire(&self, why: String) {
+        // The disk last: nobody is served while it is slow.
+        self.group.refuse(removed(&why));
+        *self.removed.lock() = Some(why.clone());
+        self.draining.cancel();
         if let Err(e) = self.data_dir.mark_removed(&why) {
             warn!("could not note that this node has been removed: {e}");
         }
-        self.group.refuse(removed(&why));
-        *self.removed.lock() = Some(why);
-        self.draining.cancel();
     }
 }
 
